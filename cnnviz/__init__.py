@@ -1,0 +1,38 @@
+"""Debug a convolutional network by looking inside it: the public names, on one screen.
+
+Images are RGB, (N, H, W, 3) or one (H, W, 3), in the range that the model was trained on; this
+project's own models take 0..255. Results are NumPy arrays, float32 unless said.
+"""
+
+from cnnviz.activations import dead_channels, extract_activations
+from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
+from cnnviz.drawn_pets import DrawnPets, drawn_pets
+from cnnviz.filter_ascent import FilterImages, ascend_filters
+from cnnviz.grad_cam import GradCAM, grad_cam
+from cnnviz.layers import class_probabilities, named_layers
+from cnnviz.model import build_model, fold_batch_normalization, load_pretrained
+from cnnviz.training import train
+
+__all__ = [
+    # data
+    "CLASS_NAMES",
+    "DrawnPets",
+    "drawn_pets",
+    "load_image",
+    "load_split",
+    "sample_image",
+    # model and training
+    "build_model",
+    "class_probabilities",
+    "fold_batch_normalization",
+    "load_pretrained",
+    "train",
+    # look
+    "FilterImages",
+    "GradCAM",
+    "ascend_filters",
+    "dead_channels",
+    "extract_activations",
+    "grad_cam",
+    "named_layers",
+]

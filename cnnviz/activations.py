@@ -1,0 +1,64 @@
+"""(model, images) -> {layer: (N, h, w, C) feature maps}: what each layer outputs."""
+
+import tensorflow as tf
+
+from cnnviz import layers
+
+
+def extract_activations(model, images, layer_names=None):
+    """Record what the layers of a model output for some pictures, all in one pass.
+
+    Args:
+        model: keras.Model of any kind with one input; it is left as it was.
+        images: (N, H, W, C) or (H, W, C), in the model's input range.
+        layer_names: Names of layers, also of those inside nested models
+            ("backbone/block_13_expand", or "block_13_expand" while that is unambiguous); one name
+            or a sequence. None takes every layer that outputs feature maps (N, h, w, C).
+
+    Returns:
+        dict[str, np.ndarray]: float32 outputs by the layer's path: as asked for, or in the order
+        in which the model calls the layers.
+
+    Raises:
+        ValueError: If a layer is unknown, or not used, or the images do not fit the model.
+    """
+    images = layers.check_images(model, images)
+    if isinstance(layer_names, str):
+        layer_names = [layer_names]
+    chosen = layers.leaf_layers(model)
+    if layer_names is not None:
+        chosen = dict(layers.find_layer(model, name) for name in layer_names)
+
+    def make(get_model):
+        @tf.function(autograph=False, input_signature=[layers.image_spec(images)])
+        def activations(batch):
+            _, outputs = layers.call_and_record(get_model(), batch, chosen)
+            if layer_names is None:
+                maps = {path: calls[-1] for path, calls in outputs.items()}
+                maps = {path: y for path, y in maps.items() if y.shape.rank == 4}
+            else:
+                maps = {path: layers.required_output(outputs, path) for path in chosen}
+            order[:] = maps
+            return [tf.cast(y, tf.float32) for y in maps.values()]
+
+        order = []
+        activations.get_concrete_function()
+        return activations, order
+
+    key = ("activations", None if layer_names is None else tuple(chosen), images.shape[1:])
+    function, order = layers.traced(model, key, make)
+    return dict(zip(order, layers.in_batches(function, images), strict=True))
+
+
+def dead_channels(feature_maps):
+    """Find the channels that put out one and the same value everywhere, on every picture.
+
+    Args:
+        feature_maps: (N, h, w, C) array: a layer's output, as `extract_activations` returns it.
+            The more pictures, the more can be said.
+
+    Returns:
+        (C,) bool array.
+    """
+    lowest, highest = feature_maps.min(axis=(0, 1, 2)), feature_maps.max(axis=(0, 1, 2))
+    return highest <= lowest

@@ -1,0 +1,227 @@
+"""(folder or file of photographs) -> batches (N, H, W, 3) or (H, W, 3), RGB in 0..255, upright."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import skimage.data
+import tensorflow as tf
+
+CLASS_NAMES = ("cat", "dog")
+"""The index is the label; the folders of a split are `cats` and `dogs`."""
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif"}
+MAX_PIXELS = 100_000_000  # a header can promise any size; larger than any camera, it is a fault
+
+# EXIF orientation -> what brings the stored pixels upright (EXIF 2.3, tag 0x0112).
+_UPRIGHT = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda pixels: np.rot90(pixels, 1),
+}
+
+
+def decode_image(data):
+    """Decode a picture file's bytes strictly: damaged files are errors, never half grey pictures.
+
+    Training, figures and `data_separator.py` all read pictures through this one function, so they
+    agree on what is readable and on which way is up. JPEG goes through TensorFlow's decoder, which
+    is the strictest (it refuses a file without its last two bytes), everything else through Pillow.
+    Transparent pictures are laid on white; of an animation the first frame is taken.
+
+    Args:
+        data: The file's content, bytes.
+
+    Returns:
+        (H, W, 3) uint8 array, RGB, EXIF orientation applied.
+
+    Raises:
+        ValueError: If the bytes are not a complete picture; the message is the reason.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+            orientation = picture.getexif().get(0x0112, 1)
+            if picture.format in ("JPEG", "MPO"):
+                pixels = tf.io.decode_jpeg(data, channels=3).numpy()
+            else:
+                pixels = _to_rgb(picture)
+    except ValueError:
+        raise
+    except PIL.UnidentifiedImageError:
+        raise ValueError("not a picture in a known format") from None
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"damaged JPEG: {_first_sentence(error.message)}") from None
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+        raise ValueError(f"damaged picture: {_first_sentence(str(error))}") from None
+    return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda same: same)(pixels))
+
+
+def _first_sentence(message):
+    """The first line of a decoder's message, without TensorFlow's name of the operation."""
+    line = (message.strip().splitlines() or ["no reason given"])[0]
+    return line.split("[Op:")[0].strip()
+
+
+def _to_rgb(picture):
+    """Pillow picture of any mode -> (H, W, 3) uint8; 16 bit is scaled, alpha laid on white."""
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        grey = np.asarray(picture, np.float64)
+        scale = 257.0 if grey.max(initial=0) > 255 else 1.0  # 65535 / 255
+        return np.repeat(np.clip(grey / scale, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if "A" in picture.mode or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = PIL.Image.new("RGBA", picture.size, "white")
+        picture = PIL.Image.alpha_composite(white, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def resize_image(image, image_size):
+    """Resize one picture to a square, as training does: area averaging down, bilinear up.
+
+    Args:
+        image: (H, W, 3) array.
+        image_size: Side length in pixels.
+
+    Returns:
+        (image_size, image_size, 3) array of the same dtype. The aspect is not kept.
+    """
+    shrinks = image.shape[0] > image_size or image.shape[1] > image_size
+    return cv2.resize(
+        image,
+        (image_size, image_size),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )
+
+
+def load_image(path, *, image_size=None):
+    """Load one picture file of any common format.
+
+    Args:
+        path: The file.
+        image_size: Side length in pixels of the square to resize to; None keeps the size.
+
+    Returns:
+        (H, W, 3) float32 array, RGB in 0..255, EXIF orientation applied.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a complete picture, or `image_size` is below 1.
+    """
+    return _read(path, _checked_size(image_size)).astype(np.float32)
+
+
+def _read(path, image_size):
+    """One file -> uint8 array; the error names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` (='{path}') is not a file")
+    try:
+        image = decode_image(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"`path` (='{path}') cannot be read as a picture: {error}") from None
+    return image if image_size is None else resize_image(image, image_size)
+
+
+def _checked_size(image_size):
+    if image_size is not None and (image_size != int(image_size) or image_size < 1):
+        raise ValueError(
+            f"`image_size` (={image_size!r}) must be a whole number of pixels, 1 or more"
+        )
+    return image_size
+
+
+def list_split(directory):
+    """List the photographs of one part, such as `photos/train`.
+
+    Args:
+        directory: A folder that holds the folders `cats` and `dogs`.
+
+    Returns:
+        (paths, labels): sorted file paths as a list of str, and an (N,) int32 array, 0 for a cat
+        and 1 for a dog. Hidden files and files without a picture's suffix are passed over.
+
+    Raises:
+        FileNotFoundError: If a class folder is missing or holds no photograph.
+    """
+    paths, labels = [], []
+    for label, name in enumerate(CLASS_NAMES):
+        folder = Path(directory) / f"{name}s"
+        found = sorted(
+            str(path)
+            for path in (folder.iterdir() if folder.is_dir() else ())
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        )
+        if not found:
+            raise FileNotFoundError(
+                f"`directory` (='{directory}') must hold photographs in 'cats' and 'dogs', as "
+                f"data_separator.py makes them; '{folder}' "
+                + ("holds none" if folder.is_dir() else "does not exist")
+            )
+        paths += found
+        labels += [label] * len(found)
+    return paths, np.array(labels, np.int32)
+
+
+def load_split(directory, *, image_size, batch_size=32, shuffle=False, seed=0, cache=True):
+    """Load one part of the separated photographs as batches.
+
+    Args:
+        directory: A folder that holds `cats` and `dogs`, such as `photos/train`.
+        image_size: Side length in pixels; pictures are resized to this square.
+        batch_size: Pictures in a batch; the last batch may be smaller.
+        shuffle: Whether to draw a new order in each pass. In order, cats come before dogs.
+        seed: Seed of the order.
+        cache: Whether to keep the decoded pictures in memory after the first pass
+            (image_size * image_size * 3 bytes each).
+
+    Returns:
+        tf.data.Dataset of (images, labels): (B, image_size, image_size, 3) float32 in 0..255 and
+        (B,) int32, 0 for a cat and 1 for a dog.
+
+    Raises:
+        FileNotFoundError: If a class folder is missing or empty.
+        ValueError: If a number is out of range. A damaged file raises while reading, by its name.
+    """
+    _checked_size(image_size)
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` (={batch_size}) must be 1 or more")
+    paths, labels = list_split(directory)
+
+    def read(path, label):
+        image = tf.numpy_function(
+            lambda name: _read(name.decode(), image_size), [path], tf.uint8, stateful=False
+        )
+        return tf.ensure_shape(image, (image_size, image_size, 3)), label
+
+    data = tf.data.Dataset.from_tensor_slices((paths, labels))
+    if shuffle and not cache:  # shuffles names, not pictures, which would all be held in memory
+        data = data.shuffle(len(paths), seed=seed)
+    data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    if cache:
+        data = data.cache()
+        if shuffle:
+            data = data.shuffle(len(paths), seed=seed)
+    data = data.batch(batch_size)
+    to_float = lambda images, labels: (tf.cast(images, tf.float32), labels)  # noqa: E731
+    return data.map(to_float, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def sample_image():
+    """A real photograph of a cat that is there without a download.
+
+    Returns:
+        (300, 451, 3) float32 array in 0..255: "Chelsea the cat" by Stéfan van der Walt (CC0), from
+        scikit-image.
+    """
+    return skimage.data.chelsea().astype(np.float32)

@@ -1,0 +1,287 @@
+"""(arrays or results) -> Figure: every figure, and the only place that scales for the eye."""
+
+import functools
+import math
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+
+STYLE = {
+    "figure.facecolor": "white",
+    "figure.dpi": 110,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "figure.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "image.interpolation": "nearest",
+    "savefig.bbox": "tight",
+}
+TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # told apart by every kind of eye
+ACTIVATION_COLORS, EVIDENCE_COLORS = "viridis", "inferno"
+NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
+GAP = 2  # pixels between the tiles of a mosaic
+
+
+def _styled(draw):
+    """Apply the style for one figure, and keep pyplot from showing the figure a second time."""
+
+    @functools.wraps(draw)
+    def draw_styled(*args, **kwargs):
+        with plt.rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+            figure.canvas.draw_idle()
+            plt.close(figure)
+        return figure
+
+    return draw_styled
+
+
+@_styled
+def draw_images(images, titles=None, *, columns=6, value_range=(0, 255)):
+    """Draw pictures in a grid.
+
+    Args:
+        images: (N, H, W, 3) array, or a sequence of (H, W, 3) arrays.
+        titles: N strings to stand over them, or None.
+        columns: Pictures in a row.
+        value_range: The values of black and of white.
+
+    Returns:
+        Figure
+    """
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.7 * columns, 1.95 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        axis.imshow(_to_unit(image, value_range))
+        if titles is not None:
+            axis.set_title(titles[index], fontsize=9)
+    return figure
+
+
+@_styled
+def draw_learning_curves(history):
+    """Draw loss and accuracy of training and validation, epoch by epoch.
+
+    Args:
+        history: dict with "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch; or
+            what `train` returns.
+
+    Returns:
+        Figure
+    """
+    history = getattr(history, "history", history)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    units = {"loss": ("loss (cross-entropy, nats)", ""), "accuracy": ("accuracy (%)", " %")}
+    for axis, (name, (label, unit)) in zip(axes, units.items(), strict=True):
+        scale = 100 if name == "accuracy" else 1
+        epochs = np.arange(1, len(history[name]) + 1)
+        curves = (
+            ("training, varied pictures", history[name], TRAINING_COLOR, "o"),
+            ("validation", history[f"val_{name}"], VALIDATION_COLOR, "s"),
+        )
+        for who, values, color, marker in curves:
+            values = np.asarray(values) * scale
+            axis.plot(epochs, values, color=color, marker=marker, markersize=4, label=who)
+        best = (np.max if name == "accuracy" else np.min)(values)
+        axis.set(xlabel="epoch", title=f"{label}, best in validation {best:.3g}{unit}")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+@_styled
+def draw_confusion_matrix(labels, predicted, class_names):
+    """Draw how often each class was taken for each.
+
+    Args:
+        labels: (N,) integers, the true classes.
+        predicted: (N,) integers, the predicted classes.
+        class_names: The classes' names, by index.
+
+    Returns:
+        Figure
+    """
+    count = len(class_names)
+    matrix = np.zeros((count, count), int)
+    np.add.at(matrix, (np.asarray(labels), np.asarray(predicted)), 1)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure, axis = plt.subplots(
+        figsize=(1.9 + 1.3 * count, 1.3 + 1.1 * count), layout="constrained"
+    )
+    shown = axis.imshow(100 * shares, vmin=0, vmax=100, cmap="cividis")
+    for row, column in np.ndindex(count, count):
+        text = f"{matrix[row, column]}\n{100 * shares[row, column]:.1f} %"
+        color = "black" if shares[row, column] > 0.5 else "white"
+        axis.text(column, row, text, ha="center", va="center", color=color)
+    ticks = range(count)
+    axis.set_xticks(ticks, [f"taken for {name}" for name in class_names])
+    axis.set_yticks(ticks, class_names)
+    accuracy = np.trace(matrix) / max(matrix.sum(), 1)
+    axis.set_title(f"{100 * accuracy:.1f} % of {matrix.sum()} pictures right")
+    figure.colorbar(shown, label="% of the row's class", shrink=0.8)
+    return figure
+
+
+@_styled
+def draw_activations(feature_maps, layer_name, *, dead=None):
+    """Draw every channel of a layer's output for one picture, all on one scale.
+
+    Args:
+        feature_maps: (h, w, C) array.
+        layer_name: The layer, for the title.
+        dead: (C,) bool, channels to mark as dead: `dead_channels` finds them over many pictures.
+
+    Returns:
+        Figure: C tiles with the channel's index; the colour scale ends at the 99.5th percentile of
+        the values, so that a few extreme ones do not leave the rest dark. Dead channels are grey
+        and crossed out.
+    """
+    feature_maps = np.asarray(feature_maps, np.float32)
+    height, width, channels = feature_maps.shape
+    dead = np.zeros(channels, bool) if dead is None else np.asarray(dead, bool)
+    low = min(0.0, float(np.percentile(feature_maps, 0.5)))
+    high = max(float(np.percentile(feature_maps, 99.5)), low + 1e-6)
+    colored = plt.get_cmap(ACTIVATION_COLORS)((feature_maps - low) / (high - low))[..., :3]
+    tiles = colored.transpose(2, 0, 1, 3)
+    tiles[dead] = NOTHING_TO_SEE
+    labels = ["dead" if is_dead else "" for is_dead in dead]
+    figure, axis = _draw_tiles(tiles, range(channels), labels)
+    scale = plt.cm.ScalarMappable(plt.Normalize(low, high), ACTIVATION_COLORS)
+    figure.colorbar(
+        scale, ax=axis, label="activation", shrink=0.6, pad=0.01, aspect=30, extend="max"
+    )
+    silent = int((~dead & (feature_maps.max((0, 1)) <= feature_maps.min((0, 1)))).sum())
+    axis.set_title(
+        f"{layer_name}: {channels} channels of {height}x{width}, {int(dead.sum())} dead, "
+        f"{silent} more flat on this picture"
+    )
+    return figure
+
+
+@_styled
+def draw_filters(result, *, value_range=(0, 255)):
+    """Draw what excites each filter of a layer.
+
+    Args:
+        result: FilterImages, as `ascend_filters` returns it.
+        value_range: The pixel values of black and of white.
+
+    Returns:
+        Figure: one tile a filter with the filter's index; a filter for which there is nothing to
+        see is a grey, crossed out tile with the reason.
+    """
+    tiles = _to_unit(result.images, value_range)
+    ok = np.array([verdict == "ok" for verdict in result.verdicts])
+    tiles[~ok] = NOTHING_TO_SEE
+    labels = ["" if verdict == "ok" else verdict for verdict in result.verdicts]
+    figure, axis = _draw_tiles(tiles, result.filters, labels)
+    before, after = np.median(result.start_activations), np.median(result.activations)
+    axis.set_title(
+        f"{result.layer_name}: {len(ok)} filters, {int((~ok).sum())} with nothing to see; "
+        f"median activation {before:.2g} on noise, {after:.2g} on these"
+    )
+    return figure
+
+
+@_styled
+def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0, 255)):
+    """Draw where the evidence lies: picture, raw map, overlay; for several classes side by side.
+
+    Args:
+        images: (N, H, W, 3) array, or a sequence of (H, W, 3) arrays.
+        results: A GradCAM for these pictures, or a sequence of them, such as one for each class.
+        class_names: The classes' names, by index.
+        titles: N strings to stand beside the pictures, or None.
+        value_range: The pixel values of black and of white.
+
+    Returns:
+        Figure: a row for each picture, on one colour scale, with a colour bar. The overlay is as
+        opaque as the evidence is strong. An empty map says why it is empty.
+    """
+    results = [results] if hasattr(results, "maps") else list(results)
+    rows, columns = len(images), 1 + 2 * len(results)
+    widths = [1.0] + [1.28, 1.0] * len(results)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.9 * sum(widths), 2.15 * rows),
+        squeeze=False,
+        width_ratios=widths,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, image in enumerate(images):
+        picture = _to_unit(image, value_range)
+        axes[row, 0].imshow(picture)
+        axes[row, 0].set_title(titles[row] if titles is not None else "picture")
+        top = max(float(result.maps[row].max(initial=0)) for result in results)
+        for index, result in enumerate(results):
+            pair = axes[row, 1 + 2 * index : 3 + 2 * index]
+            _draw_evidence(figure, pair, picture, result, row, top, class_names)
+    figure.suptitle(f"evidence at layer {results[0].layer_name}", x=0.01, ha="left")
+    return figure
+
+
+def _draw_evidence(figure, pair, picture, result, row, top, class_names):
+    """One raw map with its colour bar, and the same over the picture."""
+    raw, verdict = result.maps[row], result.verdicts[row]
+    name = class_names[result.class_index[row]]
+    top = top if top > 0 else 1.0
+    shown = pair[0].imshow(raw, cmap=EVIDENCE_COLORS, vmin=0, vmax=top)
+    pair[0].set_title(f"for {name}, {raw.shape[0]}x{raw.shape[1]}")
+    bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03)
+    bar.ax.tick_params(labelsize=7)
+    height, width = picture.shape[:2]
+    strength = np.clip(cv2.resize(raw / top, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+    grey = picture.mean(axis=2)  # so that every colour in the overlay is evidence
+    pair[1].imshow(grey, cmap="gray", vmin=0, vmax=1)
+    pair[1].imshow(strength, cmap=EVIDENCE_COLORS, vmin=0, vmax=1, alpha=0.85 * strength**0.5)
+    pair[1].set_title(f"{name} {result.scores[row]:+.2f} logit")
+    if verdict != "ok":
+        pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color="white")
+
+
+def _draw_tiles(tiles, indices, labels, tile_inches=0.62, widest=10.0):
+    """Lay (T, h, w, 3) tiles in 0..1 out as one mosaic, numbered; labelled ones are crossed out."""
+    count, height, width, _ = tiles.shape
+    enlarge = max(1, math.ceil(40 / max(height, width)))  # so that the gaps stay thin
+    tiles = tiles.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+    height, width = tiles.shape[1:3]
+    columns = min(count, 16 if count > 32 else 8)
+    tile_inches = max(tile_inches, widest / 8 * 0.8) if columns <= 8 else tile_inches
+    rows = math.ceil(count / columns)
+    mosaic = np.ones((rows * (height + GAP), columns * (width + GAP), 3), np.float32)
+    figure, axis = plt.subplots(
+        figsize=(columns * tile_inches, rows * tile_inches + 0.4), layout="constrained"
+    )
+    for place, (tile, index, label) in enumerate(zip(tiles, indices, labels, strict=True)):
+        top, left = place // columns * (height + GAP), place % columns * (width + GAP)
+        mosaic[top : top + height, left : left + width] = tile
+        box = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "linewidth": 0}
+        axis.text(left, top, index, color="white", fontsize=6, ha="left", va="top", bbox=box)
+        if label:
+            ends = ([left, left + width - 1], [top, top + height - 1])
+            axis.plot(*ends, color="0.55", linewidth=0.8)
+            axis.plot(ends[0], ends[1][::-1], color="0.55", linewidth=0.8)
+            x, y = left + width / 2, top + height - 2
+            axis.text(x, y, label, color="0.2", fontsize=6, ha="center", va="bottom")
+    axis.imshow(mosaic)
+    axis.axis("off")
+    return figure, axis
+
+
+def _to_unit(image, value_range):
+    """Pixel values -> 0..1 for display, whatever their range."""
+    low, high = value_range
+    return np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1)

@@ -1,0 +1,225 @@
+"""(model, layer, filters) -> (F, H, W, 3) pictures: what excites each filter of a layer."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from cnnviz import layers
+
+DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
+FILTERS_AT_ONCE = 32  # pictures in one call of the model; bounds the memory
+START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
+JITTER = 4  # pixels by which the picture is moved at random in each step
+LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
+FLAT_ACTIVATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softmax")
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterImages:
+    """What excites the filters of one layer, F of them.
+
+    Attributes:
+        images: (F, H, W, C) float32, one picture a filter, in the model's input range.
+        filters: (F,) int, the filters' indices.
+        activations: (F,) float32, mean activation of the filter on its picture.
+        start_activations: (F,) float32, the same on the starting noise.
+        verdicts: F words: "ok", "dead" (the filter does not react to any change of the picture,
+            or never fires) or "no gain" (the ascent did not raise its activation).
+        layer_name: The layer.
+    """
+
+    images: np.ndarray
+    filters: np.ndarray
+    activations: np.ndarray
+    start_activations: np.ndarray
+    verdicts: tuple
+    layer_name: str
+
+
+def ascend_filters(
+    model,
+    layer_name,
+    filters=None,
+    *,
+    image_size=None,
+    steps=30,
+    step_size=0.05,
+    smoothness=1.0,
+    value_range=(0.0, 255.0),
+    seed=0,
+):
+    """Find pictures that excite filters, by gradient ascent in input space from a grey picture.
+
+    Each picture starts as grey with faint noise and climbs the mean activation of its filter over
+    the feature map (Erhan et al. 2009). A filter that is silent at the start has no slope after
+    its ReLU; a tenth of the input of the ReLU is added to what is climbed and gives it one. Every
+    step has a set length, which falls towards the end; its gradient is smoothed by giving low
+    spatial frequencies more weight, and the picture is moved by a few pixels at random (both from
+    Olah et al. 2017, "Feature Visualization"). All filters share the starting noise and the
+    movements, so that a filter's picture does not depend on its neighbours.
+
+    Args:
+        model: keras.Model of any kind with one input; it is left as it was.
+        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
+        filters: The filters' indices, an integer or a sequence; None takes all of the layer.
+        image_size: Side length of the pictures in pixels; None takes the model's own, or 96.
+        steps: Steps of the ascent, 1 or more.
+        step_size: Root mean square change of a picture in the first step, as a share of the value
+            range; it falls to nothing in even steps.
+        smoothness: Exponent by which the weight of a spatial frequency falls; 0 weighs all alike.
+        value_range: Lowest and highest pixel value that the model takes.
+        seed: Seed of the noise and the movements.
+
+    Returns:
+        FilterImages
+
+    Raises:
+        ValueError: If the layer, a filter or an option is not as said here.
+    """
+    size = _image_size(model, image_size)
+    low, high = (float(value) for value in value_range)
+    if steps < 1 or not step_size > 0 or not smoothness >= 0 or not low < high:
+        raise ValueError(
+            f"`steps` (={steps}) must be 1 or more, `step_size` (={step_size}) above 0, "
+            f"`smoothness` (={smoothness}) 0 or more, `value_range` (={value_range}) rising"
+        )
+    random = np.random.default_rng(seed)
+    noise = random.normal(size=(size, size, _channels(model))).astype(np.float32)
+    start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)
+    moves = random.integers(-JITTER, JITTER + 1, (steps, 2), dtype=np.int32)
+
+    start = layers.check_images(model, start)
+    path, layer = layers.find_layer(model, layer_name)
+    step, count = layers.traced(
+        model,
+        ("ascent", path, start.shape[1:]),
+        lambda get_model: _trace(get_model, start, path, layer),
+    )
+    filters = _check_filters(filters, count, path)
+    lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
+    settings = [tf.constant([length, smoothness, low, high], tf.float32) for length in lengths]
+    plan = list(zip(moves, settings, strict=True))
+
+    batches = np.array_split(filters, range(FILTERS_AT_ONCE, len(filters), FILTERS_AT_ONCE))
+    parts = []
+    with _progress(len(batches) * steps, path) as bar:
+        for batch in batches:
+            parts.append(_ascend(step, start, batch, plan, bar))
+    images, activations, starts, reacts = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
+    verdicts = _verdicts(activations, starts, reacts)
+    return FilterImages(images, filters, activations, starts, verdicts, path)
+
+
+def _image_size(model, image_size):
+    own = (layers.input_shape(model) or (None,) * 4)[1]
+    size = image_size or own or DEFAULT_IMAGE_SIZE
+    if size != int(size) or size < 1:
+        raise ValueError(f"`image_size` (={image_size}) must be a whole number of pixels")
+    return int(size)
+
+
+def _channels(model):
+    return (layers.input_shape(model) or (None,) * 4)[3] or 3
+
+
+def _check_filters(filters, count, path):
+    filters = np.arange(count) if filters is None else np.atleast_1d(filters)
+    if filters.dtype.kind not in "iu" or filters.ndim != 1 or not len(filters):
+        raise ValueError(f"`filters` (={filters!r}) must be integers, or None for all")
+    for wrong in filters[(filters < 0) | (filters >= count)]:
+        raise ValueError(f"`filters` (={wrong}) must be in [0, {count}) for layer '{path}'")
+    return filters
+
+
+def _progress(total, path):
+    """A bar where a person sees it: in a terminal or a notebook."""
+    seen = sys.stdout.isatty() or "ipykernel" in sys.modules
+    return tqdm.tqdm(total=total, desc=path, unit="step", file=sys.stdout, disable=not seen)
+
+
+def _trace(get_model, start, path, layer):
+    """Trace one step for any number of filters of a layer; also say how many it has."""
+    spec = layers.image_spec(start)
+    found = {}
+
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            spec,
+            tf.TensorSpec((None,), tf.int32),
+            tf.TensorSpec((2,), tf.int32),
+            tf.TensorSpec((4,), tf.float32),
+        ],
+    )
+    def step(images, filters, move, settings):
+        step_size, smoothness, low, high = tf.unstack(settings)
+        _, outputs = layers.call_and_record(
+            get_model(), tf.roll(images, move, (1, 2)), {path: layer}
+        )
+        feature_map = layers.required_output(outputs, path)
+        if feature_map.shape.rank != 4:
+            raise ValueError(
+                f"`layer_name` (='{path}') outputs shape {tuple(feature_map.shape)}; ascent needs "
+                "feature maps (N, h, w, filters)"
+            )
+        found["filters"] = feature_map.shape[3]
+        activation = _mean_of_filter(feature_map, filters)
+        before = layers.activation_input(feature_map, FLAT_ACTIVATIONS)
+        slope = 0.0 if before is None else LEAK * _mean_of_filter(before, filters)
+        (gradient,) = tf.gradients(activation + slope, images)
+        if gradient is None:
+            raise ValueError(f"`layer_name` (='{path}') does not depend on the picture")
+        reacts = tf.reduce_max(tf.abs(gradient), (1, 2, 3)) > 0
+        gradient = _smooth(gradient, smoothness)
+        length = tf.sqrt(tf.reduce_mean(tf.square(gradient), (1, 2, 3), keepdims=True))
+        images += step_size * tf.math.divide_no_nan(gradient, length)
+        return tf.clip_by_value(images, low, high), activation, reacts
+
+    step.get_concrete_function()
+    return step, found["filters"]
+
+
+def _mean_of_filter(feature_map, filters):
+    """(N, h, w, F) maps, (N,) indices -> (N,) float32: each picture's mean of its own filter."""
+    means = tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
+    return tf.gather(means, filters, batch_dims=1)
+
+
+def _smooth(gradient, smoothness):
+    """Weight the spatial frequencies of (N, H, W, C) gradients by frequency ** -smoothness."""
+    height, width = gradient.shape[1:3]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency = np.maximum(frequency, 1 / max(height, width)).astype(np.float32)
+    spectrum = tf.signal.rfft2d(tf.transpose(gradient, (0, 3, 1, 2)))
+    spectrum *= tf.cast(tf.pow(frequency, -smoothness), tf.complex64)
+    smooth = tf.signal.irfft2d(spectrum, fft_length=(height, width))
+    return tf.transpose(smooth, (0, 2, 3, 1))
+
+
+def _ascend(step, start, filters, plan, bar):
+    """Climb with one batch of filters -> (images, activations, start activations, reacts)."""
+    filters = filters.astype(np.int32)
+    images = tf.repeat(start, len(filters), axis=0)
+    still = tf.zeros(2, tf.int32), plan[0][1]
+    _, starts, reacts = step(images, filters, *still)
+    for move, settings in plan:
+        images, _, reacts_now = step(images, filters, move, settings)
+        reacts |= reacts_now
+        bar.update()
+    _, activations, _ = step(images, filters, *still)
+    return images.numpy(), activations.numpy(), starts.numpy(), reacts.numpy()
+
+
+def _verdicts(activations, starts, reacts):
+    fires = (activations != 0) | (starts != 0)
+    return tuple(
+        "dead" if not (alive and fired) else "ok" if gain > 1e-3 * abs(start) else "no gain"
+        for alive, fired, gain, start in zip(
+            reacts, fires, activations - starts, starts, strict=True
+        )
+    )

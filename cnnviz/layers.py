@@ -1,0 +1,350 @@
+"""(any Keras 3 model) -> its layers by name, their outputs in a call, the scores of its classes.
+
+One mechanism serves every kind of model. For the length of a `with` block the `call` of a layer is
+wrapped and its output kept; traced once in a `tf.function`, this gives tensors to return or to
+differentiate with respect to, and the graph optimiser drops the layers that the result does not
+need. Functional, Sequential, nested and subclassed models are all the same to it.
+"""
+
+import contextlib
+import difflib
+import functools
+import warnings
+import weakref
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+BATCH_SIZE = 32  # pictures in one call of the model; bounds the memory
+
+
+def named_layers(model):
+    """List every layer of a model, those inside nested models and composite layers too.
+
+    Args:
+        model: keras.Model of any kind.
+
+    Returns:
+        dict[str, keras.layers.Layer or keras.Operation]: by path, such as
+        "backbone/block_13_expand"; a nested model comes before its own layers.
+    """
+    found = {}
+
+    def visit(parent, prefix):
+        for layer in _children(parent):
+            path = prefix + layer.name
+            while path in found:  # only subclassed models can use a name twice
+                path += "'"
+            found[path] = layer
+            visit(layer, path + "/")
+
+    visit(model, "")
+    return found
+
+
+def _children(parent):
+    """The layers and operations directly inside a model or a composite layer."""
+    if isinstance(parent, keras.Sequential):
+        return parent.layers
+    if isinstance(parent, keras.Model) and hasattr(parent, "operations"):  # functional
+        return [op for op in parent.operations if not isinstance(op, keras.layers.InputLayer)]
+    if isinstance(parent, keras.Layer):
+        return parent._flatten_layers(include_self=False, recursive=False)
+    return []
+
+
+def leaf_layers(model):
+    """As `named_layers`, without those that only hold other layers."""
+    return {path: layer for path, layer in named_layers(model).items() if not _children(layer)}
+
+
+def find_layer(model, name):
+    """Find one layer by its path or, while that is unambiguous, by its bare name.
+
+    Args:
+        model: keras.Model of any kind.
+        name: "backbone/block_13_expand" or "block_13_expand".
+
+    Returns:
+        (path, layer).
+
+    Raises:
+        ValueError: If no layer or more than one answers to `name`; the nearest names are offered.
+    """
+    layers = named_layers(model)
+    if name in layers:
+        return name, layers[name]
+    paths = [path for path in layers if path.endswith(f"/{name}")]
+    if len(paths) == 1:
+        return paths[0], layers[paths[0]]
+    if paths:
+        raise ValueError(f"`layer_name` (='{name}') is ambiguous in model '{model.name}': {paths}")
+    nearest = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.3) or list(layers)[-3:]
+    raise ValueError(
+        f"`layer_name` (={name!r}) is no layer of model '{model.name}'; the nearest are "
+        + ", ".join(f"'{path}'" for path in nearest)
+    )
+
+
+@contextlib.contextmanager
+def record_outputs(layers):
+    """Keep what layers return while the model is called inside the `with` block.
+
+    Args:
+        layers: dict[str, layer] as from `named_layers`.
+
+    Yields:
+        dict[str, list]: filled in the order of the calls, each layer's outputs under its path; a
+        layer that is used twice has two. On leaving, every layer's `call` is as it was.
+    """
+    outputs, before = {}, {}
+
+    def wrap(path, call):
+        @functools.wraps(call)
+        def recording_call(*args, **kwargs):
+            output = call(*args, **kwargs)
+            outputs.setdefault(path, []).append(output)
+            return output
+
+        return recording_call
+
+    try:
+        for path, layer in layers.items():
+            before[path] = layer.__dict__.get("call")
+            layer.__dict__["call"] = wrap(path, layer.call)  # past Keras's attribute tracking
+        yield outputs
+    finally:
+        for path, call in before.items():
+            del layers[path].__dict__["call"]
+            if call is not None:
+                layers[path].__dict__["call"] = call
+
+
+def call_and_record(model, images, layers):
+    """Call a model in inference mode and return what it and the layers put out.
+
+    Args:
+        model: keras.Model with one input.
+        images: (N, H, W, C) tensor.
+        layers: dict[str, layer] as from `named_layers`.
+
+    Returns:
+        (output, dict[str, list]): the model's output, and the tensors that each layer put out,
+        layers in the order of their first calls.
+    """
+    with record_outputs(layers) as recorded:
+        output = model(images, training=False)
+    model._clear_losses()  # activity regularisers would leave tensors of this graph behind
+    tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
+    return output, {path: calls for path, calls in tensors.items() if calls}
+
+
+def required_output(outputs, path):
+    """The recorded output of one layer that a person asked for.
+
+    Raises:
+        ValueError: If the layer was not called or returned no single tensor.
+
+    Warns:
+        UserWarning: If the layer is used several times; the last output is taken.
+    """
+    if path not in outputs:
+        raise ValueError(
+            f"`layer_name` (='{path}') is not used, or returns no single tensor, when the model is "
+            "called in inference mode; choose another layer"
+        )
+    if len(outputs[path]) > 1:
+        warnings.warn(
+            f"layer '{path}' is used {len(outputs[path])} times in one call; its last output is "
+            "taken",
+            stacklevel=2,
+        )
+    return outputs[path][-1]
+
+
+_traced = weakref.WeakKeyDictionary()  # model -> {key: function}; goes when the model goes
+
+
+def traced(model, key, make):
+    """A function that was traced for this model before, or a new one.
+
+    Args:
+        model: keras.Model.
+        key: What tells the function from others of the same model; hashable.
+        make: `make(get_model)` returns the function. It reaches the model through `get_model()`,
+            so that the cache does not keep the model alive.
+
+    Returns:
+        What `make` returned, now or at an earlier call with the same key. Layers or activations
+        that were exchanged since then count as another key; new weights are seen anyway.
+    """
+    structure = tuple(
+        (id(layer), getattr(layer, "activation", None)) for layer in named_layers(model).values()
+    )
+    functions = _traced.setdefault(model, {})
+    if (key, structure) not in functions:
+        functions[key, structure] = make(weakref.ref(model))
+    return functions[key, structure]
+
+
+def activation_input(tensor, activations):
+    """The tensor that an activation function was applied to.
+
+    Args:
+        tensor: A tensor of a graph under construction.
+        activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax").
+
+    Returns:
+        The input of the activation that made `tensor`, casts aside; None if it was made otherwise.
+    """
+    while tensor.op.type in ("Identity", "Cast"):
+        tensor = tensor.op.inputs[0]
+    return tensor.op.inputs[0] if tensor.op.type in activations else None
+
+
+def class_scores(output):
+    """The logits of the classes, whatever the head of the model ends in.
+
+    Args:
+        output: (N, K) tensor under construction: the model's output.
+
+    Returns:
+        (N, classes) float32 tensor: the input of the final sigmoid or softmax if there is one,
+        else the output itself. One output z gives the two classes -z and z.
+
+    Raises:
+        ValueError: If the model does not return one tensor of rank 2.
+    """
+    check_output(output)
+    logits = activation_input(output, ("Sigmoid", "Softmax"))
+    logits = tf.cast(output if logits is None else logits, tf.float32)
+    return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+
+
+def check_output(output):
+    if not tf.is_tensor(output):
+        raise ValueError(
+            "`model` has several outputs; choose one: keras.Model(model.inputs, model.outputs[0])"
+        )
+    if output.shape.rank != 2:
+        raise ValueError(
+            f"`model` returns shape {tuple(output.shape)}; a classifier must return (N, classes)"
+        )
+
+
+def class_probabilities(model, images):
+    """Probability of each class, for a head of any kind.
+
+    Args:
+        model: keras.Model that returns one logit, one sigmoid, logits or a softmax.
+        images: (N, H, W, C) or (H, W, C), in the model's input range.
+
+    Returns:
+        (N, classes) float32 array in 0..1. A head with one output has two classes, of which it
+        gives the second. Sigmoids of several labels are returned as they are.
+
+    Raises:
+        ValueError: If the images or the model's output have another shape.
+    """
+    images = check_images(model, images)
+
+    def make(get_model):
+        @tf.function(autograph=False, input_signature=[image_spec(images)])
+        def probabilities(batch):
+            output = get_model()(batch, training=False)
+            check_output(output)
+            if activation_input(output, ("Sigmoid", "Softmax")) is None:
+                scores = class_scores(output)
+                if scores.shape[1] == output.shape[1]:
+                    return tf.nn.softmax(scores)
+                return tf.sigmoid(scores)
+            output = tf.cast(output, tf.float32)
+            return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
+
+        return probabilities
+
+    function = traced(model, ("probabilities", images.shape[1:]), make)
+    return in_batches(function, images)
+
+
+def check_images(model, images):
+    """Bring pictures into the form that every method works on.
+
+    Args:
+        model: The keras.Model that they are for.
+        images: (N, H, W, C) or (H, W, C), numbers.
+
+    Returns:
+        (N, H, W, C) float32 array.
+
+    Raises:
+        ValueError: If the rank, the size, the channels or the values cannot be right for `model`,
+            or if `model` is not built or has several inputs.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
+    if not model.built:
+        raise ValueError(f"`model` (='{model.name}') is not built; call it once on a picture")
+    images = np.asarray(images)
+    if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
+        raise ValueError(f"`images` (of dtype {images.dtype}) must be numbers")
+    images = images.astype(np.float32)
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4:
+        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
+    if not np.isfinite(images).all():
+        raise ValueError("`images` holds NaN or infinity; every value must be finite")
+    expected = input_shape(model)
+    if expected is not None and any(
+        size is not None and size != given
+        for size, given in zip(expected[1:], images.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"`images` (of shape {images.shape}) must be {_shape_text(expected)} for model "
+            f"'{model.name}'"
+        )
+    return images
+
+
+def input_shape(model):
+    """(None, H, W, C) with None for what is free; None where a subclassed model does not say."""
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError):
+        return None
+    if isinstance(shape, (list, dict)):
+        raise ValueError(f"`model` (='{model.name}') has several inputs; it must have one picture")
+    if len(shape) != 4:
+        raise ValueError(
+            f"`model` (='{model.name}') takes shape {shape}, not pictures (N, H, W, C)"
+        )
+    return shape
+
+
+def _shape_text(shape):
+    names = ("N", "H", "W", "C")
+    return (
+        "(" + ", ".join(n if s is None else str(s) for n, s in zip(names, shape, strict=True)) + ")"
+    )
+
+
+def image_spec(images):
+    """What a traced function is traced for: pictures of this size, in any number."""
+    return tf.TensorSpec((None, *images.shape[1:]), tf.float32)
+
+
+def in_batches(function, *arrays):
+    """Apply a function of tensors to arrays, `BATCH_SIZE` rows at a time.
+
+    Returns:
+        What `function` returns, as NumPy arrays over all rows; no rows give empty arrays.
+    """
+    parts = [
+        tf.nest.map_structure(
+            lambda tensor: tensor.numpy(),
+            function(*(array[start : start + BATCH_SIZE] for array in arrays)),
+        )
+        for start in range(0, max(1, len(arrays[0])), BATCH_SIZE)
+    ]
+    return tf.nest.map_structure(lambda *same: np.concatenate(same), *parts)
