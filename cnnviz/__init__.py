@@ -4,12 +4,14 @@ Images are RGB, (N, H, W, 3) or one (H, W, 3), in the range that the model was t
 project's own models take 0..255. Results are NumPy arrays, float32 unless said.
 """
 
-from cnnviz.activations import dead_channels, extract_activations
+from cnnviz import quiet  # noqa: F401, I001 - before anything that imports TensorFlow
+from cnnviz.activations import extract_activations
 from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
-from cnnviz.drawn_pets import DrawnPets, drawn_pets
+from cnnviz.diagnosis import dead_channels, evidence_share
+from cnnviz.drawn_pets import DrawnPets, drawn_pets, write_drawn_pets
 from cnnviz.filter_ascent import FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
-from cnnviz.layers import class_probabilities, named_layers
+from cnnviz.layers import class_probabilities, convolution_layers, named_layers
 from cnnviz.model import build_model, fold_batch_normalization, load_pretrained
 from cnnviz.training import train
 
@@ -21,6 +23,7 @@ __all__ = [
     "load_image",
     "load_split",
     "sample_image",
+    "write_drawn_pets",
     # model and training
     "build_model",
     "class_probabilities",
@@ -31,8 +34,11 @@ __all__ = [
     "FilterImages",
     "GradCAM",
     "ascend_filters",
-    "dead_channels",
+    "convolution_layers",
     "extract_activations",
     "grad_cam",
     "named_layers",
+    # diagnose
+    "dead_channels",
+    "evidence_share",
 ]

@@ -48,17 +48,3 @@ def extract_activations(model, images, layer_names=None):
     key = ("activations", None if layer_names is None else tuple(chosen), images.shape[1:])
     function, order = layers.traced(model, key, make)
     return dict(zip(order, layers.in_batches(function, images), strict=True))
-
-
-def dead_channels(feature_maps):
-    """Find the channels that put out one and the same value everywhere, on every picture.
-
-    Args:
-        feature_maps: (N, h, w, C) array: a layer's output, as `extract_activations` returns it.
-            The more pictures, the more can be said.
-
-    Returns:
-        (C,) bool array.
-    """
-    lowest, highest = feature_maps.min(axis=(0, 1, 2)), feature_maps.max(axis=(0, 1, 2))
-    return highest <= lowest

@@ -51,11 +51,12 @@ def decode_image(data):
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
-            orientation = picture.getexif().get(0x0112, 1)
             if picture.format in ("JPEG", "MPO"):
                 pixels = tf.io.decode_jpeg(data, channels=3).numpy()
             else:
                 pixels = _to_rgb(picture)
+            # After the pixels: Pillow turns a TIFF upright itself and then forgets its orientation.
+            orientation = picture.getexif().get(0x0112, 1)
     except ValueError:
         raise
     except PIL.UnidentifiedImageError:
@@ -198,11 +199,17 @@ def load_split(directory, *, image_size, batch_size=32, shuffle=False, seed=0, c
         raise ValueError(f"`batch_size` (={batch_size}) must be 1 or more")
     paths, labels = list_split(directory)
 
+    def read_file(path):
+        return _read(path.decode(), image_size)
+
+    @tf.autograph.experimental.do_not_convert
     def read(path, label):
-        image = tf.numpy_function(
-            lambda name: _read(name.decode(), image_size), [path], tf.uint8, stateful=False
-        )
+        image = tf.numpy_function(read_file, [path], tf.uint8, stateful=False)
         return tf.ensure_shape(image, (image_size, image_size, 3)), label
+
+    @tf.autograph.experimental.do_not_convert
+    def to_float(images, labels):
+        return tf.cast(images, tf.float32), labels
 
     data = tf.data.Dataset.from_tensor_slices((paths, labels))
     if shuffle and not cache:  # shuffles names, not pictures, which would all be held in memory
@@ -213,7 +220,6 @@ def load_split(directory, *, image_size, batch_size=32, shuffle=False, seed=0, c
         if shuffle:
             data = data.shuffle(len(paths), seed=seed)
     data = data.batch(batch_size)
-    to_float = lambda images, labels: (tf.cast(images, tf.float32), labels)  # noqa: E731
     return data.map(to_float, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 

@@ -12,14 +12,19 @@ blue, and what the pixel shows (scene, animal or telling part), so masks and pic
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
+
+from cnnviz.progress import progress_bar
 
 _SCENE, _ANIMAL, _PART = 0, 1, 2  # the canvas's fourth channel
 _PAINTED_SIDE = 192  # small pictures are painted at least this large
 _SUBPIXEL_BITS = 4
 _SUBPIXELS = 1 << _SUBPIXEL_BITS
+_DRAWN_AT_ONCE = 50  # pictures between two steps of the progress bar
 _NEUTRAL = 128  # the factor 1 among the 8-bit factors that shade a surface
 
 _CREAM, _PINK, _INK, _WHITE = (246, 232, 208), (236, 150, 152), (44, 34, 38), (255, 255, 255)
@@ -106,6 +111,42 @@ def drawn_pets(count, *, image_size=96, seed=0, watermark=None):
         if watermark == ("cat", "dog")[label]:
             marks[index] = _stamp(images[index], _generator(seed, index, "stamp"))
     return DrawnPets(images, labels, animals & ~marks, parts & ~marks, marks)
+
+
+def write_drawn_pets(
+    directory, *, train=1600, validation=200, test=400, image_size=96, seed=0, watermark=None
+):
+    """Draws a data set as files, in the folders that `data_separator.py` makes of photographs.
+
+    Args:
+        directory: Where `train/cats`, `train/dogs`, `validation/cats` and so on go; made if it is
+            not there. Files of the same names are replaced.
+        train, validation, test: Number of pictures in each part, at least 2. No picture is in two
+            parts.
+        image_size, seed, watermark: As in `drawn_pets`; the watermark is in every part.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    counts = {"train": train, "validation": validation, "test": test}
+    for part, count in counts.items():
+        _check_integer(part, count, 2)
+    with progress_bar(sum(counts.values()), "drawing pets", "picture") as bar:
+        for number, (part, count) in enumerate(counts.items()):
+            for start in range(0, count, _DRAWN_AT_ONCE):
+                size = min(_DRAWN_AT_ONCE, count - start)
+                # Seeds of their own for every few pictures keep the parts apart and memory small.
+                pets_seed = (seed * len(counts) + number) * 1_000_000 + start
+                pets = drawn_pets(size, image_size=image_size, seed=pets_seed, watermark=watermark)
+                _write(pets, Path(directory) / part, start)
+                bar.update(size)
+
+
+def _write(pets, directory, start):
+    for index, (image, label) in enumerate(zip(pets.images, pets.labels, strict=True), start):
+        folder = directory / ("cats", "dogs")[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(image.round().astype(np.uint8)).save(folder / f"{index}.png")
 
 
 def _check_integer(name, value, smallest):

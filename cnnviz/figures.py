@@ -2,6 +2,7 @@
 
 import functools
 import math
+import textwrap
 
 import cv2
 import matplotlib.pyplot as plt
@@ -63,7 +64,7 @@ def draw_images(images, titles=None, *, columns=6, value_range=(0, 255)):
     for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
         axis.imshow(_to_unit(image, value_range))
         if titles is not None:
-            axis.set_title(titles[index], fontsize=9)
+            axis.set_title(_wrapped(titles[index], 1.7), fontsize=9)
     return figure
 
 
@@ -91,9 +92,10 @@ def draw_learning_curves(history):
         for who, values, color, marker in curves:
             values = np.asarray(values) * scale
             axis.plot(epochs, values, color=color, marker=marker, markersize=4, label=who)
-        best = (np.max if name == "accuracy" else np.min)(values)
+        best = (np.fmax if name == "accuracy" else np.fmin).reduce(values)  # passes NaN over
         axis.set(xlabel="epoch", title=f"{label}, best in validation {best:.3g}{unit}")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlim(0.5, len(epochs) + 0.5)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(axis="y", alpha=0.3)
     axes[0].legend(frameon=False)
     return figure
@@ -124,8 +126,10 @@ def draw_confusion_matrix(labels, predicted, class_names):
         color = "black" if shares[row, column] > 0.5 else "white"
         axis.text(column, row, text, ha="center", va="center", color=color)
     ticks = range(count)
-    axis.set_xticks(ticks, [f"taken for {name}" for name in class_names])
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if count > 2 else {}
+    axis.set_xticks(ticks, class_names, **slanted)
     axis.set_yticks(ticks, class_names)
+    axis.set(xlabel="predicted class", ylabel="true class")
     accuracy = np.trace(matrix) / max(matrix.sum(), 1)
     axis.set_title(f"{100 * accuracy:.1f} % of {matrix.sum()} pictures right")
     figure.colorbar(shown, label="% of the row's class", shrink=0.8)
@@ -150,21 +154,25 @@ def draw_activations(feature_maps, layer_name, *, dead=None):
     height, width, channels = feature_maps.shape
     dead = np.zeros(channels, bool) if dead is None else np.asarray(dead, bool)
     low = min(0.0, float(np.percentile(feature_maps, 0.5)))
-    high = max(float(np.percentile(feature_maps, 99.5)), low + 1e-6)
+    high = float(np.percentile(feature_maps, 99.5))
+    if high <= low:  # nearly all values are zero
+        high = float(feature_maps.max())
+    if high <= low:
+        high = low + 1.0
     colored = plt.get_cmap(ACTIVATION_COLORS)((feature_maps - low) / (high - low))[..., :3]
     tiles = colored.transpose(2, 0, 1, 3)
     tiles[dead] = NOTHING_TO_SEE
     labels = ["dead" if is_dead else "" for is_dead in dead]
     figure, axis = _draw_tiles(tiles, range(channels), labels)
     scale = plt.cm.ScalarMappable(plt.Normalize(low, high), ACTIVATION_COLORS)
+    extend = "both" if low < 0 else "max"
     figure.colorbar(
-        scale, ax=axis, label="activation", shrink=0.6, pad=0.01, aspect=30, extend="max"
+        scale, ax=axis, label="activation", shrink=0.6, pad=0.01, aspect=30, extend=extend
     )
-    silent = int((~dead & (feature_maps.max((0, 1)) <= feature_maps.min((0, 1)))).sum())
-    axis.set_title(
-        f"{layer_name}: {channels} channels of {height}x{width}, {int(dead.sum())} dead, "
-        f"{silent} more flat on this picture"
-    )
+    flat = int((~dead & (feature_maps.max((0, 1)) <= feature_maps.min((0, 1)))).sum())
+    found = f"{int(dead.sum())} dead, {flat} more" if dead.any() else str(flat)
+    title = f"{layer_name}: {channels} channels of {height}x{width}, {found} flat on this picture"
+    axis.set_title(_wrapped(title, figure.get_figwidth()))
     return figure
 
 
@@ -186,10 +194,11 @@ def draw_filters(result, *, value_range=(0, 255)):
     labels = ["" if verdict == "ok" else verdict for verdict in result.verdicts]
     figure, axis = _draw_tiles(tiles, result.filters, labels)
     before, after = np.median(result.start_activations), np.median(result.activations)
-    axis.set_title(
+    title = (
         f"{result.layer_name}: {len(ok)} filters, {int((~ok).sum())} with nothing to see; "
         f"median activation {before:.2g} on noise, {after:.2g} on these"
     )
+    axis.set_title(_wrapped(title, figure.get_figwidth()))
     return figure
 
 
@@ -210,13 +219,12 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
     """
     results = [results] if hasattr(results, "maps") else list(results)
     rows, columns = len(images), 1 + 2 * len(results)
-    widths = [1.0] + [1.28, 1.0] * len(results)
+    height, width = np.shape(images[0])[:2]
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(1.9 * sum(widths), 2.15 * rows),
+        figsize=(1.9 * columns + 0.5 * len(results), (1.9 * height / width + 0.3) * rows + 0.3),
         squeeze=False,
-        width_ratios=widths,
         layout="constrained",
     )
     for axis in axes.flat:
@@ -224,7 +232,7 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
     for row, image in enumerate(images):
         picture = _to_unit(image, value_range)
         axes[row, 0].imshow(picture)
-        axes[row, 0].set_title(titles[row] if titles is not None else "picture")
+        axes[row, 0].set_title(_wrapped(titles[row], 1.9) if titles is not None else "picture")
         top = max(float(result.maps[row].max(initial=0)) for result in results)
         for index, result in enumerate(results):
             pair = axes[row, 1 + 2 * index : 3 + 2 * index]
@@ -238,28 +246,29 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     raw, verdict = result.maps[row], result.verdicts[row]
     name = class_names[result.class_index[row]]
     top = top if top > 0 else 1.0
-    shown = pair[0].imshow(raw, cmap=EVIDENCE_COLORS, vmin=0, vmax=top)
-    pair[0].set_title(f"for {name}, {raw.shape[0]}x{raw.shape[1]}")
+    height, width = picture.shape[:2]
+    extent = (0, width, height, 0)  # as large as the picture beside it
+    shown = pair[0].imshow(raw, cmap=EVIDENCE_COLORS, vmin=0, vmax=top, extent=extent)
+    pair[0].set_title(_wrapped(f"for {name}, {raw.shape[0]}x{raw.shape[1]}", 1.9))
     bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03)
     bar.ax.tick_params(labelsize=7)
-    height, width = picture.shape[:2]
     strength = np.clip(cv2.resize(raw / top, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
     grey = picture.mean(axis=2)  # so that every colour in the overlay is evidence
     pair[1].imshow(grey, cmap="gray", vmin=0, vmax=1)
     pair[1].imshow(strength, cmap=EVIDENCE_COLORS, vmin=0, vmax=1, alpha=0.85 * strength**0.5)
-    pair[1].set_title(f"{name} {result.scores[row]:+.2f} logit")
+    pair[1].set_title(_wrapped(f"{name} {result.scores[row]:+.2f} logit", 1.9))
     if verdict != "ok":
         pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color="white")
 
 
-def _draw_tiles(tiles, indices, labels, tile_inches=0.62, widest=10.0):
+def _draw_tiles(tiles, indices, labels):
     """Lay (T, h, w, 3) tiles in 0..1 out as one mosaic, numbered; labelled ones are crossed out."""
     count, height, width, _ = tiles.shape
     enlarge = max(1, math.ceil(40 / max(height, width)))  # so that the gaps stay thin
     tiles = tiles.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     height, width = tiles.shape[1:3]
     columns = min(count, 16 if count > 32 else 8)
-    tile_inches = max(tile_inches, widest / 8 * 0.8) if columns <= 8 else tile_inches
+    tile_inches = 0.62 if columns > 8 else min(2.5, 8 / columns)
     rows = math.ceil(count / columns)
     mosaic = np.ones((rows * (height + GAP), columns * (width + GAP), 3), np.float32)
     figure, axis = plt.subplots(
@@ -269,16 +278,21 @@ def _draw_tiles(tiles, indices, labels, tile_inches=0.62, widest=10.0):
         top, left = place // columns * (height + GAP), place % columns * (width + GAP)
         mosaic[top : top + height, left : left + width] = tile
         box = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "linewidth": 0}
-        axis.text(left, top, index, color="white", fontsize=6, ha="left", va="top", bbox=box)
+        axis.text(left, top, index, color="white", fontsize=7, ha="left", va="top", bbox=box)
         if label:
             ends = ([left, left + width - 1], [top, top + height - 1])
             axis.plot(*ends, color="0.55", linewidth=0.8)
             axis.plot(ends[0], ends[1][::-1], color="0.55", linewidth=0.8)
             x, y = left + width / 2, top + height - 2
-            axis.text(x, y, label, color="0.2", fontsize=6, ha="center", va="bottom")
+            axis.text(x, y, label, color="0.2", fontsize=7, ha="center", va="bottom")
     axis.imshow(mosaic)
     axis.axis("off")
     return figure, axis
+
+
+def _wrapped(title, inches):
+    """Break a title into lines that fit a width; a character takes about 1/13 inch."""
+    return textwrap.fill(str(title), int(13 * inches))
 
 
 def _to_unit(image, value_range):

@@ -1,13 +1,12 @@
 """(model, layer, filters) -> (F, H, W, 3) pictures: what excites each filter of a layer."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from cnnviz import layers
+from cnnviz.progress import progress_bar
 
 DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
 FILTERS_AT_ONCE = 32  # pictures in one call of the model; bounds the memory
@@ -80,14 +79,10 @@ def ascend_filters(
         ValueError: If the layer, a filter or an option is not as said here.
     """
     size = _image_size(model, image_size)
+    _check_options(steps, step_size, smoothness, value_range)
     low, high = (float(value) for value in value_range)
-    if steps < 1 or not step_size > 0 or not smoothness >= 0 or not low < high:
-        raise ValueError(
-            f"`steps` (={steps}) must be 1 or more, `step_size` (={step_size}) above 0, "
-            f"`smoothness` (={smoothness}) 0 or more, `value_range` (={value_range}) rising"
-        )
     random = np.random.default_rng(seed)
-    noise = random.normal(size=(size, size, _channels(model))).astype(np.float32)
+    noise = random.normal(size=(*size, _channels(model))).astype(np.float32)
     start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)
     moves = random.integers(-JITTER, JITTER + 1, (steps, 2), dtype=np.int32)
 
@@ -105,7 +100,7 @@ def ascend_filters(
 
     batches = np.array_split(filters, range(FILTERS_AT_ONCE, len(filters), FILTERS_AT_ONCE))
     parts = []
-    with _progress(len(batches) * steps, path) as bar:
+    with progress_bar(len(batches) * steps, path, "step") as bar:
         for batch in batches:
             parts.append(_ascend(step, start, batch, plan, bar))
     images, activations, starts, reacts = (
@@ -116,11 +111,27 @@ def ascend_filters(
 
 
 def _image_size(model, image_size):
-    own = (layers.input_shape(model) or (None,) * 4)[1]
-    size = image_size or own or DEFAULT_IMAGE_SIZE
-    if size != int(size) or size < 1:
-        raise ValueError(f"`image_size` (={image_size}) must be a whole number of pixels")
-    return int(size)
+    """-> (height, width) of the pictures."""
+    if image_size is None:
+        own = layers.input_shape(model) or (None,) * 4
+        return own[1] or DEFAULT_IMAGE_SIZE, own[2] or DEFAULT_IMAGE_SIZE
+    if not isinstance(image_size, (int, np.integer)) or image_size < 1:
+        raise ValueError(f"`image_size` (={image_size!r}) must be a whole number of pixels")
+    return image_size, image_size
+
+
+def _check_options(steps, step_size, smoothness, value_range):
+    bounds = np.asarray(value_range)
+    rising = bounds.shape == (2,) and np.isfinite(bounds).all() and bounds[0] < bounds[1]
+    whole = isinstance(steps, (int, np.integer))
+    for name, value, is_right, rule in (
+        ("steps", steps, whole and steps >= 1, "an integer, 1 or more"),
+        ("step_size", step_size, step_size > 0, "above 0"),
+        ("smoothness", smoothness, smoothness >= 0, "0 or more"),
+        ("value_range", value_range, rising, "two finite numbers, the lower one first"),
+    ):
+        if not is_right:
+            raise ValueError(f"`{name}` (={value!r}) must be {rule}")
 
 
 def _channels(model):
@@ -134,12 +145,6 @@ def _check_filters(filters, count, path):
     for wrong in filters[(filters < 0) | (filters >= count)]:
         raise ValueError(f"`filters` (={wrong}) must be in [0, {count}) for layer '{path}'")
     return filters
-
-
-def _progress(total, path):
-    """A bar where a person sees it: in a terminal or a notebook."""
-    seen = sys.stdout.isatty() or "ipykernel" in sys.modules
-    return tqdm.tqdm(total=total, desc=path, unit="step", file=sys.stdout, disable=not seen)
 
 
 def _trace(get_model, start, path, layer):

@@ -91,7 +91,9 @@ def grad_cam(model, images, *, class_index=None, layer_name=None, method="grad-c
         model, key, lambda get_model: _trace(get_model, images, chosen, layer_name, METHODS[method])
     )
     _check_class_range(class_index, found["classes"])
-    maps, scores, explained, strength = layers.in_batches(function, images, class_index)
+    maps, scores, explained, strength = layers.in_batches(
+        function, images, class_index.astype(np.int32)
+    )
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
         raise ValueError(
             f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown; look for "
@@ -101,18 +103,18 @@ def grad_cam(model, images, *, class_index=None, layer_name=None, method="grad-c
 
 
 def _check_class_index(class_index, count):
-    """-> (count,) int32, `PREDICTED` where none was chosen."""
+    """-> (count,) integers, `PREDICTED` where none was chosen."""
     if class_index is None:
-        class_index = PREDICTED
-    elif np.any(np.asarray(class_index) < 0):
-        raise ValueError(f"`class_index` (={class_index}) must not be negative")
+        return np.full(count, PREDICTED)
     class_index = np.asarray(class_index)
     if class_index.dtype.kind not in "iu" or class_index.shape not in ((), (count,)):
         raise ValueError(
             f"`class_index` (={class_index!r}) must be None, an integer, or one integer for each "
             f"of the {count} images"
         )
-    return np.broadcast_to(class_index.astype(np.int32), (count,))
+    if np.any(class_index < 0):
+        raise ValueError(f"`class_index` (={class_index}) must not be negative")
+    return np.broadcast_to(class_index, (count,))
 
 
 def _check_class_range(class_index, classes):

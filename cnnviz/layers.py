@@ -54,6 +54,25 @@ def _children(parent):
     return []
 
 
+def convolution_layers(model, *, pooling=False):
+    """Names of the convolution layers of a model, in the model's order.
+
+    Args:
+        model: keras.Model of any kind.
+        pooling: Whether pooling layers that leave a feature map belong to them.
+
+    Returns:
+        list[str]: paths, as `named_layers` gives them.
+    """
+    kinds = ("Conv", "Pooling") if pooling else ("Conv",)
+    return [
+        path
+        for path, layer in leaf_layers(model).items()
+        if any(kind in type(layer).__name__ for kind in kinds)
+        and (not type(layer).__name__.startswith("Global") or getattr(layer, "keepdims", False))
+    ]
+
+
 def leaf_layers(model):
     """As `named_layers`, without those that only hold other layers."""
     return {path: layer for path, layer in named_layers(model).items() if not _children(layer)}
@@ -95,8 +114,8 @@ def record_outputs(layers):
         layers: dict[str, layer] as from `named_layers`.
 
     Yields:
-        dict[str, list]: filled in the order of the calls, each layer's outputs under its path; a
-        layer that is used twice has two. On leaving, every layer's `call` is as it was.
+        dict[str, list]: each layer's outputs under its path, in the order of the layers' last
+        calls; a layer that is used twice has two. On leaving, every layer's `call` is as it was.
     """
     outputs, before = {}, {}
 
@@ -104,7 +123,7 @@ def record_outputs(layers):
         @functools.wraps(call)
         def recording_call(*args, **kwargs):
             output = call(*args, **kwargs)
-            outputs.setdefault(path, []).append(output)
+            outputs[path] = [*outputs.pop(path, []), output]
             return output
 
         return recording_call
@@ -115,7 +134,7 @@ def record_outputs(layers):
             layer.__dict__["call"] = wrap(path, layer.call)  # past Keras's attribute tracking
         yield outputs
     finally:
-        for path, call in before.items():
+        for path, call in reversed(before.items()):  # a layer may have two paths, two wrappers
             del layers[path].__dict__["call"]
             if call is not None:
                 layers[path].__dict__["call"] = call
@@ -131,13 +150,19 @@ def call_and_record(model, images, layers):
 
     Returns:
         (output, dict[str, list]): the model's output, and the tensors that each layer put out,
-        layers in the order of their first calls.
+        layers in the order of their last calls.
     """
     with record_outputs(layers) as recorded:
-        output = model(images, training=False)
-    model._clear_losses()  # activity regularisers would leave tensors of this graph behind
+        output = _call(model, images)
     tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
     return output, {path: calls for path, calls in tensors.items() if calls}
+
+
+def _call(model, images):
+    try:
+        return model(images, training=False)
+    finally:
+        model._clear_losses()  # activity regularisers would leave tensors of this graph behind
 
 
 def required_output(outputs, path):
@@ -252,7 +277,7 @@ def class_probabilities(model, images):
     def make(get_model):
         @tf.function(autograph=False, input_signature=[image_spec(images)])
         def probabilities(batch):
-            output = get_model()(batch, training=False)
+            output = _call(get_model(), batch)
             check_output(output)
             if activation_input(output, ("Sigmoid", "Softmax")) is None:
                 scores = class_scores(output)

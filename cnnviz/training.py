@@ -1,6 +1,8 @@
 """(model, training batches, validation batches) -> the trained model and its history."""
 
 import math
+import os
+import warnings
 from pathlib import Path
 
 import keras
@@ -8,7 +10,7 @@ import tensorflow as tf
 
 # The recipe. Low resolution first, because most of what there is to learn shows at 64 pixels, where
 # a step costs a quarter: (image size, epochs, peak learning rate) of each stage on photographs.
-PHOTOGRAPH_STAGES = ((64, 8, 3e-3), (96, 5, 2e-3), (128, 3, 1e-3))
+PHOTOGRAPH_STAGES = ((64, 8, 3e-3), (96, 5, 2e-3), (128, 2, 1e-3))
 WEIGHT_DECAY = 0.02  # AdamW; large, since the network has far more parameters than pictures
 LABEL_SMOOTHING = 0.05  # keeps the network from growing sure of pictures whose label is wrong
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
@@ -43,20 +45,26 @@ def train(
         learning_rate: The peak.
         augment: Whether to vary the training pictures: `augment_batch`.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it, a folder
-            `<checkpoint>.resume` holds what is needed to go on: a training that was killed
-            continues after its last whole epoch when it is called again. None writes nothing.
+            `<checkpoint>.resume` holds what is needed to go on: a training that was killed or
+            interrupted continues after its last whole epoch when it is called again. A training
+            that ended deletes the folder; the next one starts anew. None writes nothing.
         seed: Seed of the augmentation.
         verbose: As in `keras.Model.fit`.
 
     Returns:
         keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss" and "val_accuracy"
-        to one number an epoch; the loss is the cross-entropy in nats.
+        to one number an epoch that this call trained; the loss is the cross-entropy in nats.
 
     Raises:
         ValueError: If `epochs` is below 1, a dataset is empty or of unknown length, or
             `checkpoint` does not end in `.keras`.
+
+    Warns:
+        UserWarning: If the loss stops being a finite number, which ends the training. The best
+            weights before that are kept.
     """
-    steps = _steps_per_epoch(train_data)
+    steps = _count_batches(train_data, "train_data")
+    _count_batches(validation_data, "validation_data")
     if epochs < 1:
         raise ValueError(f"`epochs` (={epochs}) must be 1 or more")
     model.compile(
@@ -68,30 +76,40 @@ def train(
     )
     if augment:
         train_data = _augmented(train_data, seed)
-    best = BestWeights()
+    history, best = keras.callbacks.History(), BestWeights(validation_data, checkpoint)
+    callbacks = [history, best, keras.callbacks.TerminateOnNaN(), *_resume_callbacks(checkpoint)]
     try:
         model.fit(
             train_data.prefetch(2),
             validation_data=validation_data,
             epochs=epochs,
-            callbacks=[best, keras.callbacks.TerminateOnNaN(), *_checkpoint_callbacks(checkpoint)],
+            callbacks=callbacks,
             shuffle=False,  # the dataset shuffles itself
             verbose=verbose,
         )
     except KeyboardInterrupt:
         print("\nInterrupted; the best weights so far are kept.")
+    finally:
+        model._initial_epoch = None  # Keras would start the next training at this one's epoch
     best.restore(model)
-    return model.history
+    if best.diverged_in is not None:
+        warnings.warn(
+            f"The loss was not finite in epoch {best.diverged_in}: the training stopped, and the "
+            f"best weights before are kept. Lower the `learning_rate` (={learning_rate}).",
+            stacklevel=2,
+        )
+    return history
 
 
-def _steps_per_epoch(train_data):
-    steps = int(train_data.cardinality())
-    if steps < 1:
+def _count_batches(data, name):
+    batches = int(data.cardinality())
+    if batches < 1:
+        length = {-1: "infinite", -2: "of unknown length"}.get(batches, "empty")
         raise ValueError(
-            f"`train_data` (of {steps} batches) must be a finite tf.data.Dataset with at least one "
+            f"`{name}` (which is {length}) must be a finite tf.data.Dataset with at least one "
             "batch; tf.data.experimental.assert_cardinality tells the length of a generator"
         )
-    return steps
+    return batches
 
 
 def one_cycle(peak, steps):
@@ -106,43 +124,68 @@ def one_cycle(peak, steps):
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Remembers the weights of the epoch with the highest validation accuracy."""
+    """Keeps the weights of the epoch with the highest validation accuracy, also in a file.
 
-    def __init__(self):
+    Before the first epoch they are those that the model came with, or, in a training that goes on,
+    those in the file.
+    """
+
+    def __init__(self, validation_data, checkpoint=None):
         super().__init__()
-        self.accuracy, self.weights = -math.inf, None
+        self.validation_data, self.checkpoint = validation_data, checkpoint
+        self.accuracy, self.weights, self.diverged_in = -math.inf, None, None
+
+    def on_train_begin(self, logs=None):
+        goes_on = self.checkpoint and _resume_folder(self.checkpoint).exists()
+        if goes_on and Path(self.checkpoint).exists():
+            self.model.optimizer.build(self.model.trainable_variables)
+            self.model.load_weights(self.checkpoint)
+            results = self.model.evaluate(self.validation_data, verbose=0, return_dict=True)
+            self.accuracy = results["accuracy"]
+        self.weights = self.model.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
-        accuracy = (logs or {}).get("val_accuracy", -math.inf)
-        if accuracy > self.accuracy and math.isfinite(logs["loss"]):
-            self.accuracy, self.weights = accuracy, self.model.get_weights()
+        if not math.isfinite(logs["loss"] + logs["val_loss"]):
+            self.diverged_in = epoch + 1
+            self.model.stop_training = True
+        elif logs["val_accuracy"] > self.accuracy:
+            self.accuracy, self.weights = logs["val_accuracy"], self.model.get_weights()
+            if self.checkpoint:
+                unfinished = f"{self.checkpoint}.new.keras"  # whole or not at all, if killed here
+                self.model.save(unfinished)
+                os.replace(unfinished, self.checkpoint)
 
     def restore(self, model):
         if self.weights is not None:
             model.set_weights(self.weights)
 
 
-def _checkpoint_callbacks(checkpoint):
+def _resume_folder(checkpoint):
+    return Path(f"{checkpoint}.resume")
+
+
+def _resume_callbacks(checkpoint):
     if checkpoint is None:
         return []
     if not str(checkpoint).endswith(".keras"):
         raise ValueError(f"`checkpoint` (='{checkpoint}') must end in '.keras'")
     Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
+    # Two backups: being killed while it writes one leaves the other.
     return [
-        keras.callbacks.ModelCheckpoint(
-            str(checkpoint), monitor="val_accuracy", mode="max", save_best_only=True
-        ),
-        keras.callbacks.BackupAndRestore(f"{checkpoint}.resume"),
+        keras.callbacks.BackupAndRestore(str(_resume_folder(checkpoint)), double_checkpoint=True)
     ]
 
 
 def _augmented(data, seed):
     """Each batch varied, by a sequence of seeds that differs from epoch to epoch."""
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
-    return tf.data.Dataset.zip(data, seeds).map(
-        lambda batch, seed: (augment_batch(batch[0], seed), batch[1]),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+
+    @tf.autograph.experimental.do_not_convert
+    def vary(batch, seed):
+        images, labels = batch
+        return augment_batch(images, seed), labels
+
+    return tf.data.Dataset.zip(data, seeds).map(vary, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def augment_batch(images, seed):

@@ -1,0 +1,20 @@
+"""(total, what is done) -> a progress bar where a person sees it: in a terminal or a notebook."""
+
+import sys
+
+import tqdm
+
+
+def progress_bar(total, description, unit):
+    """A `tqdm` bar on standard output; nothing at all where the output is a file or a pipe.
+
+    Args:
+        total: Number of units of work.
+        description: What is being done, before the bar.
+        unit: The name of one unit.
+
+    Returns:
+        tqdm.tqdm, to be used in a `with` block.
+    """
+    seen = sys.stdout.isatty() or "ipykernel" in sys.modules
+    return tqdm.tqdm(total=total, desc=description, unit=unit, file=sys.stdout, disable=not seen)

@@ -1,0 +1,67 @@
+"""Numbers against planted truths, and the calibration of Grad-CAM on drawn pets."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import cnnviz
+
+
+def test_evidence_share_of_a_map_that_lies_half_inside():
+    maps = np.zeros((2, 8, 8), np.float32)
+    maps[0, 2:4, 2:6] = 3.0
+    maps[1, 7, 7] = 1.0
+    masks = np.zeros((2, 8, 8), bool)
+    masks[:, :, :4] = True
+    np.testing.assert_allclose(cnnviz.evidence_share(maps, masks), [0.5, 0.0])
+
+
+def test_evidence_share_enlarges_the_map_to_the_mask():
+    maps = np.zeros((1, 4, 4), np.float32)
+    maps[0, :, :2] = 1.0  # the left half, blurred over the border by the enlargement
+    masks = np.zeros((1, 64, 64), bool)
+    masks[:, :, :32] = True
+    assert 0.9 < cnnviz.evidence_share(maps, masks)[0] < 1.0
+
+
+def test_an_empty_map_counts_neither_for_nor_against():
+    shares = cnnviz.evidence_share(np.zeros((1, 4, 4)), np.ones((1, 8, 8), bool))
+    assert np.isnan(shares).all()
+
+
+def test_evidence_share_names_shapes_that_do_not_belong_together():
+    with pytest.raises(ValueError, match=r"`maps` \(of shape \(2, 4, 4\)\)"):
+        cnnviz.evidence_share(np.zeros((2, 4, 4)), np.zeros((3, 8, 8), bool))
+
+
+def test_dead_channels_are_those_that_never_change():
+    maps = np.random.default_rng(0).normal(size=(5, 4, 4, 6))
+    maps[..., 1] = 0.0
+    maps[..., 4] = 2.5
+    maps[:-1, ..., 5] = 0.0  # fires on the last picture only
+    assert cnnviz.dead_channels(maps).tolist() == [False, True, False, False, True, False]
+
+
+@pytest.fixture(scope="module")
+def drawn_pets_model():
+    """A small network trained on drawn pets, and fresh pictures."""
+    keras.utils.set_random_seed(0)
+    parts = [cnnviz.drawn_pets(count, image_size=64, seed=seed) for seed, count in ((1, 1000), (2, 100))]
+    train, validation = (
+        tf.data.Dataset.from_tensor_slices((pets.images, pets.labels)).batch(50) for pets in parts
+    )
+    model = cnnviz.build_model(width=12)
+    cnnviz.train(model, train, validation, epochs=6, verbose=0)
+    return model, cnnviz.drawn_pets(200, image_size=64, seed=3)
+
+
+def test_a_network_trained_on_drawn_pets_finds_its_evidence_on_the_animal(drawn_pets_model):
+    model, pets = drawn_pets_model
+    accuracy = (cnnviz.class_probabilities(model, pets.images).argmax(1) == pets.labels).mean()
+    assert accuracy > 0.9
+    maps = cnnviz.grad_cam(model, pets.images).maps
+    print(accuracy)
+    for name, masks in (("animal", pets.animal_masks), ("parts", pets.part_masks)):
+        share = np.nanmean(cnnviz.evidence_share(maps, masks))
+        print(name, share, masks.mean())

@@ -1,0 +1,343 @@
+"""Figures: they show the numbers given, say what is empty, and leave nothing behind."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from cnnviz.figures import (
+    EVIDENCE_COLORS,
+    draw_activations,
+    draw_confusion_matrix,
+    draw_filters,
+    draw_heat_maps,
+    draw_images,
+    draw_learning_curves,
+)
+from cnnviz.filter_ascent import FilterImages
+from cnnviz.grad_cam import GradCAM
+
+RNG = np.random.default_rng(0)
+
+
+def pictures(count=2, height=24, width=24):
+    return RNG.uniform(0, 255, (count, height, width, 3)).astype(np.float32)
+
+
+def heat(count=2, class_index=0, maps=None, verdicts=None, scores=None):
+    maps = RNG.uniform(0, 2, (count, 6, 6)).astype(np.float32) if maps is None else maps
+    return GradCAM(
+        maps=maps,
+        scores=np.linspace(-3.25, 1.5, count) if scores is None else scores,
+        class_index=np.full(count, class_index, np.int32),
+        layer_name="block4_add3",
+        verdicts=("ok",) * count if verdicts is None else verdicts,
+    )
+
+
+def filter_images(verdicts=("ok", "dead", "ok", "no gain"), images=None):
+    count = len(verdicts)
+    return FilterImages(
+        images=pictures(count) if images is None else images,
+        filters=np.arange(count) * 7,
+        activations=np.full(count, 8.0),
+        start_activations=np.full(count, 0.25),
+        verdicts=verdicts,
+        layer_name="block4_conv3",
+    )
+
+
+HISTORY = {
+    "loss": [0.7, 0.5, 0.4],
+    "val_loss": [0.65, 0.45, 0.5],
+    "accuracy": [0.5, 0.7, 0.8],
+    "val_accuracy": [0.55, 0.875, 0.75],
+}
+DRAWINGS = {
+    "pictures": lambda: draw_images(pictures(7), [f"cat {i}" for i in range(7)]),
+    "one picture": lambda: draw_images(pictures(1)),
+    "pictures of several sizes": lambda: draw_images([pictures(1, 9)[0], pictures(1, 30)[0]]),
+    "curves": lambda: draw_learning_curves(HISTORY),
+    "curves of one epoch": lambda: draw_learning_curves({k: v[:1] for k, v in HISTORY.items()}),
+    "confusion": lambda: draw_confusion_matrix([0, 1, 1], [0, 1, 0], ("cat", "dog")),
+    "confusion without pictures": lambda: draw_confusion_matrix([], [], ("cat", "dog")),
+    "one channel": lambda: draw_activations(RNG.normal(size=(8, 8, 1)), "conv"),
+    "256 channels": lambda: draw_activations(RNG.normal(size=(4, 5, 256)), "conv"),
+    "channels all zero": lambda: draw_activations(np.zeros((8, 8, 9)), "conv"),
+    "filters": lambda: draw_filters(filter_images()),
+    "one filter": lambda: draw_filters(filter_images(("ok",))),
+    "40 filters": lambda: draw_filters(filter_images(("ok",) * 40)),
+    "evidence": lambda: draw_heat_maps(pictures(), heat(), ("cat", "dog")),
+    "evidence in one wide picture": lambda: draw_heat_maps(
+        pictures(1, 20, 30), [heat(1), heat(1, 1)], ("cat", "dog")
+    ),
+    "no evidence": lambda: draw_heat_maps(
+        pictures(1),
+        heat(1, maps=np.zeros((1, 6, 6), np.float32), verdicts=("zero gradient",)),
+        ("cat", "dog"),
+    ),
+}
+
+
+def texts(figure):
+    """All that is written in a figure, line breaks as spaces."""
+    found = figure.findobj(matplotlib.text.Text)
+    return " | ".join(text.get_text().replace("\n", " ") for text in found if text.get_text())
+
+
+def image_arrays(axis):
+    return [image.get_array() for image in axis.get_images()]
+
+
+def color_bars(figure):
+    return [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
+
+
+def panels(figure):
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+# every figure
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS.keys())
+def test_every_figure_is_returned_closed_and_leaves_the_style_as_it_was(draw):
+    before = dict(matplotlib.rcParams)
+    figure = draw()
+    assert isinstance(figure, matplotlib.figure.Figure)
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_pictures_and_results_given_are_not_altered():
+    images, maps, evidence, ascended = (
+        pictures(),
+        RNG.normal(size=(5, 5, 9)),
+        heat(),
+        filter_images(),
+    )
+    arrays = [images, maps, evidence.maps, ascended.images]
+    copies = [array.copy() for array in arrays]
+    draw_images(images)
+    draw_activations(maps, "conv", dead=np.arange(9) == 2)
+    draw_heat_maps(images, evidence, ("cat", "dog"))
+    draw_filters(ascended)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        draw_heat_maps(
+            pictures(2),
+            [heat(2), heat(2, 1)],
+            ("golden_retriever", "Egyptian_cat"),
+            titles=["a picture with a long title that cannot stand in one line"] * 2,
+        ),
+        draw_confusion_matrix([0, 1, 2], [0, 1, 2], ("golden_retriever", "Egyptian_cat", "beagle")),
+        draw_images(pictures(3), ["a picture with a long title that needs lines"] * 3),
+    ],
+    ids=["evidence", "confusion", "pictures"],
+)
+def test_long_names_do_not_run_into_one_another(figure):
+    canvas = figure.canvas.get_renderer()
+    for row in {axis.get_subplotspec().rowspan.start for axis in panels(figure)}:
+        axes = [axis for axis in panels(figure) if axis.get_subplotspec().rowspan.start == row]
+        boxes = [axis.title.get_window_extent(canvas) for axis in axes]
+        boxes = boxes + [axis._left_title.get_window_extent(canvas) for axis in axes]
+        boxes = sorted((box for box in boxes if box.width > 1), key=lambda box: box.x0)
+        assert all(a.x1 <= b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    for axis in panels(figure):
+        labels = [label.get_window_extent(canvas) for label in axis.get_xticklabels()]
+        slanted = any(label.get_rotation() for label in axis.get_xticklabels())
+        assert slanted or all(a.x1 <= b.x0 for a, b in zip(labels, labels[1:], strict=False))
+
+
+# pictures
+
+
+@pytest.mark.parametrize("value_range, scale", [((0, 255), 255), ((0, 1), 1), ((-1, 1), 2)])
+def test_value_range_names_black_and_white(value_range, scale):
+    unit = RNG.uniform(0, 1, (2, 8, 8, 3)).astype(np.float32)
+    figure = draw_images(unit * scale + value_range[0], value_range=value_range)
+    for axis, expected in zip(panels(figure), unit, strict=True):
+        np.testing.assert_allclose(image_arrays(axis)[0], expected, atol=1e-5)
+
+
+def test_pictures_stand_in_rows_with_their_titles():
+    figure = draw_images(pictures(5), list("abcde"), columns=3)
+    assert [axis.get_title(loc="left") for axis in panels(figure)] == [*"abcde", ""]
+    assert panels(figure)[0].get_subplotspec().get_gridspec().get_geometry() == (2, 3)
+
+
+# learning curves and confusion matrix
+
+
+def test_curves_hold_the_history_by_epoch():
+    figure = draw_learning_curves(SimpleNamespace(history=HISTORY))
+    for axis, name, scale in zip(figure.axes, ("loss", "accuracy"), (1, 100), strict=True):
+        for line, key in zip(axis.lines, (name, f"val_{name}"), strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+            np.testing.assert_allclose(line.get_ydata(), np.array(HISTORY[key]) * scale)
+    assert "best in validation 0.45" in texts(figure)
+    assert "best in validation 87.5 %" in texts(figure)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_epochs_are_whole_numbers(epochs):
+    figure = draw_learning_curves(
+        {key: np.resize(values, epochs) for key, values in HISTORY.items()}
+    )
+    low, high = figure.axes[0].get_xlim()
+    ticks = [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
+    assert ticks and all(tick == int(tick) for tick in ticks)
+
+
+def test_best_epoch_is_found_beside_an_epoch_of_nan():
+    history = HISTORY | {"val_loss": [0.65, 0.45, np.nan]}
+    assert "best in validation 0.45" in texts(draw_learning_curves(history))
+
+
+def test_confusion_matrix_counts_rows_by_true_class():
+    labels, predicted = [0] * 4 + [1] * 5, [0, 0, 0, 1] + [1, 1, 0, 0, 0]
+    figure = draw_confusion_matrix(labels, predicted, ("cat", "dog"))
+    shares = image_arrays(panels(figure)[0])[0]
+    np.testing.assert_allclose(shares, [[75, 25], [60, 40]])
+    cells = {
+        (round(text.get_position()[1]), round(text.get_position()[0])): text.get_text()
+        for text in panels(figure)[0].texts
+    }
+    assert cells[0, 1] == "1\n25.0 %" and cells[1, 0] == "3\n60.0 %"
+    assert "55.6 % of 9 pictures right" in texts(figure)
+    assert len(color_bars(figure)) == 1
+
+
+# activations and filters
+
+
+def tile(figure, place, columns, size):
+    """One tile of a mosaic; 2 pixels lie between tiles."""
+    mosaic = image_arrays(panels(figure)[0])[0]
+    enlarged = size * max(1, -(-40 // size))
+    top, left = (index * (enlarged + 2) for index in divmod(place, columns))
+    return np.asarray(mosaic[top : top + enlarged, left : left + enlarged])
+
+
+def test_channels_keep_their_order_and_share_one_scale():
+    maps = np.zeros((40, 40, 3), np.float32)
+    maps[..., 1], maps[..., 2] = 1.0, 4.0
+    figure = draw_activations(maps, "block2_conv2")
+    viridis = plt.get_cmap("viridis")
+    for channel, share in enumerate((0, 0.25, 1.0)):
+        color = viridis(share)[:3]
+        np.testing.assert_allclose(tile(figure, channel, 3, 40)[20, 20], color, atol=1e-6)
+    assert color_bars(figure)[0].get_ylabel() == "activation"
+
+
+def test_activations_title_says_layer_channels_and_what_is_silent():
+    maps = RNG.uniform(0, 1, (4, 5, 6))
+    maps[..., [1, 4]] = 0
+    assert "block2_conv2: 6 channels of 4x5, 2 flat on this picture" in texts(
+        draw_activations(maps, "block2_conv2")
+    )
+    figure = draw_activations(maps, "block2_conv2", dead=np.arange(6) == 4)
+    assert "1 dead, 1 more flat on this picture" in texts(figure)
+
+
+def test_dead_channel_is_grey_crossed_out_and_says_so():
+    maps = RNG.uniform(0, 1, (40, 40, 4))
+    figure = draw_activations(maps, "conv", dead=np.arange(4) == 2)
+    assert np.ptp(tile(figure, 2, 4, 40)) == 0 < np.ptp(tile(figure, 1, 4, 40))
+    assert "dead" in [text.get_text() for text in panels(figure)[0].texts]
+    assert len(panels(figure)[0].lines) == 2
+
+
+def test_few_extreme_activations_do_not_leave_the_rest_dark():
+    maps = RNG.uniform(0.5, 1, (40, 40, 4))
+    maps[0, 0, 0] = 1e6
+    assert color_bars(draw_activations(maps, "conv"))[0].get_ylim()[1] < 2
+
+
+def test_sparse_activations_are_scaled_to_their_maximum():
+    maps = np.zeros((40, 40, 4))
+    maps[3, 3, 0] = 5.0
+    low, high = color_bars(draw_activations(maps, "conv"))[0].get_ylim()
+    assert (low, high) == (0, 5)
+
+
+def test_filters_show_their_pictures_indices_and_verdicts():
+    ascended = filter_images(images=pictures(4, 40, 40))
+    figure = draw_filters(ascended)
+    np.testing.assert_allclose(tile(figure, 2, 4, 40), ascended.images[2] / 255, atol=1e-6)
+    assert np.ptp(tile(figure, 1, 4, 40)) == 0
+    written = [text.get_text() for text in panels(figure)[0].texts]
+    assert [text for text in written if text.isdigit()] == ["0", "7", "14", "21"]
+    assert [text for text in written if not text.isdigit()] == ["dead", "no gain"]
+    title = "block4_conv3: 4 filters, 2 with nothing to see; median activation 0.25 on noise, 8 on"
+    assert title in texts(figure)
+
+
+def test_filters_follow_the_value_range():
+    unit = RNG.uniform(0, 1, (1, 40, 40, 3)).astype(np.float32)
+    figure = draw_filters(filter_images(("ok",), images=unit * 2 - 1), value_range=(-1, 1))
+    np.testing.assert_allclose(tile(figure, 0, 1, 40), unit[0], atol=1e-6)
+
+
+# evidence
+
+
+def test_raw_maps_are_unscaled_and_share_their_limits_within_a_row():
+    for_cat, for_dog = heat(class_index=0), heat(class_index=1)
+    figure = draw_heat_maps(pictures(), [for_cat, for_dog], ("cat", "dog"))
+    grid = np.array(panels(figure)).reshape(2, 5)
+    for row in range(2):
+        top = max(for_cat.maps[row].max(), for_dog.maps[row].max())
+        for axis, result in ((grid[row, 1], for_cat), (grid[row, 3], for_dog)):
+            np.testing.assert_array_equal(image_arrays(axis)[0], result.maps[row])
+            assert axis.get_images()[0].get_clim() == pytest.approx((0, top))
+    assert len(color_bars(figure)) == 4
+
+
+def test_overlay_is_as_opaque_as_the_evidence_is_strong():
+    maps = np.zeros((1, 6, 6), np.float32)
+    maps[0, :, 3:] = np.array([1.0, 2.0, 4.0])
+    figure = draw_heat_maps(pictures(1, 60, 60), heat(1, maps=maps), ("cat", "dog"))
+    overlay = panels(figure)[2].get_images()[1]
+    alpha = overlay.get_alpha()
+    assert overlay.get_cmap().name == EVIDENCE_COLORS
+    assert (alpha[:, :20] == 0).all() and 0.5 < alpha.max() < 1
+    assert (np.diff(alpha[30]) >= 0).all() and alpha[30, 59] > alpha[30, 45] > alpha[30, 35] > 0
+
+
+def test_overlay_lies_on_the_grey_picture():
+    images = pictures(1)
+    grey, _ = image_arrays(panels(draw_heat_maps(images, heat(1), ("cat", "dog")))[2])
+    np.testing.assert_allclose(grey, images[0].mean(axis=-1) / 255, atol=1e-6)
+
+
+def test_evidence_titles_say_layer_class_and_score():
+    result = heat(2, class_index=1, scores=np.array([-3.25, 1.5]))
+    figure = draw_heat_maps(pictures(), result, ("cat", "dog"), titles=["left", "right"])
+    for text in ("evidence at layer block4_add3", "dog -3.25 logit", "dog +1.50 logit", "right"):
+        assert text in texts(figure)
+    assert "for dog, 6x6" in texts(figure) and "cat" not in texts(figure)
+
+
+@pytest.mark.parametrize("verdict", ["no positive evidence", "zero gradient"])
+def test_empty_map_stays_empty_and_says_why(verdict):
+    maps = np.zeros((1, 6, 6), np.float32)
+    figure = draw_heat_maps(pictures(1), heat(1, maps=maps, verdicts=(verdict,)), ("cat", "dog"))
+    assert verdict in texts(figure)
+    assert (image_arrays(panels(figure)[1])[0] == 0).all()
+    assert (panels(figure)[2].get_images()[1].get_alpha() == 0).all()
+
+
+def test_map_is_drawn_as_large_as_the_picture():
+    figure = draw_heat_maps(pictures(1, 20, 30), heat(1), ("cat", "dog"))
+    sizes = [axis.get_window_extent().size for axis in panels(figure)]
+    for size in sizes:
+        np.testing.assert_allclose(size, sizes[0], rtol=0.02)
+        assert size[0] / size[1] == pytest.approx(1.5, rel=0.02)

@@ -1,0 +1,204 @@
+"""Filter pictures against finite differences, and with faults that were planted in a layer."""
+
+import keras
+import numpy as np
+import pytest
+
+from cnnviz import filter_ascent
+from cnnviz.activations import extract_activations
+from cnnviz.filter_ascent import ascend_filters
+from cnnviz.model import build_model
+
+UNIT = {"value_range": (0.0, 1.0)}
+
+
+def one_convolution(filters=4, side=8, activation="relu", policy=None, seed=0):
+    """A convolution "conv" with weights around zero, on pictures in 0..1."""
+    convolution = keras.layers.Conv2D(
+        filters,
+        3,
+        activation=activation,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.5, seed=seed),
+        name="conv",
+        dtype=policy,
+    )
+    return keras.Sequential([keras.Input((side, side, 3)), convolution])
+
+
+def climbed(model, picture, index):
+    """What is climbed, for (N, H, W, 3), in float64: ReLU and a tenth of what goes into it."""
+    kernel, bias = (weights.astype(np.float64) for weights in model.get_layer("conv").get_weights())
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (3, 3), axis=(1, 2))
+    before = np.einsum("nhwcij,ijc->nhw", windows, kernel[..., index]) + bias[index]
+    return (np.maximum(before, 0) + filter_ascent.LEAK * before).mean((1, 2))
+
+
+def test_first_step_follows_the_central_differences(monkeypatch):
+    monkeypatch.setattr(filter_ascent, "JITTER", 0)
+    model = one_convolution()
+    options = {"filters": 2, "steps": 1, "smoothness": 0, **UNIT}
+    start = ascend_filters(model, "conv", step_size=1e-12, **options).images.astype(np.float64)
+    moved = ascend_filters(model, "conv", step_size=0.01, **options).images - start
+    change = np.eye(start.size).reshape(-1, *start.shape[1:]) * 1e-6
+    slope = (climbed(model, start + change, 2) - climbed(model, start - change, 2)) / 2e-6
+    slope = slope.reshape(start.shape)
+    expected = 0.01 * slope / np.sqrt(np.mean(slope**2))
+    np.testing.assert_allclose(moved, expected, atol=1e-5)  # of 0.01
+
+
+def test_smoothness_takes_away_high_frequencies_and_none_takes_nothing():
+    noise = np.random.default_rng(0).normal(size=(2, 12, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(filter_ascent._smooth(noise, 0.0), noise, atol=1e-5)
+    smooth = filter_ascent._smooth(noise, 1.0).numpy()
+    ratio = np.fft.fft2(smooth, axes=(1, 2)) / np.fft.fft2(noise, axes=(1, 2))
+    frequency = np.hypot(np.fft.fftfreq(12)[:, None], np.fft.fftfreq(16)[None])
+    expected = 1 / np.maximum(frequency, 1 / 16)[None, ..., None]
+    np.testing.assert_allclose(ratio, np.broadcast_to(expected, ratio.shape), rtol=1e-3)
+
+
+@pytest.mark.parametrize("image_size", [None, 48])
+def test_activations_are_those_of_the_returned_pictures(image_size):
+    keras.utils.set_random_seed(0)
+    model = build_model(image_size=image_size, width=4)
+    result = ascend_filters(model, "block2_conv2_relu", steps=15, image_size=48)
+    (maps,) = extract_activations(model, result.images, result.layer_name).values()
+    own = maps.mean((1, 2))[np.arange(8), result.filters]
+    np.testing.assert_allclose(result.activations, own, rtol=1e-3, atol=1e-5)
+    assert result.verdicts == ("ok",) * 8 and result.layer_name == "block2_conv2_relu"
+    assert (result.activations > result.start_activations).all()
+
+
+def test_pictures_lie_in_the_value_range_and_the_start_in_its_middle():
+    model = one_convolution()
+    for low, high in ((0, 1), (-1, 1), (0, 255)):
+        result = ascend_filters(model, "conv", steps=20, step_size=0.2, value_range=(low, high))
+        assert low <= result.images.min() and result.images.max() <= high
+        assert result.images.max() - result.images.min() > 0.5 * (high - low)
+        start = ascend_filters(model, "conv", steps=1, step_size=1e-9, value_range=(low, high))
+        middle = (low + high) / 2
+        np.testing.assert_allclose(start.images, middle, atol=0.1 * (high - low))
+
+
+@pytest.fixture(scope="module")
+def faulty_layer():
+    """Filters: 0 sound, 1 far below its ReLU, 2 without weights, 3 silent on grey, 4 constant."""
+    model = one_convolution(filters=5)
+    kernel, bias = model.get_layer("conv").get_weights()
+    kernel[..., 0] = np.abs(kernel[..., 0])
+    bias[1] = -1000
+    kernel[..., 2] = 0
+    edge = np.array([[-1, 0, 1]] * 3)[..., None]
+    kernel[..., 3], bias[3] = edge, -1
+    kernel[..., 4], bias[4] = 0, 1
+    model.get_layer("conv").set_weights([kernel, bias])
+    return model
+
+
+def test_verdicts_on_planted_faults(faulty_layer):
+    result = ascend_filters(faulty_layer, "conv", **UNIT)
+    assert result.verdicts == ("ok", "dead", "dead", "ok", "dead")
+    assert result.start_activations[3] == 0 and result.activations[3] > 0.1
+    assert not result.activations[1:3].any() and result.activations[4] == 1
+
+
+def test_ascent_that_cannot_move_has_no_gain(faulty_layer):
+    result = ascend_filters(faulty_layer, "conv", [0, 1], steps=1, step_size=1e-9, **UNIT)
+    assert result.verdicts == ("no gain", "dead")
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 32])
+def test_picture_does_not_depend_on_the_other_filters(monkeypatch, at_once):
+    model = one_convolution(filters=8)
+    whole = ascend_filters(model, "conv", steps=10, **UNIT)
+    monkeypatch.setattr(filter_ascent, "FILTERS_AT_ONCE", at_once)
+    some = ascend_filters(model, "conv", (6, 1, 2, 7), steps=10, **UNIT)
+    assert some.filters.tolist() == [6, 1, 2, 7]
+    np.testing.assert_allclose(some.images, whole.images[[6, 1, 2, 7]], atol=1e-3)
+    np.testing.assert_allclose(some.activations, whole.activations[[6, 1, 2, 7]], rtol=1e-3)
+    assert not np.allclose(whole.images[6], whole.images[7], atol=0.1)
+
+
+def test_seed_decides_the_pictures():
+    model = one_convolution()
+    first, again, other = (
+        ascend_filters(model, "conv", 0, steps=5, seed=seed, **UNIT).images for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_size", "expected"),
+    [
+        ((8, 8, 3), None, (8, 8, 3)),
+        ((8, 12, 3), None, (8, 12, 3)),
+        ((None, None, 3), 10, (10, 10, 3)),
+        ((None, None, 1), None, (96, 96, 1)),
+        ((8, 8, 3), np.int64(8), (8, 8, 3)),
+    ],
+)
+def test_size_of_the_pictures(shape, image_size, expected):
+    model = keras.Sequential([keras.Input(shape), keras.layers.Conv2D(2, 3, name="conv")])
+    result = ascend_filters(model, "conv", 1, image_size=image_size, steps=1)
+    assert result.images.shape == (1, *expected)
+    assert result.images.dtype == result.activations.dtype == np.float32
+
+
+def test_one_filter_and_all_filters():
+    model = one_convolution(filters=3)
+    assert ascend_filters(model, "conv", 2, steps=1, **UNIT).filters.tolist() == [2]
+    assert ascend_filters(model, "conv", steps=1, **UNIT).filters.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("filters", [4, -1, [0, 4], [], 1.0, "1", True, [[0, 1]]])
+def test_wrong_filters_are_an_error(filters):
+    with pytest.raises(ValueError, match="`filters`"):
+        ascend_filters(one_convolution(), "conv", filters, **UNIT)
+
+
+def test_error_says_which_filter_and_how_many_there_are():
+    with pytest.raises(ValueError, match=r"`filters` \(=40\) must be in \[0, 4\) for layer 'conv'"):
+        ascend_filters(one_convolution(), "conv", [1, 40], **UNIT)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("steps", 2.5),
+        ("step_size", 0),
+        ("step_size", float("nan")),
+        ("smoothness", -1),
+        ("value_range", (1, 0)),
+        ("value_range", (0, 1, 2)),
+        ("value_range", (0, float("inf"))),
+        ("image_size", 0),
+        ("image_size", -5),
+        ("image_size", 8.5),
+        ("image_size", (8, 8)),
+    ],
+)
+def test_wrong_option_is_an_error_that_names_it(name, value):
+    with pytest.raises(ValueError, match=rf"`{name}` \(="):
+        ascend_filters(one_convolution(), "conv", **{name: value})
+
+
+def test_size_that_the_model_does_not_take_is_an_error():
+    with pytest.raises(ValueError, match=r"\(1, 9, 9, 3\).*must be \(N, 8, 8, 3\)"):
+        ascend_filters(one_convolution(), "conv", image_size=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("conf", "nearest are.*'conv'"), ("head", r"'head'. outputs shape \(None, 4\)")],
+)
+def test_wrong_layer_is_an_error(pooled_network, name, message):
+    with pytest.raises(ValueError, match=message):
+        ascend_filters(pooled_network()[0], name)
+
+
+def test_layer_that_does_not_see_the_picture_is_an_error():
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Conv2D(2, 3, name="conv")(keras.ops.stop_gradient(inputs))
+    with pytest.raises(ValueError, match="'conv'. does not depend on the picture"):
+        ascend_filters(keras.Model(inputs, outputs), "conv")

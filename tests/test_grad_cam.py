@@ -1,0 +1,430 @@
+"""Heat maps against class activation maps, finite differences and gradients of cut models."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnviz.grad_cam import METHODS, grad_cam
+from cnnviz.model import build_model
+
+KINDS = ("functional", "sequential", "subclassed", "nested", "nested twice")
+HEADS = ("one logit", "sigmoid", "logits", "softmax", "softmax layer")
+CASES = (
+    [(kind, "one logit") for kind in KINDS]
+    + [(kind, "softmax") for kind in KINDS]
+    + [("functional", head) for head in ("sigmoid", "logits", "softmax layer")]
+    + [("subclassed", "sigmoid in call")]
+)
+
+
+def class_activation_map(convolution, dense, images, chosen):
+    """Zhou et al. 2016: (maps, logits) of one class, straight from the weights."""
+    features = convolution(images).numpy()
+    kernel, bias = dense.get_weights()
+    if kernel.shape[1] == 1:  # one output speaks for class 1, its negative for class 0
+        kernel, bias = kernel * [[-1, 1]], bias * [-1, 1]
+    maps = np.maximum(features @ kernel[:, chosen], 0) / np.prod(features.shape[1:3])
+    return maps, features.mean((1, 2)) @ kernel[:, chosen] + bias[chosen]
+
+
+@pytest.mark.parametrize(("kind", "head"), CASES)
+def test_map_is_the_class_activation_map(pooled_network, images, kind, head):
+    model, convolution, dense = pooled_network(kind, head)
+    for chosen in range(max(2, dense.units)):
+        maps, logits = class_activation_map(convolution, dense, images, chosen)
+        result = grad_cam(model, images, class_index=chosen)
+        np.testing.assert_allclose(result.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
+        np.testing.assert_allclose(result.scores, logits, rtol=1e-4, atol=1e-5)
+        assert result.layer_name.split("/")[-1] == "conv"
+        assert result.class_index.tolist() == [chosen] * 3
+
+
+@pytest.mark.parametrize(
+    ("plain", "squashed"),
+    [("one logit", "sigmoid"), ("logits", "softmax"), ("logits", "softmax layer")],
+)
+def test_squashed_head_gives_the_maps_of_the_plain_one(pooled_network, images, plain, squashed):
+    first, second = (grad_cam(pooled_network(head=h)[0], images) for h in (plain, squashed))
+    assert first.maps.any()
+    np.testing.assert_allclose(first.maps, second.maps, rtol=1e-5)
+    np.testing.assert_allclose(first.scores, second.scores, rtol=1e-5)
+    np.testing.assert_array_equal(first.class_index, second.class_index)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [("functional", "sigmoid"), ("functional", "softmax"), ("subclassed", "sigmoid in call")],
+)
+def test_saturated_probability_still_gives_the_map(pooled_network, images, kind, head):
+    model, convolution, dense = pooled_network(kind, head)
+    kernel, bias = dense.get_weights()
+    bias[-1] = 500
+    dense.set_weights([kernel, bias])
+    chosen = max(2, dense.units) - 1
+    assert (model.predict(images, verbose=0)[:, -1] == 1).all()
+    result = grad_cam(model, images)
+    maps, logits = class_activation_map(convolution, dense, images, chosen)
+    assert result.class_index.tolist() == [chosen] * 3 and maps.any()
+    np.testing.assert_allclose(result.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
+    np.testing.assert_allclose(result.scores, logits, rtol=1e-4)
+
+
+def test_constant_added_to_the_logits_changes_no_map(pooled_network, images):
+    model, _, dense = pooled_network()
+    before = grad_cam(model, images)
+    kernel, bias = dense.get_weights()
+    dense.set_weights([kernel, bias + 7])
+    after = grad_cam(model, images)
+    np.testing.assert_array_equal(before.maps, after.maps)
+    np.testing.assert_allclose(before.scores + 7, after.scores, rtol=1e-5)
+
+
+def test_permuted_classes_give_permuted_maps(pooled_network, images):
+    model, _, dense = pooled_network()
+    order = [2, 0, 3, 1]
+    before = [grad_cam(model, images, class_index=index).maps for index in order]
+    kernel, bias = dense.get_weights()
+    dense.set_weights([kernel[:, order], bias[order]])
+    after = [grad_cam(model, images, class_index=index).maps for index in range(4)]
+    assert not np.array_equal(before[0], before[1])
+    np.testing.assert_allclose(before, after, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
+def test_grad_cam_and_hires_cam_agree_before_pooling(pooled_network, images, method):
+    model, convolution, dense = pooled_network()
+    maps, _ = class_activation_map(convolution, dense, images, 1)
+    result = grad_cam(model, images, class_index=1, method=method)
+    np.testing.assert_allclose(result.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
+
+
+@pytest.fixture(scope="module")
+def cut_network():
+    """(model, bottom, top): a nonlinear head after the layer "target", whole and cut there."""
+    keras.utils.set_random_seed(3)
+    normal = keras.initializers.RandomNormal(stddev=0.3, seed=5)
+    target = keras.layers.Conv2D(4, 3, strides=2, activation="tanh", name="target")
+    tail = [
+        keras.layers.Conv2D(3, 2, activation="tanh", kernel_initializer=normal, name="after"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(5, activation="tanh"),
+        keras.layers.Dense(3),
+    ]
+    bottom = keras.Sequential([keras.Input((12, 12, 3)), target])
+    top = keras.Sequential([keras.Input((5, 5, 4)), *tail])
+    whole = keras.Sequential([keras.Input((12, 12, 3)), target, *tail])
+    return whole, bottom, top
+
+
+def test_channel_weights_are_the_central_differences_of_the_score(cut_network, images):
+    whole, bottom, top = cut_network
+    features = bottom(images).numpy()
+    step = 0.03
+
+    def weight(channel):
+        moved = np.eye(4)[channel] * step
+        rise = top((features + moved).astype("f")) - top((features - moved).astype("f"))
+        return rise[:, 2].numpy() / (2 * step * 25)
+
+    weights = np.stack([weight(channel) for channel in range(4)], axis=1)
+    expected = np.maximum(np.einsum("nhwc,nc->nhw", features, weights), 0)
+    result = grad_cam(whole, images, class_index=2, layer_name="target")
+    assert expected.max() > 0
+    np.testing.assert_allclose(result.maps, expected, atol=0.01 * expected.max())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_follow_their_formulas(cut_network, images, method):
+    whole, bottom, top = cut_network
+    features = bottom(images)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        score = top(features)[:, 1]
+    slope, features = tape.gradient(score, features).numpy(), features.numpy()
+    evidence = {
+        "grad-cam": slope.mean((1, 2), keepdims=True) * features,
+        "hires-cam": slope * features,
+        "layer-cam": np.maximum(slope, 0) * features,
+    }[method]
+    expected = np.maximum(evidence.sum(-1), 0)
+    result = grad_cam(whole, images, class_index=1, layer_name="target", method=method)
+    assert expected.any()
+    np.testing.assert_allclose(result.maps, expected, rtol=1e-4, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(result.scores, score, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_predicted_class_is_explained_unless_one_is_chosen(pooled_network, images, head):
+    model = pooled_network(head=head)[0]
+    output = model.predict(images, verbose=0)
+    if output.shape[1] == 1:
+        predicted = (output[:, 0] > (0.5 if head == "sigmoid" else 0)).astype(int)
+    else:
+        predicted = output.argmax(1)
+    result = grad_cam(model, images)
+    np.testing.assert_array_equal(result.class_index, predicted)
+    chosen = grad_cam(model, images, class_index=predicted)
+    np.testing.assert_array_equal(result.maps, chosen.maps)
+
+
+def test_class_0_of_one_output_is_its_negative(pooled_network, images):
+    model = pooled_network(head="one logit")[0]
+    output = model.predict(images, verbose=0)[:, 0]
+    cat, dog = (grad_cam(model, images, class_index=index) for index in (0, 1))
+    np.testing.assert_allclose(dog.scores, output, rtol=1e-5)
+    np.testing.assert_allclose(cat.scores, -output, rtol=1e-5)
+    assert not ((cat.maps > 0) & (dog.maps > 0)).any()  # evidence for one speaks against the other
+    assert ((cat.maps > 0) | (dog.maps > 0)).any()
+
+
+def test_one_class_for_each_image(pooled_network, images):
+    model = pooled_network()[0]
+    mixed = grad_cam(model, images, class_index=[3, 0, 1])
+    assert mixed.class_index.tolist() == [3, 0, 1]
+    for row, index in enumerate([3, 0, 1]):
+        single = grad_cam(model, images[row], class_index=index)
+        assert single.maps.shape == (1, 5, 5)
+        np.testing.assert_allclose(mixed.maps[row], single.maps[0], rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(mixed.scores[row], single.scores[0], rtol=1e-5)
+
+
+def test_more_pictures_than_fit_one_batch(pooled_network, images):
+    model = pooled_network()[0]
+    many = np.random.default_rng(1).permutation(np.repeat(images, 15, axis=0))
+    index = np.arange(45) % 4
+    whole = grad_cam(model, many, class_index=index)
+    single = grad_cam(model, many[40], class_index=index[40])
+    assert len(whole.maps) == len(whole.scores) == len(whole.verdicts) == 45
+    np.testing.assert_allclose(whole.maps[40], single.maps[0], rtol=1e-4, atol=1e-7)
+
+
+def test_no_pictures_give_empty_results(pooled_network, images):
+    result = grad_cam(pooled_network()[0], images[:0])
+    assert result.maps.shape == (0, 5, 5) and result.verdicts == ()
+
+
+@pytest.mark.parametrize(
+    "class_index", [4, -1, 2**32, 1.0, "dog", True, [0, 1], [0, 1, 4], [0, 1, -1], [[0, 1, 2]]]
+)
+def test_wrong_class_index_is_an_error(pooled_network, images, class_index):
+    with pytest.raises(ValueError, match="class_index"):
+        grad_cam(pooled_network()[0], images, class_index=class_index)
+
+
+def test_one_output_has_two_classes(pooled_network, images):
+    with pytest.raises(ValueError, match=r"`class_index` \(=2\) must be in \[0, 2\)"):
+        grad_cam(pooled_network(head="sigmoid")[0], images, class_index=2)
+
+
+def vgg_like():
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.ReLU(name="expected"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def residual(join):
+    inputs = keras.Input((12, 12, 3))
+    first = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    second = keras.layers.Conv2D(4, 3, padding="same")(first)
+    joined = join(first, second)
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(joined)))
+
+
+def residual_with_layers():
+    def join(first, second):
+        return keras.layers.ReLU(name="expected")(keras.layers.Add()([first, second]))
+
+    return residual(join)
+
+
+def residual_with_operations():
+    return residual(lambda first, second: keras.layers.Add(name="expected")([first, second * 2]))
+
+
+def squeezed_to_one_pixel():
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="expected"),
+            keras.layers.GlobalAveragePooling2D(keepdims=True),
+            keras.layers.Conv2D(8, 1, activation="relu"),
+            keras.layers.Conv2D(2, 1),
+            keras.layers.Flatten(),
+            keras.layers.Softmax(),
+        ]
+    )
+
+
+def with_a_blind_branch():
+    inputs = keras.Input((12, 12, 3))
+    used = keras.layers.Conv2D(4, 3, name="expected")(inputs)
+    blind = keras.layers.Conv2D(4, 3)(keras.ops.stop_gradient(used))
+    pool = keras.layers.GlobalAveragePooling2D()
+    outputs = keras.layers.Dense(2)(pool(used)) + keras.ops.stop_gradient(
+        keras.layers.Dense(2)(pool(blind))
+    )
+    return keras.Model(inputs, outputs)
+
+
+class OneReLUForAll(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = keras.layers.Conv2D(4, 3), keras.layers.Conv2D(4, 3)
+        self.relu = keras.layers.ReLU(name="expected")
+        self.pool, self.head = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)
+
+    def call(self, images):
+        features = self.relu(self.second(self.relu(self.first(images))))
+        return self.head(self.pool(features))
+
+
+def one_relu_for_all():
+    model = OneReLUForAll()
+    model(np.zeros((1, 12, 12, 3), np.float32))
+    return model
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        vgg_like,
+        residual_with_layers,
+        residual_with_operations,
+        squeezed_to_one_pixel,
+        with_a_blind_branch,
+        one_relu_for_all,
+    ],
+)
+def test_default_layer_is_the_last_feature_map_before_pooling(images, build):
+    model = build()
+    result = grad_cam(model, images)
+    assert result.layer_name == "expected"
+    assert min(result.maps.shape[1:]) > 1
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_default_layer_of_the_classifier_is_its_last_addition(normalised):
+    model = build_model(width=2, batch_normalization=normalised)
+    result = grad_cam(model, np.full((1, 32, 48, 3), 9.0))
+    assert result.layer_name == "block4_add3" and result.maps.shape == (1, 2, 3)
+
+
+def test_mobilenet_v3_gets_a_spatial_map():
+    model = keras.applications.MobileNetV3Small(weights=None, input_shape=(64, 64, 3), classes=5)
+    result = grad_cam(model, np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)))
+    assert result.maps.shape == (1, 2, 2)
+    assert np.isfinite(result.maps).all()
+    last = model.get_layer(result.layer_name).output
+    assert type(model.layers[-1]).__name__ == "Activation"  # softmax after flattening
+    assert last.shape[1:] == (2, 2, 576)
+
+
+def test_transfer_learning_model_is_explained_without_its_augmentation():
+    backbone = keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(64, 64, 3), alpha=0.35
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((64, 64, 3)),
+            keras.layers.RandomFlip(),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            backbone,
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(2, kernel_initializer="random_normal"),
+        ]
+    )
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    first, second = (grad_cam(model, picture, class_index=0) for _ in range(2))
+    assert first.layer_name == f"{backbone.name}/out_relu" and first.maps.shape == (1, 2, 2)
+    np.testing.assert_array_equal(first.maps, second.maps)
+    features = backbone(picture / 127.5 - 1, training=False).numpy()
+    expected = np.maximum(features @ model.layers[-1].kernel.numpy()[:, 0], 0) / 4
+    np.testing.assert_allclose(first.maps, expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+
+def test_score_that_ignores_the_layer_has_zero_gradient(pooled_network, images):
+    model, _, dense = pooled_network()
+    kernel, bias = dense.get_weights()
+    dense.set_weights([kernel * 0, bias])
+    result = grad_cam(model, images)
+    assert result.verdicts == ("zero gradient",) * 3
+    assert not result.maps.any()
+
+
+def test_features_that_only_speak_against_the_class(pooled_network, images):
+    model, _, dense = pooled_network()
+    kernel, bias = dense.get_weights()
+    kernel[:, 2], kernel[:, 3] = -1, 1
+    dense.set_weights([kernel, bias])
+    result = grad_cam(model, images, class_index=[3, 2, 2])
+    assert result.verdicts == ("ok", "no positive evidence", "no positive evidence")
+    assert result.maps[0].any() and not result.maps[1:].any()
+
+
+@pytest.mark.parametrize("place", ["conv", "head"])
+def test_nan_in_the_weights_is_an_error(pooled_network, images, place):
+    model = pooled_network()[0]
+    layer = model.get_layer(place)
+    layer.set_weights([layer.get_weights()[0] * np.nan, layer.get_weights()[1]])
+    with pytest.raises(ValueError, match="NaN"):
+        grad_cam(model, images)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nan_in_the_gradient_alone_is_an_error(images, method):
+    inputs = keras.Input((12, 12, 3))
+    silent = keras.layers.Conv2D(4, 3, activation="relu", bias_initializer=_minus_100)(inputs)
+    length = keras.ops.sqrt(keras.ops.sum(silent**2, (1, 2)))  # no slope at 0
+    model = keras.Model(inputs, keras.layers.Dense(2)(length))
+    assert np.isfinite(model.predict(images, verbose=0)).all()
+    with pytest.raises(ValueError, match="NaN"):
+        grad_cam(model, images, method=method)
+
+
+def _minus_100(shape, dtype=None):
+    return keras.ops.full(shape, -100.0, dtype)
+
+
+@pytest.mark.parametrize("name", ["pooling", "head"])
+def test_layer_without_feature_maps_is_an_error(pooled_network, images, name):
+    with pytest.raises(ValueError, match=f"`layer_name` .='{name}'. outputs shape"):
+        grad_cam(pooled_network()[0], images, layer_name=name)
+
+
+def test_layer_that_the_output_does_not_depend_on_is_an_error(images):
+    inputs = keras.Input((12, 12, 3))
+    used = keras.layers.Conv2D(4, 3, name="used")(inputs)
+    side = keras.layers.Conv2D(4, 3, name="side")(keras.ops.stop_gradient(used))
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(used))
+    outputs += keras.ops.stop_gradient(keras.ops.mean(side))
+    with pytest.raises(ValueError, match="'side'. has no influence on the model's output"):
+        grad_cam(keras.Model(inputs, outputs), images, layer_name="side")
+
+
+def test_network_without_feature_maps_is_an_error(images):
+    model = keras.Sequential(
+        [keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    with pytest.raises(ValueError, match="no feature map"):
+        grad_cam(model, images)
+
+
+def test_wrong_layer_name_is_offered_the_nearest(pooled_network, images):
+    with pytest.raises(ValueError, match="'conw'.*'backbone/conv'"):
+        grad_cam(pooled_network("nested")[0], images, layer_name="conw")
+
+
+def test_unknown_method_is_an_error(pooled_network, images):
+    with pytest.raises(ValueError, match="`method` .='cam'.*'grad-cam'"):
+        grad_cam(pooled_network()[0], images, method="cam")

@@ -1,0 +1,410 @@
+"""What holds for all methods: the user's model stays as it was, and nothing is traced twice."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+
+from cnnviz import filter_ascent, layers
+from cnnviz.activations import extract_activations
+from cnnviz.filter_ascent import ascend_filters
+from cnnviz.grad_cam import grad_cam
+
+METHODS = {
+    "class_probabilities": lambda model, images: layers.class_probabilities(model, images),
+    "extract_activations": lambda model, images: extract_activations(model, images)["conv"],
+    "grad_cam": lambda model, images: grad_cam(model, images, class_index=1).maps,
+    "ascend_filters": lambda model, images: (
+        ascend_filters(model, "conv", [1, 4], steps=3, value_range=(0, 1)).images
+    ),
+}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+class Probe(keras.layers.Layer):
+    """Passes on what it gets; counts its calls in Python, and fails when told to."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.calls, self.fails = 0, False
+
+    def call(self, features):
+        self.calls += 1
+        if self.fails:
+            raise RuntimeError("planted")
+        return features
+
+
+@pytest.fixture
+def probed_network():
+    """(model, probe): a probe before and a dense layer after a convolution of 64 filters."""
+    probe = Probe(name="probe")
+    inputs = keras.Input((12, 12, 3))
+    features = keras.layers.Conv2D(
+        64, 3, activation="relu", activity_regularizer="l2", name="conv"
+    )(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(probe(features))
+    return keras.Model(inputs, keras.layers.Dense(3, name="head")(pooled)), probe
+
+
+# ------------------------------------------------------------------------------- finding layers
+
+
+def test_names_of_a_nested_model_in_its_order(pooled_network):
+    model, convolution, dense = pooled_network("nested twice")
+    named = layers.named_layers(model)
+    assert list(named) == [
+        "backbone",
+        "backbone/inner",
+        "backbone/inner/conv",
+        "pooling",
+        "head",
+    ]
+    assert named["backbone/inner/conv"] is convolution and named["head"] is dense
+    assert list(layers.leaf_layers(model)) == ["backbone/inner/conv", "pooling", "head"]
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed"])
+def test_names_of_flat_models(pooled_network, kind):
+    assert list(layers.named_layers(pooled_network(kind)[0])) == ["conv", "pooling", "head"]
+
+
+def test_one_name_for_two_layers_of_a_subclassed_model(images):
+    class Twins(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = keras.layers.Rescaling(2.0, name="twin")
+            self.second = keras.layers.Rescaling(3.0, name="twin")
+
+        def call(self, images):
+            return self.second(self.first(images))
+
+    model = Twins()
+    model(images)
+    found = extract_activations(model, images)
+    assert list(found) == ["twin", "twin'"]
+    np.testing.assert_allclose(found["twin'"], images * 6, rtol=1e-6)
+
+
+def test_composite_layer_is_opened(images):
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="block")
+            self.double = keras.layers.Rescaling(2.0, name="double")
+
+        def call(self, images):
+            return self.double(images) + 1
+
+    model = keras.Sequential([keras.Input((12, 12, 3)), Block()])
+    assert list(layers.named_layers(model)) == ["block", "block/double"]
+    found = extract_activations(model, images, ["block", "double"])
+    np.testing.assert_allclose(found["block/double"] + 1, found["block"])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"), [(False, ["a", "c"]), (True, ["a", "b", "c", "d"])]
+)
+def test_convolution_layers(pooling, expected):
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            keras.layers.Conv2D(2, 3, name="a"),
+            keras.layers.MaxPooling2D(name="b"),
+            keras.layers.DepthwiseConv2D(3, name="c"),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(keepdims=True, name="d"),
+            keras.layers.GlobalMaxPooling2D(),
+        ]
+    )
+    assert layers.convolution_layers(model, pooling=pooling) == expected
+
+
+# -------------------------------------------------------------------------------- probabilities
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("functional", "one logit"),
+        ("functional", "sigmoid"),
+        ("functional", "logits"),
+        ("functional", "softmax"),
+        ("functional", "softmax layer"),
+        ("subclassed", "sigmoid in call"),
+        ("nested", "sigmoid"),
+    ],
+)
+def test_probabilities_of_every_head(pooled_network, images, kind, head):
+    model = pooled_network(kind, head)[0]
+    expected = model.predict(images, verbose=0)
+    if head == "one logit":
+        expected = sigmoid(expected)
+    elif head == "logits":
+        expected = softmax(expected)
+    if expected.shape[1] == 1:
+        expected = np.concatenate([1 - expected, expected], axis=1)
+    found = layers.class_probabilities(model, images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+
+
+def test_sigmoids_of_several_labels_stay_as_they_are(pooled_network, images):
+    model = pooled_network(head="sigmoid", units=3)[0]
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(layers.class_probabilities(model, images), expected, rtol=1e-5)
+
+
+# -------------------------------------------------------------------- the user's model is left
+
+
+def state_of(model):
+    """All of a model that a person may have set."""
+    found = layers.named_layers(model).values()
+    return (
+        [layer.trainable for layer in found],
+        [sorted(vars(layer)) for layer in found],
+        [layer.call for layer in found],
+        [weights.tobytes() for weights in model.get_weights()],
+        (getattr(model, "optimizer", None), model.compiled, model.trainable),
+        len(model.losses),
+    )
+
+
+def test_model_is_left_as_it_was_and_can_still_be_trained(probed_network, images):
+    model, _ = probed_network
+    model.get_layer("conv").trainable = False
+    model.compile("adam", "mse")
+    before = state_of(model)
+    for method in METHODS.values():
+        method(model, images)
+        assert state_of(model) == before
+    model.fit(images, np.ones((3, 3)), verbose=0)
+    model(images)
+    assert np.isfinite(float(model.losses[0]))  # of the activity regulariser
+    after = state_of(model)
+    assert after[3][:2] == before[3][:2] and after[3][2:] != before[3][2:]
+
+
+@every_method
+def test_model_is_left_as_it_was_after_an_error_inside_it(probed_network, images, method):
+    model, probe = probed_network
+    before = state_of(model)
+    probe.fails = True
+    with pytest.raises(RuntimeError, match="planted"):
+        method(model, images)
+    probe.fails = False
+    after = state_of(model)
+    assert after == before
+    assert np.isfinite(method(model, images)).all()
+
+
+def test_model_is_left_as_it_was_after_a_wrong_layer(pooled_network, images):
+    model = pooled_network("nested")[0]
+    before = state_of(model)
+    for name in ("nowhere", "pooling"):
+        with pytest.raises(ValueError, match="layer_name"):
+            grad_cam(model, images, layer_name=name)
+        with pytest.raises(ValueError, match="layer_name"):
+            ascend_filters(model, name)
+    assert state_of(model) == before
+
+
+def test_call_that_a_person_replaced_is_kept(pooled_network, images):
+    model, convolution, _ = pooled_network()
+    original = convolution.call
+    convolution.call = replaced = lambda features: 2 * original(features)
+    found = extract_activations(model, images)["conv"]
+    assert convolution.call is replaced
+    np.testing.assert_allclose(found, 2 * original(images), rtol=1e-5)
+
+
+# ----------------------------------------------------------------------------- traced functions
+
+
+@every_method
+def test_second_call_traces_nothing(probed_network, images, method):
+    model, probe = probed_network
+    before = probe.calls
+    method(model, images)
+    assert probe.calls == before + 1
+    method(model, np.concatenate([images, images]))
+    assert probe.calls == before + 1
+
+
+def test_all_filters_of_a_layer_are_one_trace(probed_network):
+    model, probe = probed_network
+    before = probe.calls
+    result = ascend_filters(model, "conv", steps=3)
+    assert len(result.filters) == 64 > filter_ascent.FILTERS_AT_ONCE
+    ascend_filters(model, "conv", [5], steps=4, seed=7)
+    assert probe.calls == before + 1
+
+
+def test_all_classes_are_one_trace(probed_network, images):
+    model, probe = probed_network
+    before = probe.calls
+    for class_index in (None, 0, 2, [0, 1, 2]):
+        grad_cam(model, images, class_index=class_index)
+    assert probe.calls == before + 1
+
+
+@every_method
+def test_new_weights_count_at_once(pooled_network, images, method):
+    model, convolution, _ = pooled_network()
+    before = method(model, images)
+    convolution.set_weights([-w for w in convolution.get_weights()])
+    after = method(model, images)
+    fresh = pooled_network()[0]
+    fresh.set_weights(model.get_weights())
+    assert not np.allclose(before, after, atol=1e-4)
+    np.testing.assert_allclose(after, method(fresh, images), rtol=1e-4, atol=1e-6)
+
+
+@every_method
+def test_exchanged_activation_counts_at_once(pooled_network, images, method):
+    model, convolution, _ = pooled_network()
+    before = method(model, images)
+    convolution.activation = keras.activations.softplus
+    after = method(model, images)
+    fresh, fresh_convolution, _ = pooled_network()
+    fresh_convolution.activation = keras.activations.softplus
+    assert not np.allclose(before, after, atol=1e-4)
+    np.testing.assert_allclose(after, method(fresh, images), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed", "nested"])
+def test_model_can_be_forgotten_after_all_methods(pooled_network, images, kind):
+    model = pooled_network(kind)[0]
+    path = "backbone/conv" if kind == "nested" else "conv"
+    layers.class_probabilities(model, images)
+    extract_activations(model, images)
+    grad_cam(model, images)
+    ascend_filters(model, path, [0], steps=1)
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+# ---------------------------------------------------------------------------- mixed precision
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_gives_finite_float32_near_the_full_precision(
+    pooled_network, images, policy
+):
+    full = pooled_network(head="softmax")[0]
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = pooled_network(head="softmax")[0]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for name, method in METHODS.items():
+        found = method(mixed, images)
+        assert found.dtype == np.float32 and np.isfinite(found).all(), name
+        if name != "ascend_filters":  # its small differences add up
+            expected = method(full, images)
+            np.testing.assert_allclose(found, expected, atol=0.05 * expected.max(), err_msg=name)
+    scores = grad_cam(mixed, images).scores
+    np.testing.assert_allclose(scores, grad_cam(full, images).scores, atol=0.05)
+    result = ascend_filters(mixed, "conv", [1, 4], steps=10, value_range=(0, 1))
+    assert result.verdicts == ("ok", "ok") and result.activations.dtype == np.float32
+
+
+# ------------------------------------------------------------------------------ checked pictures
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (np.zeros((12, 12)), r"`images` \(of shape \(12, 12\)\) must be \(N, H, W, C\)"),
+        (np.zeros((1, 1, 12, 12, 3)), r"must be \(N, H, W, C\) or"),
+        (np.zeros((1, 12, 12, 1)), r"must be \(N, 12, 12, 3\) for model"),
+        (np.zeros((1, 3, 12, 12)), r"\(1, 3, 12, 12\).*must be \(N, 12, 12, 3\)"),
+        (np.zeros((1, 16, 12, 3)), r"must be \(N, 12, 12, 3\)"),
+        (np.full((1, 12, 12, 3), np.nan), "`images` holds NaN or infinity"),
+        (np.full((1, 12, 12, 3), np.inf), "`images` holds NaN or infinity"),
+        (np.zeros((1, 12, 12, 3), complex), "of dtype complex128"),
+        ("cat.jpg", "of dtype <U7"),
+        (None, "of dtype object"),
+    ],
+)
+@pytest.mark.parametrize("name", ["class_probabilities", "extract_activations", "grad_cam"])
+def test_wrong_pictures_are_an_error(pooled_network, pictures, message, name):
+    with pytest.raises(ValueError, match=message):
+        METHODS[name](pooled_network()[0], pictures)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float64", "float16", "bool"])
+def test_pictures_of_every_number_type_become_float32(pooled_network, dtype):
+    pictures = np.random.default_rng(0).integers(0, 2, (2, 12, 12, 3)).astype(dtype)
+    found = layers.check_images(pooled_network()[0], pictures)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, pictures)
+
+
+def test_pictures_as_tensors_and_lists(pooled_network, images):
+    model = pooled_network()[0]
+    for pictures in (keras.ops.convert_to_tensor(images), list(images), images.tolist()):
+        np.testing.assert_array_equal(layers.check_images(model, pictures), images)
+    bfloat16 = keras.ops.cast(images, "bfloat16")
+    np.testing.assert_allclose(layers.check_images(model, bfloat16), images, atol=0.01)
+
+
+def test_single_picture_becomes_a_batch(pooled_network, images):
+    assert layers.check_images(pooled_network()[0], images[0]).shape == (1, 12, 12, 3)
+
+
+def test_free_sizes_are_shown_as_letters():
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)])
+    with pytest.raises(ValueError, match=r"must be \(N, H, W, 3\)"):
+        layers.check_images(model, np.zeros((1, 9, 9, 4)))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: "model.keras", "`model` .of type str. must be a keras.Model"),
+        (lambda: keras.layers.Conv2D(2, 3), "of type Conv2D"),
+        (lambda: keras.Sequential([keras.layers.Conv2D(2, 3)]), "is not built"),
+        (lambda: _functional(inputs=2, outputs=1), "has several inputs"),
+        (lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]), "not pictures"),
+    ],
+)
+@every_method
+def test_wrong_model_is_an_error(images, build, message, method):
+    with pytest.raises(ValueError, match=message):
+        method(build(), images)
+
+
+def _functional(inputs, outputs):
+    pictures = [keras.Input((12, 12, 3)) for _ in range(inputs)]
+    joined = keras.layers.Add()(pictures) if inputs > 1 else pictures[0]
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3, name="conv")(joined))
+    return keras.Model(pictures, [keras.layers.Dense(2)(pooled) for _ in range(outputs)])
+
+
+@pytest.mark.parametrize("name", ["class_probabilities", "grad_cam"])
+def test_classifier_has_one_output_of_classes(images, name):
+    with pytest.raises(ValueError, match="has several outputs"):
+        METHODS[name](_functional(inputs=1, outputs=2), images)
+    maps = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Conv2D(2, 3)])
+    with pytest.raises(ValueError, match=r"returns shape \(None, 10, 10, 2\)"):
+        METHODS[name](maps, images)
+
+
+def test_layers_of_a_model_with_several_outputs_can_still_be_seen(images):
+    model = _functional(inputs=1, outputs=2)
+    assert extract_activations(model, images)["conv"].shape == (3, 10, 10, 2)
+    assert ascend_filters(model, "conv", steps=1).images.shape == (2, 12, 12, 3)

@@ -1,0 +1,198 @@
+"""The classifier: its shape and size, where it rescales, and the network with folded norms."""
+
+import keras
+import numpy as np
+import pytest
+
+from cnnviz.data import sample_image
+from cnnviz.model import (
+    CONVOLUTIONS,
+    PRETRAINED_PATH,
+    build_model,
+    fold_batch_normalization,
+    load_pretrained,
+)
+
+
+def randomized(model, seed=0):
+    """Every weight, and with them the norms' statistics, drawn anew."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.gamma.assign(rng.uniform(0.3, 1.5, shape) * rng.choice([-1, 1], shape))
+            layer.beta.assign(rng.normal(0, 0.5, shape))
+            layer.moving_mean.assign(rng.normal(0, 0.5, shape))
+            layer.moving_variance.assign(rng.uniform(0.1, 3, shape))
+    return model
+
+
+def pictures(count=3, size=32, seed=0):
+    shape = (count, size, size, 3)
+    return np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
+
+
+@pytest.fixture
+def mixed_bfloat16():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+# build_model
+
+
+def expected_parameters(width, batch_normalization):
+    """Counted from the description: 3x3 convolutions, a norm's four or a bias for each filter."""
+    count, channels = 0, 3
+    for block, convolutions in enumerate(CONVOLUTIONS):
+        filters = width * 2**block
+        for _ in range(convolutions):
+            count += 9 * channels * filters + filters * (4 if batch_normalization else 1)
+            channels = filters
+    return count + channels + 1
+
+
+@pytest.mark.parametrize("batch_normalization", [True, False])
+@pytest.mark.parametrize("width", [1, 4, 32])
+def test_parameters_are_as_described_and_fewer_than_two_million(width, batch_normalization):
+    count = build_model(width=width, batch_normalization=batch_normalization).count_params()
+    assert count == expected_parameters(width, batch_normalization)
+    assert count <= 2_000_000
+    if width == 32:
+        assert f"{count / 1e6:.2f} million" == "1.95 million"
+
+
+@pytest.mark.parametrize("batch_normalization", [True, False])
+def test_layers_have_the_names_that_figures_and_folding_rely_on(batch_normalization):
+    names = [
+        layer.name for layer in build_model(width=1, batch_normalization=batch_normalization).layers
+    ]
+    assert names[:2] == ["images", "rescaling"] and names[-2:] == ["pooling", "logit"]
+    for block, convolutions in enumerate(CONVOLUTIONS, start=1):
+        for index in range(1, convolutions + 1):
+            name = f"block{block}_conv{index}"
+            assert name in names
+            assert (f"{name}_norm" in names) == (f"{name}_relu" in names) == batch_normalization
+            assert (f"block{block}_add{index}" in names) == (index > 1)
+
+
+def test_blocks_halve_the_resolution_and_double_the_filters():
+    model = build_model(image_size=64, width=3)
+    shapes = [model.get_layer(f"block{block}_add2").output.shape for block in range(1, 5)]
+    assert shapes == [(None, 32, 32, 3), (None, 16, 16, 6), (None, 8, 8, 12), (None, 4, 4, 24)]
+
+
+@pytest.mark.parametrize("size", [16, 33, 50])
+def test_any_size_gives_one_logit_a_picture(size):
+    logits = build_model(width=1)(pictures(2, size))
+    assert logits.shape == (2, 1) and logits.dtype == "float32"
+
+
+def test_fixed_size_takes_that_size_alone():
+    model = build_model(image_size=20, width=1)
+    assert model.input_shape == (None, 20, 20, 3)
+    assert model(pictures(1, 20)).shape == (1, 1)
+    with pytest.raises(ValueError, match="20"):
+        model(pictures(1, 24))
+
+
+def test_size_does_not_change_the_weights_function():
+    any_size, fixed = build_model(width=2), build_model(image_size=24, width=2)
+    fixed.set_weights(any_size.get_weights())
+    np.testing.assert_allclose(any_size(pictures(2, 24)), fixed(pictures(2, 24)), atol=1e-5)
+
+
+def test_pictures_are_rescaled_inside():
+    rescaling = build_model(width=1).get_layer("rescaling")
+    values = np.array([0, 127.5, 255], np.float32).reshape(1, 1, 3, 1).repeat(3, axis=-1)
+    np.testing.assert_allclose(rescaling(values)[0, 0, :, 0], [-1, 0, 1], atol=1e-6)
+
+
+def test_logit_stays_float32_under_mixed_precision(mixed_bfloat16):
+    model = build_model(width=1)
+    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert model(pictures(1)).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"image_size": 15}, r"`image_size` \(=15\) must be 16 or more"),
+        ({"width": 0}, r"`width` \(=0\) must be 1 or more"),
+    ],
+)
+def test_arguments_out_of_range_are_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(**options)
+
+
+# fold_batch_normalization
+
+
+@pytest.mark.parametrize("image_size", [None, 32])
+def test_folded_model_computes_the_same(image_size):
+    model = randomized(build_model(image_size=image_size, width=8))
+    folded = fold_batch_normalization(model)
+    expected = model(pictures(), training=False).numpy()
+    assert np.ptp(expected) > 0.01
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(folded(pictures()) / scale, expected / scale, atol=1e-4)
+    assert folded.input_shape == model.input_shape
+
+
+def test_folded_layers_are_the_maps_after_the_relu():
+    model = randomized(build_model(width=4))
+    folded = fold_batch_normalization(model)
+
+    def layer_output(of, name):
+        return keras.Model(of.input, of.get_layer(name).output)(pictures(), training=False)
+
+    for name in ("block1_conv1", "block3_conv2", "block4_conv3"):
+        expected = layer_output(model, f"{name}_relu")
+        np.testing.assert_allclose(layer_output(folded, name), expected, rtol=1e-3, atol=1e-3)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
+
+
+def test_folding_leaves_the_model_as_it_was():
+    model = randomized(build_model(width=2))
+    before = model.get_weights()
+    fold_batch_normalization(model)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_folding_a_model_of_mixed_precision_gives_float32(mixed_bfloat16):
+    model = randomized(build_model(width=4))
+    folded = fold_batch_normalization(model)
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    assert {layer.compute_dtype for layer in folded.layers} == {"float32"}
+    keras.config.set_dtype_policy("float32")
+    exact = build_model(width=4)
+    exact.set_weights(model.get_weights())
+    expected = exact(pictures(), training=False).numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(folded(pictures()) / scale, expected / scale, atol=1e-4)
+
+
+def test_nothing_to_fold_is_an_error():
+    with pytest.raises(ValueError, match="no batch normalisation"):
+        fold_batch_normalization(build_model(width=1, batch_normalization=False))
+
+
+def test_folding_another_kind_of_model_is_an_error():
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="block1_conv1"):
+        fold_batch_normalization(model)
+
+
+# load_pretrained
+
+
+def test_pretrained_model_is_small_and_calls_the_sample_image_a_cat():
+    model = load_pretrained()
+    assert model.count_params() <= 2_000_000
+    assert PRETRAINED_PATH.stat().st_size <= 8 * 1024**2
+    logit = float(model(sample_image()[None], training=False)[0, 0])
+    assert logit < 0, f"the cat has the logit {logit:.2f}, which means dog"
