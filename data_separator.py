@@ -256,16 +256,20 @@ def part_of(sha256, shares):
 def place(files, fingerprints, shares, count=None, as_jpeg=False):
     """Decide where each file goes; see `separate`.
 
+    Identical pictures share their hash, and with it their part. Only where they share the name too
+    (a folder beside its own zip) is the same file there twice, and left out the second time.
     Duplicates and double labels are sought among all files whatever `count` is, since a larger
     count must not take back what a smaller one has placed.
     """
-    first = {}
+    first, first_of_name = {}, {}
     for i, (file, (sha256, _)) in enumerate(zip(files, fingerprints, strict=True)):
         first.setdefault((sha256, file.label), i)
+        first_of_name.setdefault((sha256, file.label, _base_name(file)), i)
     limits = {"": count, "cat": count and (count + 1) // 2, "dog": count and count // 2}
     taken, names, placements = collections.Counter(), set(), []
     for i, (file, (sha256, reason)) in enumerate(zip(files, fingerprints, strict=True)):
-        same, opposite = first[sha256, file.label], first.get((sha256, OTHER_LABEL.get(file.label)))
+        same = first_of_name[sha256, file.label, _base_name(file)]
+        opposite = first.get((sha256, OTHER_LABEL.get(file.label)))
         if not reason and opposite is not None:
             reason = f"both labels: also {files[opposite].name}"
         elif not reason and same != i:
@@ -278,9 +282,13 @@ def place(files, fingerprints, shares, count=None, as_jpeg=False):
     return placements
 
 
+def _base_name(file):
+    return PurePosixPath(file.name).name
+
+
 def _destination(file, sha256, shares, names, as_jpeg):
     # Only the base name: a member called ../../0.jpg must not climb out of DEST.
-    name = PurePosixPath(PurePosixPath(file.name).name)
+    name = PurePosixPath(_base_name(file))
     if as_jpeg and name.suffix.lower() not in (".jpg", ".jpeg"):
         name = name.with_suffix(".jpg")
     folder = f"{part_of(sha256, shares)}/{FOLDERS[file.label]}" if file.label else "unlabelled"

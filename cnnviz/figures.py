@@ -115,7 +115,7 @@ def draw_confusion_matrix(labels, predicted, class_names):
     """
     count = len(class_names)
     matrix = np.zeros((count, count), int)
-    np.add.at(matrix, (np.asarray(labels), np.asarray(predicted)), 1)
+    np.add.at(matrix, (np.asarray(labels, int), np.asarray(predicted, int)), 1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure, axis = plt.subplots(
         figsize=(1.9 + 1.3 * count, 1.3 + 1.1 * count), layout="constrained"

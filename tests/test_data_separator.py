@@ -68,14 +68,13 @@ def make_photographs():
 PHOTOGRAPHS = make_photographs()
 LEFT_OUT = {
     **{("cat", f"{i}.jpg"): "unreadable" for i in (24, 25, 26, 27)},
-    ("cat", "28.jpg"): "duplicate",
-    ("cat", "29.png"): "duplicate",
     ("cat", "5.jpg"): "both labels",
     ("dog", "24.jpg"): "both labels",
     ("dog", "25.jpg"): "unreadable",
-    ("dog", "26.jpg"): "duplicate",
-    ("dog", "27.jpg"): "duplicate",
 }
+KEPT = len(PHOTOGRAPHS) - len(LEFT_OUT)
+IDENTICAL = [(("cat", "28.jpg"), ("cat", "3.jpg")), (("cat", "29.png"), ("cat", "4.jpg"))]
+IDENTICAL += [(("dog", f"{i}.jpg"), ("dog", "7.jpg")) for i in (26, 27)]
 TRAIN = {f"train/{label}.{end}": data for (label, end), data in PHOTOGRAPHS.items()}
 TEST1 = {f"test1/{i}.jpg": jpeg(2000 + i) for i in range(1, UNLABELLED + 1)}
 PET_IMAGES = {
@@ -223,13 +222,26 @@ def test_all_three_parts_occur_among_the_photographs():
 def test_reasons_name_the_other_file(microsoft, tmp_path):
     run(microsoft, tmp_path / "photos")
     reasons = {row["source"]: row["reason"] for row in table(tmp_path / "photos")}
-    assert reasons["PetImages/Cat/28.jpg"] == "duplicate of PetImages/Cat/3.jpg"
-    assert reasons["PetImages/Cat/29.png"] == "duplicate of PetImages/Cat/4.jpg"
-    assert reasons["PetImages/Dog/27.jpg"] == "duplicate of PetImages/Dog/7.jpg"
     assert reasons["PetImages/Cat/5.jpg"] == "both labels: also PetImages/Dog/24.jpg"
     assert reasons["PetImages/Dog/24.jpg"] == "both labels: also PetImages/Cat/5.jpg"
     assert reasons["PetImages/Cat/24.jpg"] == "unreadable: the file is empty"
     assert reasons["PetImages/Cat/Thumbs.db"] == "not a photograph"
+
+
+def test_identical_pictures_are_kept_in_one_part(microsoft, tmp_path):
+    run(microsoft, tmp_path / "photos")
+    rows = {identity(row): row for row in table(tmp_path / "photos")}
+    for copy, original in IDENTICAL:
+        assert rows[copy]["destination"] and rows[copy]["sha256"] == rows[original]["sha256"]
+        folders = {Path(rows[key]["destination"]).parent for key in (copy, original)}
+        assert len(folders) == 1
+
+
+def test_one_file_published_twice_is_taken_once(tmp_path):
+    files = {"train.zip": zip_of(TRAIN)} | TRAIN
+    assert run(write_files(tmp_path / "source", files), tmp_path / "photos") == 0
+    reasons = [row["reason"] for row in table(tmp_path / "photos")]
+    assert reasons.count("") == KEPT == sum(r.startswith("duplicate of train") for r in reasons)
 
 
 def test_the_summary_counts_every_file(tmp_path, capsys):
@@ -241,7 +253,7 @@ def test_the_summary_counts_every_file(tmp_path, capsys):
     assert errors == ""
     assert numbers["unlabelled"] == "6"
     assert numbers["left out: unreadable"] == "5"
-    assert numbers["left out: duplicate"] == "4"
+    assert numbers["left out: duplicate"] == "0"
     assert numbers["left out: both labels"] == "2"
     assert numbers["left out: not a photograph"] == "1"
     assert numbers["left out: beyond --count"] == "0"
@@ -249,7 +261,7 @@ def test_the_summary_counts_every_file(tmp_path, capsys):
     cats, dogs = np.array([line.split()[1:] for line in shown.splitlines()[1:4]], int).sum(
         axis=0
     )  # train, validation, test
-    assert (cats, dogs) == (GOOD - 1, GOOD)
+    assert (cats, dogs) == (GOOD - 1 + 2, GOOD + 2)  # 2 + 2 identical ones
 
 
 def test_rows_come_in_natural_order_with_plain_line_ends(microsoft, tmp_path):
@@ -414,7 +426,7 @@ def test_names_that_climb_out_stay_inside(tmp_path):
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/source.zip").write_bytes(zip_of(files))
     assert run(tmp_path / "a/b/source.zip", tmp_path / "a/b/photos") == 0
-    assert len(parts(tmp_path / "a/b/photos")) == 2 * GOOD - 1
+    assert len(parts(tmp_path / "a/b/photos")) == KEPT
     outside = {name for name in tree(tmp_path) if not name.startswith("a/b/photos/")}
     assert outside == {"a/b/source.zip"}
 
@@ -489,7 +501,7 @@ def test_what_a_user_put_into_a_separation_is_kept(microsoft, tmp_path, capsys):
 def test_an_empty_destination_is_used(microsoft, tmp_path):
     (tmp_path / "photos").mkdir()
     assert run(microsoft, tmp_path / "photos") == 0
-    assert len(parts(tmp_path / "photos")) == 2 * GOOD - 1
+    assert len(parts(tmp_path / "photos")) == KEPT
 
 
 @pytest.mark.parametrize(("source", "destination"), [("s", "s"), ("s", "s/new"), ("s/train", "s")])
@@ -558,7 +570,7 @@ def test_a_killed_run_is_cleared_away(microsoft, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[-1].split()[-1] == str(len(MICROSOFT))
-    assert len(parts(tmp_path / "photos")) == 2 * GOOD - 1
+    assert len(parts(tmp_path / "photos")) == KEPT
     assert no_leftovers(tmp_path)
 
 
@@ -630,7 +642,7 @@ def test_download_then_separate(tmp_path, monkeypatch):
         assert len(server.ranges_asked) == 1  # what is there is not fetched again
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["pets.zip"]
     assert path.read_bytes() == ARCHIVE
-    assert len(parts(tmp_path / "photos")) == 2 * GOOD - 1
+    assert len(parts(tmp_path / "photos")) == KEPT
 
 
 @pytest.mark.parametrize("kept", [1, 1000, len(ARCHIVE) - 1, len(ARCHIVE)])

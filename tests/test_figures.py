@@ -6,6 +6,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cnnviz.figures import (
     EVIDENCE_COLORS,
@@ -143,7 +144,7 @@ def test_pictures_and_results_given_are_not_altered():
     ids=["evidence", "confusion", "pictures"],
 )
 def test_long_names_do_not_run_into_one_another(figure):
-    canvas = figure.canvas.get_renderer()
+    canvas = FigureCanvasAgg(figure).get_renderer()
     for row in {axis.get_subplotspec().rowspan.start for axis in panels(figure)}:
         axes = [axis for axis in panels(figure) if axis.get_subplotspec().rowspan.start == row]
         boxes = [axis.title.get_window_extent(canvas) for axis in axes]

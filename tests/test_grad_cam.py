@@ -330,6 +330,7 @@ def test_mobilenet_v3_gets_a_spatial_map():
 
 
 def test_transfer_learning_model_is_explained_without_its_augmentation():
+    keras.utils.set_random_seed(0)
     backbone = keras.applications.MobileNetV2(
         weights=None, include_top=False, input_shape=(64, 64, 3), alpha=0.35
     )
