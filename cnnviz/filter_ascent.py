@@ -12,6 +12,7 @@ DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
 FILTERS_AT_ONCE = 32  # pictures in one call of the model; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
 JITTER = 4  # pixels by which the picture is moved at random in each step
+SETTLING = 0.8  # share of the steps after which it stays, and settles at the place it is measured
 LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
 FLAT_ACTIVATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softmax")
 
@@ -56,9 +57,9 @@ def ascend_filters(
     the feature map (Erhan et al. 2009). A filter that is silent at the start has no slope after
     its ReLU; a tenth of the input of the ReLU is added to what is climbed and gives it one. Every
     step has a set length, which falls towards the end; its gradient is smoothed by giving low
-    spatial frequencies more weight, and the picture is moved by a few pixels at random (both from
-    Olah et al. 2017, "Feature Visualization"). All filters share the starting noise and the
-    movements, so that a filter's picture does not depend on its neighbours.
+    spatial frequencies more weight, and in all but the last steps the picture is moved by a few
+    pixels at random (both from Olah et al. 2017, "Feature Visualization"). All filters share the
+    starting noise and the movements, so that a filter's picture does not depend on its neighbours.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
@@ -85,6 +86,7 @@ def ascend_filters(
     noise = random.normal(size=(*size, _channels(model))).astype(np.float32)
     start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)
     moves = random.integers(-JITTER, JITTER + 1, (steps, 2), dtype=np.int32)
+    moves[round(SETTLING * steps) :] = 0
 
     start = layers.check_images(model, start)
     path, layer = layers.find_layer(model, layer_name)

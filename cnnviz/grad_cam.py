@@ -79,7 +79,7 @@ def grad_cam(model, images, *, class_index=None, layer_name=None, method="grad-c
         ValueError: If an argument is out of range or the model's layer or output does not fit.
     """
     images = layers.check_images(model, images)
-    if method not in METHODS:
+    if method not in tuple(METHODS):
         raise ValueError(f"`method` (={method!r}) must be one of {', '.join(map(repr, METHODS))}")
     class_index = _check_class_index(class_index, len(images))
     chosen = layers.leaf_layers(model)

@@ -92,6 +92,7 @@ def find_layer(model, name):
         ValueError: If no layer or more than one answers to `name`; the nearest names are offered.
     """
     layers = named_layers(model)
+    name = str(name)
     if name in layers:
         return name, layers[name]
     paths = [path for path in layers if path.endswith(f"/{name}")]
@@ -99,7 +100,7 @@ def find_layer(model, name):
         return paths[0], layers[paths[0]]
     if paths:
         raise ValueError(f"`layer_name` (='{name}') is ambiguous in model '{model.name}': {paths}")
-    nearest = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.3) or list(layers)[-3:]
+    nearest = difflib.get_close_matches(name, layers, n=3, cutoff=0.3) or list(layers)[-3:]
     raise ValueError(
         f"`layer_name` (={name!r}) is no layer of model '{model.name}'; the nearest are "
         + ", ".join(f"'{path}'" for path in nearest)

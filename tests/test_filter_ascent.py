@@ -36,8 +36,12 @@ def climbed(model, picture, index):
 def test_first_step_follows_the_central_differences(monkeypatch):
     monkeypatch.setattr(filter_ascent, "JITTER", 0)
     model = one_convolution()
+    kernel, bias = model.get_layer("conv").get_weights()
+    model.get_layer("conv").set_weights([kernel - kernel.mean((0, 1, 2)), bias])
     options = {"filters": 2, "steps": 1, "smoothness": 0, **UNIT}
     start = ascend_filters(model, "conv", step_size=1e-12, **options).images.astype(np.float64)
+    fires = extract_activations(model, start)["conv"][..., 2] > 0
+    assert 0.2 < fires.mean() < 0.8  # so that both parts of what is climbed count
     moved = ascend_filters(model, "conv", step_size=0.01, **options).images - start
     change = np.eye(start.size).reshape(-1, *start.shape[1:]) * 1e-6
     slope = (climbed(model, start + change, 2) - climbed(model, start - change, 2)) / 2e-6
