@@ -526,9 +526,14 @@ def parse_arguments(argv):
     size = "shrink to this longer side, as JPEG (default: copy the files as they are)"
     add("--size", type=int, metavar="PIXELS", help=size)
     add("--download", action="store_true", help="fetch Microsoft's archive to SOURCE first")
+    parser.error = _fail
     arguments = parser.parse_args(argv)
     _check_options(arguments.shares, arguments.count, arguments.size)
     return arguments
+
+
+def _fail(message):
+    raise SeparationError(f"{message}; --help tells more.")
 
 
 def _check_options(shares, count, size):

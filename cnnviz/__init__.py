@@ -5,6 +5,10 @@ project's own models take 0..255. Results are NumPy arrays, float32 unless said.
 """
 
 from cnnviz import quiet  # noqa: F401, I001 - before anything that imports TensorFlow
+
+import keras
+
+from cnnviz import figures
 from cnnviz.activations import extract_activations
 from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
 from cnnviz.diagnosis import dead_channels, evidence_share
@@ -14,6 +18,11 @@ from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.layers import class_probabilities, convolution_layers, named_layers
 from cnnviz.model import build_model, fold_batch_normalization, load_pretrained
 from cnnviz.training import train
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"cnnviz needs Keras on TensorFlow; KERAS_BACKEND is '{keras.backend.backend()}'"
+    )
 
 __all__ = [
     # data
@@ -41,4 +50,6 @@ __all__ = [
     # diagnose
     "dead_channels",
     "evidence_share",
+    # draw
+    "figures",
 ]

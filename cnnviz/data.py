@@ -135,7 +135,8 @@ def _read(path, image_size):
 
 
 def _checked_size(image_size):
-    if image_size is not None and (image_size != int(image_size) or image_size < 1):
+    whole = isinstance(image_size, (int, np.integer))
+    if image_size is not None and not (whole and image_size >= 1):
         raise ValueError(
             f"`image_size` (={image_size!r}) must be a whole number of pixels, 1 or more"
         )

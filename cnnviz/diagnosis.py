@@ -13,8 +13,13 @@ def dead_channels(feature_maps):
 
     Returns:
         (C,) bool array.
+
+    Raises:
+        ValueError: If `feature_maps` has another rank or holds no picture.
     """
     feature_maps = np.asarray(feature_maps)
+    if feature_maps.ndim != 4 or not len(feature_maps):
+        raise ValueError(f"`feature_maps` (of shape {feature_maps.shape}) must be (N, h, w, C)")
     lowest, highest = feature_maps.min(axis=(0, 1, 2)), feature_maps.max(axis=(0, 1, 2))
     return highest <= lowest
 

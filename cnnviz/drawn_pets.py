@@ -120,17 +120,20 @@ def write_drawn_pets(
 
     Args:
         directory: Where `train/cats`, `train/dogs`, `validation/cats` and so on go; made if it is
-            not there. Files of the same names are replaced.
+            not there.
         train, validation, test: Number of pictures in each part, at least 2. No picture is in two
             parts.
         image_size, seed, watermark: As in `drawn_pets`; the watermark is in every part.
 
     Raises:
         ValueError: If an argument is out of range.
+        FileExistsError: If there is something at one of the parts already.
     """
     counts = {"train": train, "validation": validation, "test": test}
     for part, count in counts.items():
         _check_integer(part, count, 2)
+        if (Path(directory) / part).exists():
+            raise FileExistsError(f"`directory` (='{directory}') must not hold '{part}' already.")
     with progress_bar(sum(counts.values()), "drawing pets", "picture") as bar:
         for number, (part, count) in enumerate(counts.items()):
             for start in range(0, count, _DRAWN_AT_ONCE):

@@ -54,6 +54,7 @@ def draw_images(images, titles=None, *, columns=6, value_range=(0, 255)):
     Returns:
         Figure
     """
+    images = _pictures(images, titles)
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     figure, axes = plt.subplots(
@@ -218,6 +219,7 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
         opaque as the evidence is strong. An empty map says why it is empty.
     """
     results = [results] if hasattr(results, "maps") else list(results)
+    images = _pictures(images, titles, *(result.maps for result in results))
     rows, columns = len(images), 1 + 2 * len(results)
     height, width = np.shape(images[0])[:2]
     figure, axes = plt.subplots(
@@ -293,6 +295,18 @@ def _draw_tiles(tiles, indices, labels):
 def _wrapped(title, inches):
     """Break a title into lines that fit a width; a character takes about 1/13 inch."""
     return textwrap.fill(str(title), int(13 * inches))
+
+
+def _pictures(images, *belonging):
+    """A list of (H, W, 3) pictures; what belongs to them must be as many, or None."""
+    images = [images] if np.ndim(images) == 3 and np.shape(images)[-1] in (1, 3) else list(images)
+    counts = [len(images), *(len(others) for others in belonging if others is not None)]
+    if not images or len(set(counts)) > 1:
+        raise ValueError(
+            f"`images` and what belongs to them (titles, maps) must be equally many, 1 or more; "
+            f"they are {counts}"
+        )
+    return images
 
 
 def _to_unit(image, value_range):

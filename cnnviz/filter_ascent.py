@@ -27,7 +27,8 @@ class FilterImages:
         activations: (F,) float32, mean activation of the filter on its picture.
         start_activations: (F,) float32, the same on the starting noise.
         verdicts: F words: "ok", "dead" (the filter does not react to any change of the picture,
-            or never fires) or "no gain" (the ascent did not raise its activation).
+            or did not fire within the steps, of which there should be enough: 30, say) or
+            "no gain" (the ascent did not raise its activation).
         layer_name: The layer.
     """
 
@@ -80,7 +81,7 @@ def ascend_filters(
         ValueError: If the layer, a filter or an option is not as said here.
     """
     size = _image_size(model, image_size)
-    _check_options(steps, step_size, smoothness, value_range)
+    _check_options(steps, step_size, smoothness, value_range, seed)
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)
     noise = random.normal(size=(*size, _channels(model))).astype(np.float32)
@@ -122,7 +123,7 @@ def _image_size(model, image_size):
     return image_size, image_size
 
 
-def _check_options(steps, step_size, smoothness, value_range):
+def _check_options(steps, step_size, smoothness, value_range, seed):
     bounds = np.asarray(value_range)
     rising = bounds.shape == (2,) and np.isfinite(bounds).all() and bounds[0] < bounds[1]
     whole = isinstance(steps, (int, np.integer))
@@ -130,6 +131,7 @@ def _check_options(steps, step_size, smoothness, value_range):
         ("steps", steps, whole and steps >= 1, "an integer, 1 or more"),
         ("step_size", step_size, step_size > 0, "above 0"),
         ("smoothness", smoothness, smoothness >= 0, "0 or more"),
+        ("seed", seed, isinstance(seed, (int, np.integer)) and seed >= 0, "an integer, 0 or more"),
         ("value_range", value_range, rising, "two finite numbers, the lower one first"),
     ):
         if not is_right:

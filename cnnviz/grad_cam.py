@@ -10,7 +10,7 @@ from cnnviz import layers
 PREDICTED = -1  # in place of a class index: the class with the highest score
 
 # Layers that only pick, move or mix what the feature map before them holds.
-PASSING_ON = ("Pooling", "Dropout", "Padding", "Cropping", "UpSampling", "Reshape", "Permute")
+PASSING_ON = ("Pool", "Dropout", "Padding", "Cropping", "UpSampling", "Reshape", "Permute")
 
 
 @dataclasses.dataclass(frozen=True)

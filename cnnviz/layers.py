@@ -31,15 +31,17 @@ def named_layers(model):
     """
     found = {}
 
-    def visit(parent, prefix):
+    def visit(parent, prefix, above):
         for layer in _children(parent):
+            if layer in above:  # a layer that holds its parent
+                continue
             path = prefix + layer.name
             while path in found:  # only subclassed models can use a name twice
                 path += "'"
             found[path] = layer
-            visit(layer, path + "/")
+            visit(layer, path + "/", [*above, layer])
 
-    visit(model, "")
+    visit(model, "", [model])
     return found
 
 
@@ -64,7 +66,7 @@ def convolution_layers(model, *, pooling=False):
     Returns:
         list[str]: paths, as `named_layers` gives them.
     """
-    kinds = ("Conv", "Pooling") if pooling else ("Conv",)
+    kinds = ("Conv", "Pool") if pooling else ("Conv",)
     return [
         path
         for path, layer in leaf_layers(model).items()
@@ -156,6 +158,12 @@ def call_and_record(model, images, layers):
     with record_outputs(layers) as recorded:
         output = _call(model, images)
     tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
+    graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
+    if graphs - {images.graph, None}:
+        raise ValueError(
+            f"`model` (='{model.name}') calls its layers inside a tf.function of its own, where "
+            "they cannot be recorded; remove the @tf.function from its `call`"
+        )
     return output, {path: calls for path, calls in tensors.items() if calls}
 
 
@@ -205,13 +213,17 @@ def traced(model, key, make):
         What `make` returned, now or at an earlier call with the same key. Layers or activations
         that were exchanged since then count as another key; new weights are seen anyway.
     """
-    structure = tuple(
-        (id(layer), getattr(layer, "activation", None)) for layer in named_layers(model).values()
-    )
+    # Normalization keeps its mean as a constant, which a new `adapt` replaces.
+    parts = [
+        (layer, getattr(layer, "activation", None), getattr(layer, "mean", None))
+        for layer in named_layers(model).values()
+    ]
+    key = key, tuple(tuple(map(id, part)) for part in parts)
     functions = _traced.setdefault(model, {})
-    if (key, structure) not in functions:
-        functions[key, structure] = make(weakref.ref(model))
-    return functions[key, structure]
+    if key not in functions:
+        # What is identified by its id must live as long as the entry, or the id could be reused.
+        functions[key] = make(weakref.ref(model)), [part[1:] for part in parts]
+    return functions[key][0]
 
 
 def activation_input(tensor, activations):
@@ -222,11 +234,16 @@ def activation_input(tensor, activations):
         activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax").
 
     Returns:
-        The input of the activation that made `tensor`, casts aside; None if it was made otherwise.
+        The input of the activation that made `tensor`, in the shape of `tensor`; casts and reshapes
+        in between are passed over. None if it was made otherwise.
     """
-    while tensor.op.type in ("Identity", "Cast"):
-        tensor = tensor.op.inputs[0]
-    return tensor.op.inputs[0] if tensor.op.type in activations else None
+    made = tensor
+    while made.op.type in ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"):
+        made = made.op.inputs[0]
+    if made.op.type not in activations:
+        return None
+    before = made.op.inputs[0]
+    return before if made is tensor else tf.reshape(before, tf.shape(tensor))
 
 
 def class_scores(output):
@@ -245,6 +262,7 @@ def class_scores(output):
     check_output(output)
     logits = activation_input(output, ("Sigmoid", "Softmax"))
     logits = tf.cast(output if logits is None else logits, tf.float32)
+    logits = tf.ensure_shape(logits, (None, output.shape[1]))
     return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
 
 
@@ -282,13 +300,16 @@ def class_probabilities(model, images):
             check_output(output)
             if activation_input(output, ("Sigmoid", "Softmax")) is None:
                 scores = class_scores(output)
-                if scores.shape[1] == output.shape[1]:
-                    return tf.nn.softmax(scores)
-                return tf.sigmoid(scores)
+                if scores.shape[1] > output.shape[1]:
+                    return tf.sigmoid(scores)
+                # Probabilities that came about in some other way: no logits lie and sum like that.
+                positive = tf.reduce_all(scores >= 0)
+                sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(scores, 1) - 1) < 1e-3)
+                return tf.where(positive & sums_to_one, scores, tf.nn.softmax(scores))
             output = tf.cast(output, tf.float32)
             return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
 
-        return probabilities
+        return probabilities.get_concrete_function()
 
     function = traced(model, ("probabilities", images.shape[1:]), make)
     return in_batches(function, images)
@@ -312,7 +333,13 @@ def check_images(model, images):
         raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
     if not model.built:
         raise ValueError(f"`model` (='{model.name}') is not built; call it once on a picture")
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError:
+        raise ValueError(
+            "`images` (of different shapes) must all have one size; "
+            "`load_image(path, image_size=...)` resizes"
+        ) from None
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
         raise ValueError(f"`images` (of dtype {images.dtype}) must be numbers")
     images = images.astype(np.float32)

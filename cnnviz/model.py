@@ -32,7 +32,7 @@ def build_model(*, image_size=None, width=32, batch_normalization=True):
     Raises:
         ValueError: If `image_size` is below 16 or `width` below 1.
     """
-    if image_size is not None and image_size < 16:
+    if image_size is not None and not (isinstance(image_size, int) and image_size >= 16):
         raise ValueError(f"`image_size` (={image_size}) must be 16 or more, or None for any size")
     if width < 1:
         raise ValueError(f"`width` (={width}) must be 1 or more")
@@ -81,9 +81,12 @@ def fold_batch_normalization(model):
     Raises:
         ValueError: If `model` has no batch normalisation after its convolutions.
     """
+    if "block1_conv1_norm" not in {layer.name for layer in model.layers}:
+        raise ValueError(
+            f"`model` (={model.name!r}) has no batch normalisation to fold; it must come from "
+            "build_model(batch_normalization=True)"
+        )
     first = model.get_layer("block1_conv1")
-    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
-        raise ValueError(f"`model` (={model.name!r}) has no batch normalisation to fold")
     with _float32_policy():
         folded = build_model(
             image_size=model.input_shape[1], width=first.filters, batch_normalization=False

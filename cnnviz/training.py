@@ -56,13 +56,14 @@ def train(
         to one number an epoch that this call trained; the loss is the cross-entropy in nats.
 
     Raises:
-        ValueError: If `epochs` is below 1, a dataset is empty or of unknown length, or
-            `checkpoint` does not end in `.keras`.
+        ValueError: If `model` does not return one logit, `epochs` is below 1, a dataset is empty
+            or of unknown length, or `checkpoint` does not end in `.keras`.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
             weights before that are kept.
     """
+    _check_head(model)
     steps = _count_batches(train_data, "train_data")
     _count_batches(validation_data, "validation_data")
     if epochs < 1:
@@ -101,7 +102,21 @@ def train(
     return history
 
 
+def _check_head(model):
+    ends_in = getattr(model.layers[-1], "activation", keras.activations.linear)
+    if model.output_shape != (None, 1) or ends_in is keras.activations.sigmoid:
+        raise ValueError(
+            f"`model` (='{model.name}', of output shape {model.output_shape}) must return one "
+            "logit: end it in Dense(1) without an activation"
+        )
+
+
 def _count_batches(data, name):
+    if not isinstance(data, tf.data.Dataset):
+        raise ValueError(
+            f"`{name}` (of type {type(data).__name__}) must be a tf.data.Dataset of batches; "
+            "tf.data.Dataset.from_tensor_slices((images, labels)).batch(32) makes one"
+        )
     batches = int(data.cardinality())
     if batches < 1:
         length = {-1: "infinite", -2: "of unknown length"}.get(batches, "empty")

@@ -47,13 +47,13 @@ def test_dead_channels_are_those_that_never_change():
 def drawn_pets_model():
     """A small network trained on drawn pets, and fresh pictures."""
     keras.utils.set_random_seed(0)
-    parts = [cnnviz.drawn_pets(count, image_size=64, seed=count) for count in (1000, 100)]
+    parts = [cnnviz.drawn_pets(count, image_size=96, seed=count) for count in (1000, 100)]
     train, validation = (
         tf.data.Dataset.from_tensor_slices((pets.images, pets.labels)).batch(50) for pets in parts
     )
     model = cnnviz.build_model(width=12)
     cnnviz.train(model, train, validation, epochs=6, verbose=0)
-    return model, cnnviz.drawn_pets(200, image_size=64, seed=3)
+    return model, cnnviz.drawn_pets(200, image_size=96, seed=3)
 
 
 def test_a_network_trained_on_drawn_pets_finds_its_evidence_on_the_animal(drawn_pets_model):
@@ -61,7 +61,19 @@ def test_a_network_trained_on_drawn_pets_finds_its_evidence_on_the_animal(drawn_
     accuracy = (cnnviz.class_probabilities(model, pets.images).argmax(1) == pets.labels).mean()
     assert accuracy > 0.9
     maps = cnnviz.grad_cam(model, pets.images).maps
-    print(accuracy)
-    for name, masks in (("animal", pets.animal_masks), ("parts", pets.part_masks)):
-        share = np.nanmean(cnnviz.evidence_share(maps, masks))
-        print(name, share, masks.mean())
+    # Measured: 0.45 on the animal, which fills 0.34 of the picture; 0.13 on ears and muzzle, 0.08.
+    assert evidence(maps, pets.animal_masks) > pets.animal_masks.mean() + 0.05
+    assert evidence(maps, pets.part_masks) > 1.3 * pets.part_masks.mean()
+
+
+def test_hires_cam_an_earlier_layer_finds_the_animal_better(drawn_pets_model):
+    model, pets = drawn_pets_model
+    layer = {"layer_name": "block4_conv1_relu", "method": "hires-cam"}
+    maps = cnnviz.grad_cam(model, pets.images, **layer).maps
+    # Measured: 0.64 on the animal, 0.21 on ears and muzzle.
+    assert evidence(maps, pets.animal_masks) > pets.animal_masks.mean() + 0.15
+    assert evidence(maps, pets.part_masks) > 1.8 * pets.part_masks.mean()
+
+
+def evidence(maps, masks):
+    return np.nanmean(cnnviz.evidence_share(maps, masks))
