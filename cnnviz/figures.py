@@ -299,7 +299,8 @@ def _wrapped(title, inches):
 
 def _pictures(images, *belonging):
     """A list of (H, W, 3) pictures; what belongs to them must be as many, or None."""
-    images = [images] if np.ndim(images) == 3 and np.shape(images)[-1] in (1, 3) else list(images)
+    single = getattr(images, "ndim", 4) == 3
+    images = [images] if single else list(images)
     counts = [len(images), *(len(others) for others in belonging if others is not None)]
     if not images or len(set(counts)) > 1:
         raise ValueError(

@@ -159,7 +159,8 @@ def call_and_record(model, images, layers):
         output = _call(model, images)
     tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
     graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
-    if graphs - {images.graph, None}:
+    # A tf.function that was traced before does not run its Python code again: nothing is recorded.
+    if graphs - {images.graph, None} or (len(layers) > 1 and not recorded):
         raise ValueError(
             f"`model` (='{model.name}') calls its layers inside a tf.function of its own, where "
             "they cannot be recorded; remove the @tf.function from its `call`"
@@ -185,8 +186,8 @@ def required_output(outputs, path):
     """
     if path not in outputs:
         raise ValueError(
-            f"`layer_name` (='{path}') is not used, or returns no single tensor, when the model is "
-            "called in inference mode; choose another layer"
+            f"`layer_name` (='{path}') is not used, or returns no single tensor, or is hidden in a "
+            "tf.function of the model's own, when the model is called in inference mode"
         )
     if len(outputs[path]) > 1:
         warnings.warn(

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cnnviz.drawn_pets import DrawnPets, _picture, drawn_pets
+from cnnviz.data import load_split
+from cnnviz.drawn_pets import DrawnPets, _picture, drawn_pets, write_drawn_pets
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +213,21 @@ def test_mean_colour_of_the_animal_hardly_tells_the_class(many_pets):
 def test_errors_name_the_argument_and_what_would_be_right(arguments, message):
     with pytest.raises(ValueError, match=message):
         drawn_pets(**arguments)
+
+
+def test_a_written_data_set_is_what_load_split_reads(tmp_path):
+    write_drawn_pets(tmp_path, train=6, validation=2, test=4, image_size=32, seed=5)
+    counts = {"train": 6, "validation": 2, "test": 4}
+    pictures = []
+    for part, count in counts.items():
+        images, labels = next(iter(load_split(tmp_path / part, image_size=32, batch_size=9)))
+        assert labels.numpy().tolist() == [0] * (count // 2) + [1] * (count // 2)
+        pictures += [image.tobytes() for image in images.numpy()]
+    assert len(set(pictures)) == 12  # no picture is in two parts
+
+
+def test_a_data_set_is_not_written_over_another(tmp_path):
+    (tmp_path / "test").mkdir()
+    with pytest.raises(FileExistsError, match="'test'"):
+        write_drawn_pets(tmp_path, train=2, validation=2, test=2, image_size=32)
+    assert list((tmp_path / "test").iterdir()) == []

@@ -342,3 +342,13 @@ def test_map_is_drawn_as_large_as_the_picture():
     for size in sizes:
         np.testing.assert_allclose(size, sizes[0], rtol=0.02)
         assert size[0] / size[1] == pytest.approx(1.5, rel=0.02)
+
+
+def test_one_picture_without_a_batch_is_drawn_as_one():
+    assert len(draw_images(np.zeros((8, 8, 3))).axes) == 1
+
+
+@pytest.mark.parametrize(("images", "titles"), [([], None), (np.zeros((2, 8, 8, 3)), ["one"])])
+def test_pictures_and_titles_must_be_equally_many(images, titles):
+    with pytest.raises(ValueError, match="equally many"):
+        draw_images(images, titles)

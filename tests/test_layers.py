@@ -6,6 +6,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnnviz import filter_ascent, layers
 from cnnviz.activations import extract_activations
@@ -408,3 +409,88 @@ def test_layers_of_a_model_with_several_outputs_can_still_be_seen(images):
     model = _functional(inputs=1, outputs=2)
     assert extract_activations(model, images)["conv"].shape == (3, 10, 10, 2)
     assert ascend_filters(model, "conv", steps=1).images.shape == (2, 12, 12, 3)
+
+
+def pooled_features():
+    images = keras.Input((8, 8, 3))
+    return images, keras.layers.Conv2D(3, 3, name="conv")(images)
+
+
+def test_softmax_before_a_flattening_is_seen_through():
+    images, features = pooled_features()
+    pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(features)
+    logits = keras.layers.Rescaling(20.0, name="logits")(pooled)
+    model = keras.Model(images, keras.layers.Flatten()(keras.layers.Softmax()(logits)))
+    pictures = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        layers.class_probabilities(model, pictures), model.predict(pictures, verbose=0), atol=1e-6
+    )
+    expected = keras.Model(images, logits).predict(pictures, verbose=0)[:, 0, 0]
+    np.testing.assert_allclose(grad_cam(model, pictures).scores, expected.max(axis=1), rtol=1e-5)
+
+
+def test_probabilities_put_together_by_hand_are_not_taken_for_logits():
+    images, features = pooled_features()
+    p = keras.layers.Dense(1, "sigmoid")(keras.layers.GlobalAveragePooling2D()(features))
+    model = keras.Model(images, keras.ops.concatenate([1 - p, p], axis=1))
+    pictures = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        layers.class_probabilities(model, pictures), model.predict(pictures, verbose=0), atol=1e-6
+    )
+
+
+def test_a_model_that_hides_its_layers_in_a_tf_function_is_told_so():
+    class Hidden(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = keras.layers.Conv2D(2, 3)
+            self.head = keras.layers.Dense(2)
+
+        @tf.function
+        def call(self, images):
+            return self.head(keras.ops.mean(self.conv(images), axis=(1, 2)))
+
+    model, pictures = Hidden(), np.zeros((1, 8, 8, 3), np.float32)
+    model(pictures)
+    for look in (extract_activations, grad_cam):
+        with pytest.raises(ValueError, match="tf.function of its own"):
+            look(model, pictures)
+
+
+def test_statistics_adapted_after_the_first_call_are_seen():
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.zeros((2, 8, 8, 3), np.float32) + [[[[-1, 0, 1]]], [[[1, 2, 3]]]])
+    images, _ = pooled_features()
+    pooled = keras.layers.GlobalAveragePooling2D()(normalization(images))
+    model = keras.Model(images, keras.layers.Dense(2)(pooled))
+    pictures = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    before = layers.class_probabilities(model, pictures)
+    normalization.adapt(100.0 * pictures)
+    after = layers.class_probabilities(model, pictures)
+    expected = keras.ops.softmax(model(pictures)).numpy()
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_a_layer_that_holds_its_parent_does_not_loop():
+    class Inner(keras.layers.Layer):
+        def call(self, images):
+            return images
+
+    class Outer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner(name="inner")
+            self.inner.parent = self
+
+        def call(self, images):
+            return self.inner(images)
+
+    assert list(layers.named_layers(Outer())) == ["inner"]
+
+
+def test_pictures_of_different_sizes_are_an_error_with_the_remedy():
+    images, features = pooled_features()
+    pictures = [np.zeros((8, 8, 3)), np.zeros((9, 8, 3))]
+    with pytest.raises(ValueError, match="one size"):
+        extract_activations(keras.Model(images, features), pictures)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import keras
 import nbclient
 import nbformat
 import pytest
@@ -64,6 +65,23 @@ def test_looking_notebook_runs_on_the_shipped_model(tmp_path):
     notebook = run(path, SHORTENED[path.stem], tmp_path)
     assert figures_in(notebook) == 1 + 11 + 11 + 1
     assert re.search(r"evidence on the animal: \d+%", text_of(notebook))
+
+
+def test_looking_notebook_runs_on_a_model_of_another_kind(tmp_path):
+    """Five classes, a softmax, a fixed picture size: one constant is enough."""
+    model = keras.Sequential(
+        [
+            keras.Input((40, 40, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, activation="softmax"),
+        ]
+    )
+    model.save(tmp_path / "own.keras")
+    path = PATHS[1]
+    notebook = run(path, SHORTENED[path.stem] | {"MODEL": '"own.keras"'}, tmp_path)
+    assert figures_in(notebook) == 1 + 2 + 1 + 1
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -394,3 +394,18 @@ def test_each_epoch_is_varied_anew():
 
 def test_augmentation_keeps_the_number_of_batches():
     assert int(_augmented(RIGHT, seed=0).cardinality()) == BATCHES
+
+
+@pytest.mark.parametrize("head", [keras.layers.Dense(1, "sigmoid"), keras.layers.Dense(2)])
+def test_a_model_without_one_logit_is_refused(head):
+    images = keras.Input((16, 16, 3))
+    model = keras.Model(images, head(keras.layers.GlobalAveragePooling2D()(images)))
+    data = tf.data.Dataset.from_tensors((np.zeros((1, 16, 16, 3)), [0]))
+    with pytest.raises(ValueError, match="must return one logit"):
+        train(model, data, data, epochs=1)
+
+
+def test_arrays_in_place_of_a_dataset_are_refused():
+    model, arrays = build_model(width=2), (np.zeros((1, 16, 16, 3)), [0])
+    with pytest.raises(ValueError, match="`train_data` .* must be a tf.data.Dataset"):
+        train(model, arrays, arrays, epochs=1)
