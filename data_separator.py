@@ -293,8 +293,9 @@ def _destination(file, sha256, shares, names, as_jpeg):
         name = name.with_suffix(".jpg")
     folder = f"{part_of(sha256, shares)}/{FOLDERS[file.label]}" if file.label else "unlabelled"
     destination = f"{folder}/{name}"
-    if destination.casefold() in names:  # two folders of the source can hold one name
-        destination = f"{folder}/{name.stem}-{sha256[:16]}{name.suffix}"
+    while destination.casefold() in names:  # two folders of the source can hold one name
+        name = name.with_stem(f"{name.stem}-{sha256[:16]}")
+        destination = f"{folder}/{name}"
     names.add(destination.casefold())
     return destination
 

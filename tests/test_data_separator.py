@@ -445,6 +445,15 @@ def test_equal_names_and_equal_folders_lose_nothing(tmp_path):
     assert {written[name] for name in kept} == {*same_name.values(), *dogs.values()}
 
 
+def test_identical_pictures_whose_names_differ_only_in_case_do_not_replace_each_other(tmp_path):
+    cats = {f"{i}/Cat/{name}": jpeg(50) for i, name in enumerate(["0.jpg", "0.JPG", "0.Jpg"])}
+    files = cats | {"0/Dog/1.jpg": jpeg(51)}
+    assert run(write_files(tmp_path / "source", files), tmp_path / "photos") == 0
+    kept = [row["destination"] for row in table(tmp_path / "photos")]
+    assert len({name.casefold() for name in kept}) == 4
+    assert set(tree(tmp_path / "photos")) == {*kept, "separation.csv"}
+
+
 def test_a_picture_damaged_in_its_zip_is_left_out(tmp_path):
     packed = bytearray(zip_of(TRAIN))
     packed[packed.index(PHOTOGRAPHS["cat", "2.jpg"]) + 300] ^= 255  # now the CRC is wrong
