@@ -11,12 +11,22 @@ import keras
 from cnnviz import figures
 from cnnviz.activations import extract_activations
 from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
-from cnnviz.diagnosis import dead_channels, evidence_share
+from cnnviz.diagnosis import (
+    calibration_bins,
+    dead_channels,
+    evidence_share,
+    expected_calibration_error,
+)
 from cnnviz.drawn_pets import DrawnPets, drawn_pets, write_drawn_pets
 from cnnviz.filter_ascent import FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.layers import class_probabilities, convolution_layers, named_layers
-from cnnviz.model import build_model, fold_batch_normalization, load_pretrained
+from cnnviz.model import (
+    build_model,
+    fastest_precision,
+    fold_batch_normalization,
+    load_pretrained,
+)
 from cnnviz.training import train
 
 if keras.backend.backend() != "tensorflow":
@@ -36,6 +46,7 @@ __all__ = [
     # model and training
     "build_model",
     "class_probabilities",
+    "fastest_precision",
     "fold_batch_normalization",
     "load_pretrained",
     "train",
@@ -48,8 +59,10 @@ __all__ = [
     "grad_cam",
     "named_layers",
     # diagnose
+    "calibration_bins",
     "dead_channels",
     "evidence_share",
+    "expected_calibration_error",
     # draw
     "figures",
 ]

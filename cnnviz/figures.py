@@ -103,6 +103,40 @@ def draw_learning_curves(history):
 
 
 @_styled
+def draw_calibration(bins, error):
+    """Draw how often the model is right against how sure it is (a reliability diagram).
+
+    Args:
+        bins: What `calibration_bins` returns.
+        error: The expected calibration error.
+
+    Returns:
+        Figure
+    """
+    edges, shares, confidences, right = bins
+    filled = shares > 0
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(4.4, 4.6), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    upper.plot([0, 100], [0, 100], color="0.6", linestyle="--", label="perfectly calibrated")
+    upper.plot(
+        100 * confidences[filled], 100 * right[filled],
+        color=VALIDATION_COLOR, marker="s", markersize=5, label="this model",
+    )  # fmt: skip
+    upper.set(ylabel="of them right (%)", ylim=(0, 104))
+    upper.set_title(f"expected calibration error {error:.3f}")
+    upper.legend(frameon=False, loc="upper left")
+    lower.bar(
+        100 * edges[:-1], 100 * shares, width=100 * np.diff(edges), align="edge",
+        color=TRAINING_COLOR, edgecolor="white",
+    )  # fmt: skip
+    start = 100 * edges[:-1][filled].min()
+    lower.set(xlabel="probability of the predicted class (%)", ylabel="pictures (%)")
+    lower.set_xlim(start, 101)
+    return figure
+
+
+@_styled
 def draw_confusion_matrix(labels, predicted, class_names):
     """Draw how often each class was taken for each.
 

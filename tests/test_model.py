@@ -3,15 +3,18 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnnviz.data import sample_image
 from cnnviz.model import (
-    CONVOLUTIONS,
+    BLOCKS,
     PRETRAINED_PATH,
     build_model,
+    fastest_precision,
     fold_batch_normalization,
     load_pretrained,
 )
+from cnnviz.recipe import RECIPES
 
 
 def randomized(model, seed=0):
@@ -46,8 +49,8 @@ def mixed_bfloat16():
 def expected_parameters(width, batch_normalization):
     """Counted from the description: 3x3 convolutions, a norm's four or a bias for each filter."""
     count, channels = 0, 3
-    for block, convolutions in enumerate(CONVOLUTIONS):
-        filters = width * 2**block
+    for convolutions, times in BLOCKS:
+        filters = round(width * times)
         for _ in range(convolutions):
             count += 9 * channels * filters + filters * (4 if batch_normalization else 1)
             channels = filters
@@ -55,13 +58,13 @@ def expected_parameters(width, batch_normalization):
 
 
 @pytest.mark.parametrize("batch_normalization", [True, False])
-@pytest.mark.parametrize("width", [1, 4, 32])
+@pytest.mark.parametrize("width", [1, 4, 24])
 def test_parameters_are_as_described_and_fewer_than_two_million(width, batch_normalization):
     count = build_model(width=width, batch_normalization=batch_normalization).count_params()
     assert count == expected_parameters(width, batch_normalization)
     assert count <= 2_000_000
-    if width == 32:
-        assert f"{count / 1e6:.2f} million" == "1.95 million"
+    if width == 24:
+        assert f"{count / 1e6:.1f} million" == "1.9 million"
 
 
 @pytest.mark.parametrize("batch_normalization", [True, False])
@@ -70,7 +73,7 @@ def test_layers_have_the_names_that_figures_and_folding_rely_on(batch_normalizat
         layer.name for layer in build_model(width=1, batch_normalization=batch_normalization).layers
     ]
     assert names[:2] == ["images", "rescaling"] and names[-2:] == ["pooling", "logit"]
-    for block, convolutions in enumerate(CONVOLUTIONS, start=1):
+    for block, (convolutions, _) in enumerate(BLOCKS, start=1):
         for index in range(1, convolutions + 1):
             name = f"block{block}_conv{index}"
             assert name in names
@@ -78,10 +81,15 @@ def test_layers_have_the_names_that_figures_and_folding_rely_on(batch_normalizat
             assert (f"block{block}_add{index}" in names) == (index > 1)
 
 
-def test_blocks_halve_the_resolution_and_double_the_filters():
+def test_blocks_halve_the_resolution_and_widen():
     model = build_model(image_size=64, width=3)
-    shapes = [model.get_layer(f"block{block}_add2").output.shape for block in range(1, 5)]
-    assert shapes == [(None, 32, 32, 3), (None, 16, 16, 6), (None, 8, 8, 12), (None, 4, 4, 24)]
+    shapes = [model.get_layer(f"block{block}_conv1").output.shape for block in range(1, 5)]
+    assert shapes == [(None, 32, 32, 3), (None, 16, 16, 6), (None, 8, 8, 14), (None, 4, 4, 34)]
+
+
+def test_last_feature_map_is_of_use_at_the_size_of_training():
+    features = build_model(image_size=max(RECIPES["best"])).get_layer("pooling").input
+    assert min(features.shape[1:3]) >= 8
 
 
 @pytest.mark.parametrize("size", [16, 33, 50])
@@ -114,6 +122,40 @@ def test_logit_stays_float32_under_mixed_precision(mixed_bfloat16):
     model = build_model(width=1)
     assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
     assert model(pictures(1)).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "flags, policy",
+    [
+        ("fpu avx2 avx512_bf16 sha_ni", "mixed_bfloat16"),
+        ("fpu amx_bf16", "mixed_bfloat16"),
+        ("fpu avx2 avx512f", "float32"),
+    ],
+)
+def test_precision_follows_the_processor(flags, policy, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "cpuinfo")
+    assert fastest_precision() == policy
+    layer = build_model(width=1, precision="auto").get_layer("block2_conv1")
+    assert layer.dtype_policy.name == policy
+    assert build_model(width=1).get_layer("block2_conv1").dtype_policy.name == "float32"
+
+
+@pytest.mark.parametrize(
+    "capability, policy",
+    [((9, 0), "mixed_bfloat16"), ((8, 6), "mixed_bfloat16"), ((7, 5), "mixed_float16"),
+     ((6, 1), "float32"), (None, "float32")],
+)  # fmt: skip
+def test_precision_follows_the_gpu(capability, policy, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    details = {"compute_capability": capability} if capability else {}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    assert fastest_precision() == policy
+
+
+def test_precision_fits_a_machine_without_a_processor_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "none")
+    assert fastest_precision() == "float32"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +209,7 @@ def test_folding_a_model_of_mixed_precision_gives_float32(mixed_bfloat16):
     model = randomized(build_model(width=4))
     folded = fold_batch_normalization(model)
     assert keras.config.dtype_policy().name == "mixed_bfloat16"
-    assert {layer.compute_dtype for layer in folded.layers} == {"float32"}
+    assert {layer.compute_dtype for layer in folded.layers[1:]} == {"float32"}  # [0] is the input
     keras.config.set_dtype_policy("float32")
     exact = build_model(width=4)
     exact.set_weights(model.get_weights())

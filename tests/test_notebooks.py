@@ -12,7 +12,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 SHORTENED = {
     "1_cats_vs_dogs_classifier": {
-        "DRAWN_STAGES": "((32, 1, 3e-3),)",
+        "DRAWN_SIZES": "(32,)",
         "DRAWN_COUNTS": '{"train": 48, "validation": 16, "test": 24}',
         "DRAWN_WIDTH": "4",
     },
@@ -50,20 +50,20 @@ def text_of(notebook):
 def test_training_notebook_runs_and_saves_a_model_that_the_other_one_opens(tmp_path):
     first, second = PATHS
     notebook = run(first, SHORTENED[first.stem], tmp_path)
-    assert figures_in(notebook) == 4
+    assert figures_in(notebook) == 5
     assert re.search(r"\d+ of 24 right", text_of(notebook))
     assert (tmp_path / "cats_vs_dogs.keras").is_file()
 
     own_model = SHORTENED[second.stem] | {"MODEL": '"cats_vs_dogs.keras"'}
     notebook = run(second, own_model, tmp_path)
-    convolutions = 11
+    convolutions = 10
     assert figures_in(notebook) == 1 + convolutions + convolutions + 1
 
 
 def test_looking_notebook_runs_on_the_shipped_model(tmp_path):
     path = PATHS[1]
     notebook = run(path, SHORTENED[path.stem], tmp_path)
-    assert figures_in(notebook) == 1 + 11 + 11 + 1
+    assert figures_in(notebook) == 1 + 10 + 10 + 1
     assert re.search(r"evidence on the animal: \d+%", text_of(notebook))
 
 

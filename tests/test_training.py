@@ -1,15 +1,22 @@
 """The training loop on planted tasks: what it learns, keeps and survives; how pictures vary."""
 
 import functools
-import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnviz.callbacks import read_history
 from cnnviz.model import build_model
-from cnnviz.training import CUT_OUT, LIGHTING, _augmented, augment_batch, one_cycle, train
+from cnnviz.optimizer import ConvolutionMuon, one_cycle
+from cnnviz.recipe import ORTHOGONALIZING_STEPS
+from cnnviz.training import train
 
 BATCHES = 4
 
@@ -100,13 +107,14 @@ def raise_killed(model):
 
 
 def test_learns_a_planted_task_with_the_whole_recipe(monkeypatch):
-    monkeypatch.setattr("cnnviz.model.CONVOLUTIONS", (2, 2))  # two blocks of the four
+    monkeypatch.setattr("cnnviz.model.BLOCKS", ((2, 1), (2, 2)))  # two blocks of the four
     keras.utils.set_random_seed(0)
     model = build_model(image_size=16, width=2)
     history = train(
         model, brightness_task(seed=1), RIGHT, epochs=8, learning_rate=0.02, verbose=0
     ).history
-    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    curves = {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert set(history) == curves | {"image_size", "seconds"}
     assert all(len(values) == 8 for values in history.values())
     assert max(history["val_accuracy"]) > 0.9
 
@@ -123,11 +131,17 @@ def test_first_of_equally_good_epochs_is_kept():
     options = {"learning_rate": 1e-3, "augment": False, "verbose": 0}
     accuracies = train(model, RIGHT, RIGHT, epochs=2, **options).history["val_accuracy"]
     assert accuracies == [1.0, 1.0]
-    steps = one_cycle(1e-3, 2 * BATCHES)
-    again.compile(keras.optimizers.AdamW(steps, weight_decay=0.02), _loss())
+    again.compile(optimizer_as_stated(1e-3, 2), _loss())
     again.fit(RIGHT, epochs=1, shuffle=False, verbose=0)
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def optimizer_as_stated(learning_rate, epochs):
+    return ConvolutionMuon(
+        one_cycle(learning_rate, epochs * BATCHES),
+        weight_decay=0.02, adam_weight_decay=0.02, ns_steps=ORTHOGONALIZING_STEPS,
+    )  # fmt: skip
 
 
 def _loss():
@@ -192,7 +206,7 @@ def test_checkpoint_holds_the_best_weights(tmp_path):
     path = tmp_path / "new folder" / "best.keras"
     model, _ = train_astray(checkpoint=path)
     assert_same_weights(model, load(path))
-    assert [file.name for file in path.parent.iterdir()] == ["best.keras"]
+    assert {file.name for file in path.parent.iterdir()} == {"best.keras", "best.keras.csv"}
 
 
 def test_killed_training_continues_after_its_last_whole_epoch(at_epoch, tmp_path):
@@ -204,8 +218,9 @@ def test_killed_training_continues_after_its_last_whole_epoch(at_epoch, tmp_path
     at_epoch(None, None)
     model, rest = train_astray(checkpoint=path)
     assert rest.epoch == [3, 4, 5]
-    for name, values in whole.history.items():
-        np.testing.assert_allclose(rest.history[name], values[3:], rtol=1e-5, err_msg=name)
+    assert rest.history.keys() == whole.history.keys()
+    for name in rest.history.keys() - {"seconds"}:
+        np.testing.assert_allclose(rest.history[name], whole.history[name], rtol=1e-5, err_msg=name)
     assert int(model.optimizer.iterations) == 6 * BATCHES
 
 
@@ -219,7 +234,7 @@ def test_worse_weights_do_not_replace_better_ones_after_a_kill(at_epoch, tmp_pat
     assert accuracy_of(best) > 0.9
     at_epoch(None, None)
     model, rest = train_astray(checkpoint=path)
-    assert max(rest.history["val_accuracy"]) < 0.9
+    assert max(rest.history["val_accuracy"][3:]) < 0.9
     assert_same_weights(load(path), best)
     assert_same_weights(model, best)
 
@@ -232,7 +247,7 @@ def test_training_killed_after_its_last_epoch_still_gives_the_best_weights(monke
         with pytest.raises(Killed):
             train_astray(checkpoint=path)
     model, rest = train_astray(checkpoint=path)
-    assert rest.history == {}
+    assert rest.epoch == []
     assert_same_weights(model, load(path))
 
 
@@ -262,6 +277,127 @@ def test_training_killed_in_its_first_epoch_starts_anew(at_epoch, tmp_path):
     assert train_astray(checkpoint=tmp_path / "best.keras")[1].epoch == list(range(6))
 
 
+# what varies with the epoch, and what is written
+
+
+def pixel_counting_model():
+    """Its logit is the number of pixels: from what it sees, the image size can be told."""
+    images = keras.Input((None, None, 3))
+    ones = keras.layers.Rescaling(0.0, offset=1.0)(images)
+    area = keras.ops.sum(ones, axis=(1, 2))[:, :1]
+    logit = keras.layers.Dense(1, kernel_initializer="ones")(area)
+    return keras.Model(images, logit)
+
+
+def test_each_epoch_trains_and_validates_at_its_image_size():
+    history = train(
+        pixel_counting_model(), RIGHT, RIGHT,
+        epochs=3, image_sizes=(4, 6, 9), learning_rate=1e-9, verbose=0,
+    ).history  # fmt: skip
+    assert history["image_size"] == [4, 6, 9]
+    # The logit is 16, 36, 81 for all pictures, half of which are dogs: the loss is half of it and
+    # nearly nothing for the dogs, with the smoothed labels a little less.
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(history[name], np.array([16, 36, 81]) / 2, rtol=0.06)
+
+
+def test_history_is_kept_in_a_file(tmp_path):
+    path = tmp_path / "best.keras"
+    _, history = train_astray(checkpoint=path)
+    written = read_history(f"{path}.csv")
+    assert written.keys() == history.history.keys()
+    for name, values in history.history.items():
+        np.testing.assert_allclose(written[name], values, rtol=1e-5)
+
+
+def test_killed_training_varies_its_pictures_as_one_that_never_stopped(at_epoch, tmp_path):
+    whole = brightness_model()
+    train(whole, RIGHT, RIGHT, epochs=4, learning_rate=0.1, verbose=0)
+    at_epoch(2, raise_killed)
+    options = {"learning_rate": 0.1, "checkpoint": tmp_path / "best.keras", "verbose": 0}
+    with pytest.raises(Killed):
+        train(brightness_model(), RIGHT, RIGHT, epochs=4, **options)
+    at_epoch(None, None)
+    model = brightness_model()
+    train(model, RIGHT, RIGHT, epochs=4, **options)
+    for one, other in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_curves_draw_themselves_in_a_notebook_alone(monkeypatch):
+    shown = []
+
+    class Place:
+        def update(self, figure):
+            shown.append(figure)
+
+    monkeypatch.setattr("IPython.display.display", lambda empty, display_id: Place())
+    options = {"epochs": 3, "augment": False}
+    train(brightness_model(), RIGHT, RIGHT, verbose=2, **options)
+    assert shown == []
+    monkeypatch.setattr("cnnviz.training.in_notebook", lambda: True)
+    train(brightness_model(), RIGHT, RIGHT, verbose=0, **options)
+    assert shown == []
+    train(brightness_model(), RIGHT, RIGHT, verbose=2, **options)
+    points = [len(figure.axes[0].lines[0].get_xdata()) for figure in shown]
+    assert points == [1, 2, 3]
+
+
+# where it runs
+
+
+# Virtual devices cannot be added to a process that has used TensorFlow.
+TWO_DEVICES = """
+import contextlib, json
+import keras, tensorflow as tf
+
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from test_training import RIGHT, small_network
+from cnnviz.training import train
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+histories = []
+for scope in (contextlib.nullcontext(), strategy.scope()):
+    with scope:
+        model = small_network()
+    histories.append(train(model, RIGHT, RIGHT, epochs=4, learning_rate=0.02, verbose=0).history)
+print(json.dumps(histories))
+"""
+
+
+def small_network():
+    """A convolution, for Muon, and no batch normalisation, which would be of half a batch."""
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+
+
+def test_two_devices_train_as_one_does(tmp_path):
+    script = tmp_path / "both.py"
+    script.write_text(TWO_DEVICES)
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = json.loads(done.stdout.splitlines()[-1])
+    for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, err_msg=name)
+
+
 # what it refuses
 
 
@@ -269,6 +405,7 @@ def test_training_killed_in_its_first_epoch_starts_anew(at_epoch, tmp_path):
     "change, message",
     [
         ({"epochs": 0}, r"`epochs` \(=0\)"),
+        ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\(8, 8\)\) .* 1 `epochs`, not 2"),
         ({"train_data": RIGHT.repeat()}, "`train_data` .*infinite"),
         ({"train_data": RIGHT.filter(lambda *_: True)}, "`train_data` .*unknown length"),
         ({"train_data": RIGHT.take(0)}, "`train_data` .*empty"),
@@ -281,119 +418,6 @@ def test_what_cannot_be_trained_is_an_error_by_its_name(change, message):
     options = {"train_data": RIGHT, "validation_data": RIGHT, "epochs": 1} | change
     with pytest.raises(ValueError, match=message):
         train(brightness_model(), **options)
-
-
-# one_cycle
-
-
-@pytest.mark.parametrize("steps", [5, 10, 100])
-def test_one_cycle_rises_from_a_tenth_to_the_peak_and_falls_to_zero(steps):
-    schedule = one_cycle(0.02, steps)
-    rates = np.array([float(schedule(step)) for step in range(steps + 1)])
-    assert rates[0] == pytest.approx(0.002) and rates.max() == pytest.approx(0.02)
-    assert rates[-1] == pytest.approx(0, abs=1e-8)
-    peak = rates.argmax()
-    assert peak == steps // 5
-    assert (np.diff(rates[: peak + 1]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_one_cycle_of_few_steps_is_finite(steps):
-    rates = [float(one_cycle(0.02, steps)(step)) for step in range(steps)]
-    assert all(0 < rate <= 0.021 for rate in rates)
-
-
-# augment_batch
-
-
-def augmented(images, seed=(0, 0)):
-    return augment_batch(tf.constant(images, tf.float32), tf.constant(seed, tf.int64)).numpy()
-
-
-def ramps(count, size=24):
-    """Pictures that brighten from left to right, within what lighting cannot push out of range."""
-    return np.broadcast_to(np.linspace(64, 192, size)[:, None], (count, size, size, 3))
-
-
-def unhidden(image):
-    """The rows and columns of a picture that the painted square does not touch."""
-    hidden = (image == 128).all(axis=-1)
-    return image[~hidden.any(axis=1)][:, ~hidden.any(axis=0)]
-
-
-@pytest.mark.parametrize("shape", [(5, 20, 24, 3), (1, 16, 16, 3)])
-def test_augmented_pictures_keep_shape_type_and_range(shape):
-    images = np.random.default_rng(0).choice([0.0, 255.0], shape)
-    for seed in range(5):
-        result = augmented(images, (seed, 1))
-        assert result.shape == shape and result.dtype == np.float32
-        assert 0 <= result.min() and result.max() <= 255
-
-
-def test_each_picture_of_a_batch_is_varied_in_its_own_way():
-    results = augmented(ramps(8))
-    for one, other in itertools.combinations(results, 2):
-        assert np.abs(one - other).mean() > 0.5
-
-
-def test_same_seed_same_variation_and_other_seed_another():
-    np.testing.assert_array_equal(augmented(ramps(4), (1, 2)), augmented(ramps(4), (1, 2)))
-    assert np.abs(augmented(ramps(4), (1, 2)) - augmented(ramps(4), (1, 3))).mean() > 1
-
-
-def test_middle_grey_changes_by_its_brightness_alone():
-    for image in augmented(np.full((32, 16, 16, 3), 128.0)):
-        light = image[image != 128]
-        np.testing.assert_allclose(light, light[0], rtol=1e-6)
-        assert abs(light[0] - 128) <= 128 * LIGHTING + 1e-3
-
-
-def test_half_of_the_pictures_are_mirrored():
-    falls = [
-        unhidden(image)[0, 0, 0] > unhidden(image)[0, -1, 0] for image in augmented(ramps(400))
-    ]
-    assert 0.4 < np.mean(falls) < 0.6
-
-
-def test_crop_keeps_neighbours_neighbours():
-    for image in augmented(ramps(64)):
-        for rows in (image, image[::-1]):  # the square leaves the first or the last row whole
-            row = rows[0, :, 0]
-            if (row != 128).all():
-                steps = np.diff(row)
-                assert (steps >= -1e-3).all() or (steps <= 1e-3).all()
-                assert 128 * 0.6 * (1 - LIGHTING) < np.abs(steps).sum() < 128 * (1 + LIGHTING)
-
-
-def test_crop_differs_from_picture_to_picture_in_place():
-    lefts = [unhidden(image)[0, :, 0].mean() for image in augmented(ramps(32))]
-    assert np.std(lefts) > 3
-
-
-def test_hidden_square_has_the_stated_size_and_moves():
-    images = augmented(np.full((64, 40, 40, 3), 30.0))
-    hidden = (images == 128).all(axis=-1)
-    heights, widths = hidden.any(axis=2).sum(axis=1), hidden.any(axis=1).sum(axis=1)
-    np.testing.assert_array_equal(hidden.sum(axis=(1, 2)), heights * widths)  # full rectangles
-    assert heights.max() == widths.max() == 40 * CUT_OUT
-    assert hidden.any(axis=0).mean() > 0.95  # hardly a place is spared
-    assert len({tuple(np.argwhere(one)[0]) for one in hidden}) > 30
-
-
-def test_labels_stay_with_their_pictures():
-    for (images, labels), (_, original) in zip(_augmented(RIGHT, seed=0), RIGHT, strict=True):
-        np.testing.assert_array_equal(labels, original)
-        assert ((images.numpy().mean(axis=(1, 2, 3)) > 128) == (labels.numpy() == 1)).mean() > 0.9
-
-
-def test_each_epoch_is_varied_anew():
-    data = _augmented(RIGHT, seed=0)
-    first, second = (next(iter(data))[0].numpy() for _ in range(2))
-    assert np.abs(first - second).mean() > 1
-
-
-def test_augmentation_keeps_the_number_of_batches():
-    assert int(_augmented(RIGHT, seed=0).cardinality()) == BATCHES
 
 
 @pytest.mark.parametrize("head", [keras.layers.Dense(1, "sigmoid"), keras.layers.Dense(2)])

@@ -1,0 +1,155 @@
+"""How pictures vary: against pictures of which every change can be told afterwards."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnviz.augmentation import augment_batch, vary
+from cnnviz.callbacks import EpochClock
+from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
+
+
+def augmented(images, seed=(0, 0), image_size=None):
+    rng = np.random.default_rng(seed)
+    return augment_batch(np.asarray(images, np.float32), rng, image_size=image_size)
+
+
+def ramps(count, size=24):
+    """Pictures that brighten from left to right, within what lighting cannot push out of range."""
+    return np.broadcast_to(np.linspace(64, 192, size)[:, None], (count, size, size, 3))
+
+
+def unhidden(image):
+    """The rows and columns of a picture that the painted square does not touch."""
+    hidden = (image == 128).all(axis=-1)
+    return image[~hidden.any(axis=1)][:, ~hidden.any(axis=0)]
+
+
+@pytest.mark.parametrize("shape", [(5, 20, 24, 3), (1, 16, 16, 3)])
+def test_augmented_pictures_keep_shape_type_and_range(shape):
+    images = np.random.default_rng(0).choice([0.0, 255.0], shape)
+    for seed in range(5):
+        result = augmented(images, (seed, 1))
+        assert result.shape == shape and result.dtype == np.float32
+        assert 0 <= result.min() and result.max() <= 255
+
+
+def test_each_picture_of_a_batch_is_varied_in_its_own_way():
+    results = augmented(ramps(8))
+    for one, other in itertools.combinations(results, 2):
+        assert np.abs(one - other).mean() > 0.5
+
+
+def test_same_seed_same_variation_and_other_seed_another():
+    np.testing.assert_array_equal(augmented(ramps(4), (1, 2)), augmented(ramps(4), (1, 2)))
+    assert np.abs(augmented(ramps(4), (1, 2)) - augmented(ramps(4), (1, 3))).mean() > 1
+
+
+def test_middle_grey_changes_by_its_brightness_alone():
+    for image in augmented(np.full((32, 16, 16, 3), 128.0)):
+        light = image[image != 128]
+        np.testing.assert_allclose(light, light[0], rtol=1e-6)
+        assert abs(light[0] - 128) <= 128 * LIGHTING + 1e-3
+
+
+def test_half_of_the_pictures_are_mirrored():
+    falls = [
+        unhidden(image)[0, 0, 0] > unhidden(image)[0, -1, 0] for image in augmented(ramps(400))
+    ]
+    assert 0.4 < np.mean(falls) < 0.6
+
+
+def test_crop_keeps_neighbours_neighbours():
+    for image in augmented(ramps(64)):
+        for rows in (image, image[::-1]):  # the square leaves the first or the last row whole
+            row = rows[0, :, 0]
+            if (row != 128).all():
+                steps = np.diff(row)
+                assert (steps >= -1e-3).all() or (steps <= 1e-3).all()
+                assert 128 * 0.6 * (1 - LIGHTING) < np.abs(steps).sum() < 128 * (1 + LIGHTING)
+
+
+def test_crop_differs_from_picture_to_picture_in_place():
+    lefts = [unhidden(image)[0, :, 0].mean() for image in augmented(ramps(32))]
+    assert np.std(lefts) > 3
+
+
+def test_hidden_square_has_the_stated_size_and_moves():
+    images = augmented(np.full((64, 40, 40, 3), 30.0))
+    hidden = (images == 128).all(axis=-1)
+    heights, widths = hidden.any(axis=2).sum(axis=1), hidden.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(hidden.sum(axis=(1, 2)), heights * widths)  # full rectangles
+    assert heights.max() == widths.max() == 40 * CUT_OUT
+    assert hidden.any(axis=0).mean() > 0.95  # hardly a place is spared
+    assert len({tuple(np.argwhere(one)[0]) for one in hidden}) > 30
+
+
+@pytest.mark.parametrize("image_size", [12, 40])
+def test_pictures_come_at_the_size_asked_for(image_size):
+    assert augmented(ramps(2), image_size=image_size).shape == (2, image_size, image_size, 3)
+
+
+def test_crops_are_as_large_as_stated():
+    """On a ramp of known slope the change over a row tells how wide the crop was."""
+    image = np.broadcast_to(np.linspace(100, 150, 240)[:, None], (1, 240, 240, 3))
+    shares = []
+    for seed in range(200):
+        row = augmented(image, (seed,))[0]
+        lines = row[[0, -1], :, 0]
+        line = lines[(lines != 128).all(axis=1)]
+        if len(line):
+            shares.append(abs(line[0, -1] - line[0, 0]) / 50)
+    low, high = SMALLEST_CROP * (1 - LIGHTING), 1 + LIGHTING
+    assert low - 0.01 < min(shares) < low + 0.12 and high - 0.12 < max(shares) < high + 0.01
+
+
+# vary
+
+
+def dark_and_bright():
+    """Two batches of four pictures, with labels that can be told from the pictures."""
+    labels = np.tile([0, 1], 4)
+    images = np.broadcast_to(60.0 + 130 * labels[:, None, None, None], (8, 16, 16, 3))
+    return tf.data.Dataset.from_tensor_slices((images.astype(np.float32), labels)).batch(4)
+
+
+def varied(epoch=0, sizes=(None, None), seed=0, augment=True):
+    clock = EpochClock(sizes)
+    clock.epoch = epoch
+    return list(vary(dark_and_bright(), clock, seed=seed, augment=augment).as_numpy_iterator())
+
+
+def test_labels_stay_with_their_pictures():
+    for (images, labels), (_, original) in zip(varied(), dark_and_bright(), strict=True):
+        np.testing.assert_array_equal(labels, original)
+        np.testing.assert_array_equal(np.median(images, axis=(1, 2, 3)) > 128, labels == 1)
+
+
+def test_each_epoch_batch_and_seed_varies_in_its_own_way_and_the_same_again_the_same():
+    first = [images for images, _ in varied()]
+    assert np.abs(first[0] - first[1]).mean() > 1
+    for other in (varied(epoch=1), varied(seed=1)):
+        assert np.abs(first[0] - other[0][0]).mean() > 1
+    for batch, (images, _) in zip(first, varied(), strict=True):
+        np.testing.assert_array_equal(batch, images)
+
+
+def test_batches_have_the_size_of_their_epoch():
+    sizes = [varied(epoch, (8, 12), augment=augment)[0][0].shape
+             for epoch in (0, 1) for augment in (True, False)]  # fmt: skip
+    assert sizes == [(4, 8, 8, 3)] * 2 + [(4, 12, 12, 3)] * 2
+
+
+def test_without_augmentation_pictures_are_only_resized():
+    for (images, _), (original, _) in zip(
+        varied(sizes=(8,), augment=False), dark_and_bright().as_numpy_iterator(), strict=True
+    ):
+        np.testing.assert_array_equal(images, original[:, :8, :8])
+
+
+def test_number_of_batches_stays_known():
+    assert (
+        int(vary(dark_and_bright(), EpochClock((None,)), seed=0, augment=True).cardinality()) == 2
+    )

@@ -1,0 +1,72 @@
+"""(folders of photographs) -> the classifier, as the shipped weights were made.
+
+    python train_photographs.py photos cats_vs_dogs.keras
+    python train_photographs.py photos quick.keras --recipe quick
+
+`photos` comes from data_separator.py. Stopped or killed, the same command goes on after the last
+whole epoch. The history goes to `cats_vs_dogs.training.keras.csv`.
+"""
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy.stats import binomtest
+
+import cnnviz
+from cnnviz.diagnosis import expected_calibration_error
+from cnnviz.recipe import BATCH_SIZE, RECIPES
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", type=Path, help="a folder made by data_separator.py")
+    parser.add_argument("model", type=Path, help="the .keras file to write")
+    parser.add_argument("--recipe", choices=RECIPES, default="best")
+    parser.add_argument("--precision", default="auto", help="auto, float32, mixed_bfloat16, ...")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    keras.utils.set_random_seed(options.seed)
+    sizes = RECIPES[options.recipe]
+    data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
+    photos = options.photos
+    train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **data)
+    validation = cnnviz.load_split(photos / "validation", **data)
+    model = cnnviz.build_model(precision=options.precision)
+    cnnviz.train(
+        model,
+        train,
+        validation,
+        epochs=len(sizes),
+        image_sizes=sizes,
+        seed=options.seed,
+        checkpoint=options.model.with_suffix(".training.keras"),
+        verbose=2,
+    )
+    cnnviz.fold_batch_normalization(model).save(options.model)
+    report(keras.saving.load_model(options.model, compile=False), photos, data)
+
+
+def report(model, photos, data):
+    """Print how right and how well calibrated the model is on validation and test part."""
+    for part in ("validation", "test"):
+        batches = cnnviz.load_split(photos / part, **data).as_numpy_iterator()
+        images, labels = (np.concatenate(both) for both in zip(*batches, strict=True))
+        plain = cnnviz.class_probabilities(model, images)
+        mirrored = (plain + cnnviz.class_probabilities(model, images[:, :, ::-1])) / 2
+        for name, probabilities in (("", plain), (", mirror averaged", mirrored)):
+            right = int((probabilities.argmax(axis=1) == labels).sum())
+            low, high = binomtest(right, len(labels)).proportion_ci(method="wilson")
+            error = expected_calibration_error(probabilities, labels)
+            print(
+                f"{part}{name}: {right} of {len(labels)} right, {right / len(labels):.1%} "
+                f"({low:.1%} to {high:.1%}), expected calibration error {error:.3f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
