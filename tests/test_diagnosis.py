@@ -43,6 +43,51 @@ def test_dead_channels_are_those_that_never_change():
     assert cnnviz.dead_channels(maps).tolist() == [False, True, False, False, True, False]
 
 
+def two_classes(dog):
+    dog = np.asarray(dog, np.float64)
+    return np.stack([1 - dog, dog], axis=1)
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_accuracy():
+    # 80 % sure of dog ten times, right six times; 70 % sure of cat ten times, right nine times.
+    probabilities = two_classes([0.8] * 10 + [0.3] * 10)
+    labels = [1] * 6 + [0] * 4 + [0] * 9 + [1]
+    error = cnnviz.expected_calibration_error(probabilities, labels)
+    assert error == pytest.approx((0.2 + 0.2) / 2)
+    # In one bin the two distances cancel: 0.75 sure on average, right 15 times of 20.
+    assert cnnviz.expected_calibration_error(probabilities, labels, bins=1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_calibrated_predictions_have_nearly_no_error_and_sharpened_ones_have(classes):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(classes, 0.4), 20_000)
+    labels = (rng.random((20_000, 1)) < probabilities.cumsum(axis=1)).argmax(axis=1)
+    assert cnnviz.expected_calibration_error(probabilities, labels) < 0.012
+    sharper = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
+    # By how much is known: accuracy stays that of the true probabilities.
+    gap = sharper.max(axis=1).mean() - probabilities.max(axis=1).mean()
+    error = cnnviz.expected_calibration_error(sharper, labels)
+    assert error == pytest.approx(gap, abs=0.015) and gap > 0.05
+
+
+def test_calibration_bins_hold_every_picture_once():
+    edges, shares, confidences, right = cnnviz.calibration_bins(
+        two_classes([0, 0.5, 0.95, 1]), [0, 1, 1, 0], bins=10
+    )
+    np.testing.assert_allclose(edges, np.arange(11) / 10)
+    np.testing.assert_allclose(shares, [0, 0, 0, 0, 0, 0.25, 0, 0, 0, 0.75])
+    np.testing.assert_allclose(confidences[[5, 9]], [0.5, (1 + 0.95 + 1) / 3])
+    np.testing.assert_allclose(right[[5, 9]], [0, 2 / 3])
+
+
+@pytest.mark.parametrize("labels", [[0], [[0], [1]], []])
+def test_calibration_names_shapes_that_do_not_belong_together(labels):
+    probabilities = np.full((2 if len(labels) else 0, 2), 0.5)
+    with pytest.raises(ValueError, match=r"`probabilities` \(of shape .* `labels`"):
+        cnnviz.expected_calibration_error(probabilities, labels)
+
+
 @pytest.fixture(scope="module")
 def drawn_pets_model():
     """A small network trained on drawn pets, and fresh pictures."""

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from cnnviz.figures import (
     EVIDENCE_COLORS,
     draw_activations,
+    draw_calibration,
     draw_confusion_matrix,
     draw_filters,
     draw_heat_maps,
@@ -21,6 +22,10 @@ from cnnviz.filter_ascent import FilterImages
 from cnnviz.grad_cam import GradCAM
 
 RNG = np.random.default_rng(0)
+
+
+# Edges, shares, confidences, and what is right, of which the first bin holds no picture.
+BINS = tuple(map(np.array, ([0, 0.5, 0.75, 1], [0, 0.25, 0.75], [0, 0.6, 0.9], [0, 0.4, 1.0])))
 
 
 def pictures(count=2, height=24, width=24):
@@ -64,6 +69,7 @@ DRAWINGS = {
     "curves of one epoch": lambda: draw_learning_curves({k: v[:1] for k, v in HISTORY.items()}),
     "confusion": lambda: draw_confusion_matrix([0, 1, 1], [0, 1, 0], ("cat", "dog")),
     "confusion without pictures": lambda: draw_confusion_matrix([], [], ("cat", "dog")),
+    "calibration": lambda: draw_calibration(BINS, 0.04),
     "one channel": lambda: draw_activations(RNG.normal(size=(8, 8, 1)), "conv"),
     "256 channels": lambda: draw_activations(RNG.normal(size=(4, 5, 256)), "conv"),
     "channels all zero": lambda: draw_activations(np.zeros((8, 8, 9)), "conv"),
@@ -200,6 +206,15 @@ def test_epochs_are_whole_numbers(epochs):
 def test_best_epoch_is_found_beside_an_epoch_of_nan():
     history = HISTORY | {"val_loss": [0.65, 0.45, np.nan]}
     assert "best in validation 0.45" in texts(draw_learning_curves(history))
+
+
+def test_calibration_shows_the_filled_bins_in_percent():
+    figure = draw_calibration(BINS, 0.0414)
+    upper, lower = figure.axes
+    _, model = upper.lines
+    np.testing.assert_allclose(model.get_xydata(), [[60, 40], [90, 100]])
+    assert [bar.get_height() for bar in lower.patches] == [0, 25, 75]
+    assert "expected calibration error 0.041" in texts(figure)
 
 
 def test_confusion_matrix_counts_rows_by_true_class():

@@ -1,0 +1,149 @@
+"""(separated photographs) -> what training costs, as ratios of things measured in the same run.
+
+    python tests/benchmarks/bench_training.py photos
+
+prints a table in about ten minutes on two cores; nothing else should run beside it. `photos` comes
+from data_separator.py. Each pair is measured in turn, several times, and the best of each counts:
+what else the machine does only ever adds time.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import cnnviz
+from cnnviz.data import list_split
+from cnnviz.optimizer import ConvolutionMuon
+from cnnviz.recipe import BATCH_SIZE, ORTHOGONALIZING_STEPS
+
+ROUNDS = 3
+
+
+def original_recipe():
+    """The small network from Chollet's book at 150x150: what this work is usually started from."""
+    model = keras.Sequential([keras.Input((150, 150, 3)), keras.layers.Rescaling(1 / 255)])
+    for filters in (32, 64, 128, 128):
+        model.add(keras.layers.Conv2D(filters, 3, activation="relu"))
+        model.add(keras.layers.MaxPooling2D())
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(512, activation="relu"))
+    model.add(keras.layers.Dense(1, activation="sigmoid"))
+    model.compile(keras.optimizers.RMSprop(1e-4), "binary_crossentropy")
+    return model
+
+
+def seconds_a_step(model, batch, image_size, steps):
+    images = np.random.default_rng(0).uniform(0, 255, (batch, image_size, image_size, 3))
+    images, labels = tf.constant(images, tf.float32), tf.constant(np.arange(batch) % 2)
+    model.train_on_batch(images, labels)
+    start = time.perf_counter()
+    for _ in range(steps):
+        model.train_on_batch(images, labels)
+    return (time.perf_counter() - start) / steps
+
+
+def original_epoch():
+    """Seconds that the original recipe takes for 18,750 photographs in batches of 50."""
+    model = original_recipe()
+    step = min(seconds_a_step(model, 50, 150, 8) for _ in range(ROUNDS))
+    return 375 * step, f"{50 / step:.1f} photographs/s, {model.count_params() / 1e6:.2f} million"
+
+
+def throughput(image_size, batches=12):
+    """Photographs a second of `train`, and of `train_on_batch` on one batch kept in memory."""
+    shape = (batches * BATCH_SIZE, image_size, image_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    data = tf.data.Dataset.from_tensor_slices((images, np.arange(len(images)) % 2))
+    data = data.batch(BATCH_SIZE).map(lambda x, y: (tf.cast(x, tf.float32), y))
+    model, bare = cnnviz.build_model(precision="auto"), cnnviz.build_model(precision="auto")
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    bare.compile(ConvolutionMuon(1e-3, ns_steps=ORTHOGONALIZING_STEPS), loss, metrics=["accuracy"])
+    trained, alone = [], []
+    for _ in range(ROUNDS):
+        history = cnnviz.train(model, data, data.take(1), epochs=2, verbose=0).history
+        validation = time.perf_counter()
+        model.evaluate(data.take(1), verbose=0)
+        validation = time.perf_counter() - validation
+        trained.append(len(images) / (history["seconds"][1] - validation))
+        alone.append(BATCH_SIZE / seconds_a_step(bare, BATCH_SIZE, image_size, batches))
+    return max(trained), max(alone)
+
+
+def reading(photos, image_size=128):
+    """Seconds to read the training photographs for the first time, and to decode them bare."""
+    paths, _ = list_split(photos / "train")
+
+    def decode(path):
+        return tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+
+    bare = tf.data.Dataset.from_tensor_slices(paths)
+    bare = bare.map(decode, num_parallel_calls=multiprocessing.cpu_count())
+    seconds = {"bare": [], "read": []}
+    for _ in range(ROUNDS):
+        data = cnnviz.load_split(photos / "train", image_size=image_size, batch_size=BATCH_SIZE)
+        for name, dataset in (("bare", bare), ("read", data)):
+            start = time.perf_counter()
+            for _ in dataset:
+                pass
+            seconds[name].append(time.perf_counter() - start)
+    return min(seconds["read"]), min(seconds["bare"]), len(paths)
+
+
+def peak_memory(photos, share, cache, results):
+    """GiB that a process needs to train one epoch on a share of the photographs."""
+    data = cnnviz.load_split(
+        photos / "train", image_size=128, batch_size=BATCH_SIZE, shuffle=True, cache=cache
+    )
+    data = data.take(int(share * int(data.cardinality())))
+    model = cnnviz.build_model(precision="auto")
+    cnnviz.train(model, data, data.take(1), epochs=2, image_sizes=(64, 128), verbose=0)
+    results.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", type=Path, help="a folder made by data_separator.py")
+    parser.add_argument("--history", type=Path, help="the CSV of a training, for its time to 93 %%")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory: half an hour")
+    options = parser.parse_args()
+
+    epoch, what = original_epoch()
+    print(f"one epoch of the original recipe: {epoch:.0f} s ({what})", flush=True)
+    if options.history:
+        history = cnnviz.callbacks.read_history(options.history)
+        first = int(np.argmax(np.array(history["val_accuracy"]) >= 0.93))
+        needed = sum(history["seconds"][: first + 1])
+        print(f"to 93 % on validation: {needed:.0f} s, {needed / epoch:.2f} original epochs")
+    for image_size in (64, 128):
+        trained, alone = throughput(image_size)
+        print(
+            f"train at {image_size} px: {trained:.0f} photographs/s, train_on_batch {alone:.0f}, "
+            f"ratio {trained / alone:.2f}",
+            flush=True,
+        )
+    read, bare, count = reading(options.photos)
+    print(f"reading {count:,} photographs: {read:.1f} s, bare decoding {bare:.1f} s, "
+          f"ratio {read / bare:.2f}", flush=True)  # fmt: skip
+    if options.memory:
+        context = multiprocessing.get_context("spawn")
+        for share, cache in ((1.0, True), (0.5, True), (1.0, False), (0.5, False)):
+            results = context.Queue()
+            process = context.Process(
+                target=peak_memory, args=(options.photos, share, cache, results)
+            )
+            process.start()
+            print(json.dumps({"share": share, "cache": cache, "GiB": round(results.get(), 2)}))
+            process.join()
+
+
+if __name__ == "__main__":
+    main()
