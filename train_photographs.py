@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 import cnnviz
+from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
 from cnnviz.recipe import BATCH_SIZE, RECIPES
 
@@ -29,6 +30,10 @@ def main():
     parser.add_argument("--precision", default="auto", help="auto, float32, mixed_bfloat16, ...")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.model.suffix != ".keras":
+        parser.error(f"model (='{options.model}') must end in '.keras'")
+    for part in ("train", "validation", "test"):  # now, not after hours
+        list_split(options.photos / part)
 
     keras.utils.set_random_seed(options.seed)
     sizes = RECIPES[options.recipe]

@@ -11,11 +11,11 @@ from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 def vary(data, clock, *, seed, augment):
     """Each batch as the current epoch wants it: at its size, and varied by seeds of its own.
 
-    The seeds are told by epoch and batch, so a training that goes on varies as one that never
-    stopped.
+    The seeds are told by epoch and batch, so a training that goes on varies its batches as one that
+    never stopped.
 
     Args:
-        data: tf.data.Dataset of (images (B, H, W, 3) float32 in 0..255, labels (B,)).
+        data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,)).
         clock: EpochClock, which knows the epoch and its image size.
         seed: int.
         augment: Whether to vary the pictures; False only resizes them.
@@ -33,6 +33,7 @@ def vary(data, clock, *, seed, augment):
     @tf.autograph.experimental.do_not_convert
     def vary_batch(batch, images_and_labels):
         images, labels = images_and_labels
+        images = tf.cast(images, tf.float32)
         varied = tf.numpy_function(vary_arrays, [images, batch], tf.float32)
         varied.set_shape((images.shape[0], None, None, images.shape[3]))
         return varied, labels

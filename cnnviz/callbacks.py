@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ class BestWeights(keras.callbacks.Callback):
         self.accuracy, self.weights, self.diverged_in = -math.inf, None, None
 
     def on_train_begin(self, logs=None):
-        goes_on = self.checkpoint and resume_folder(self.checkpoint).exists()
+        goes_on = self.checkpoint and resume_state(self.checkpoint)
         if goes_on and Path(self.checkpoint).exists():
             self.model.optimizer.build(self.model.trainable_variables)
             self.model.load_weights(self.checkpoint)
@@ -89,22 +90,49 @@ class LiveCurves(keras.callbacks.Callback):
 
 
 class HistoryFile(keras.callbacks.Callback):
-    """Keeps the history in a CSV file, a row an epoch; a training that goes on starts from it."""
+    """Keeps the history in a CSV file, a row an epoch."""
 
-    def __init__(self, path, history, *, goes_on):
+    def __init__(self, checkpoint, history):
         super().__init__()
-        self.path, self.past, self.goes_on = path, history, goes_on
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.goes_on and epoch:
-            earlier = read_history(self.path).items()
-            self.past.history = {name: values[:epoch] for name, values in earlier}
-        self.goes_on = False
+        self.path, self.past = history_file(checkpoint), history
 
     def on_epoch_end(self, epoch, logs=None):
         columns = self.past.history
-        rows = np.column_stack(list(columns.values()))
-        np.savetxt(self.path, rows, "%.6g", delimiter=",", header=",".join(columns), comments="")
+        rows, unfinished = np.column_stack(list(columns.values())), f"{self.path}.new"
+        np.savetxt(unfinished, rows, "%.6g", delimiter=",", header=",".join(columns), comments="")
+        os.replace(unfinished, self.path)
+
+
+class Resume(keras.callbacks.Callback):
+    """Keeps the state after the last whole epoch, and goes on from it.
+
+    Keras's own `BackupAndRestore` writes in place: killed while it does, it cannot be read again.
+    """
+
+    def __init__(self, checkpoint, history):
+        super().__init__()
+        self.checkpoint, self.past = checkpoint, history
+
+    def on_train_begin(self, logs=None):
+        resume_folder(self.checkpoint).mkdir(parents=True, exist_ok=True)
+        state = resume_state(self.checkpoint)
+        if state:
+            self.model.optimizer.build(self.model.trainable_variables)
+            self.model.load_weights(state)
+            self.model._initial_epoch = epochs = int(state.name.split(".")[0])
+            earlier = read_history(history_file(self.checkpoint)).items()
+            self.past.history = {name: values[:epochs] for name, values in earlier}
+
+    def on_epoch_end(self, epoch, logs=None):
+        folder, before = resume_folder(self.checkpoint), resume_state(self.checkpoint)
+        unfinished = folder / "unfinished.weights.h5"
+        self.model.save_weights(unfinished, overwrite=True)
+        os.replace(unfinished, folder / f"{epoch + 1:06d}.weights.h5")
+        if before:
+            before.unlink(missing_ok=True)
+
+    def on_train_end(self, logs=None):
+        shutil.rmtree(resume_folder(self.checkpoint))
 
 
 def read_history(path):
@@ -128,14 +156,15 @@ def resume_folder(checkpoint):
     return Path(f"{checkpoint}.resume")
 
 
+def resume_state(checkpoint):
+    """The file that holds the state after the last whole epoch, called by its number, or None."""
+    return max(resume_folder(checkpoint).glob("[0-9]*.weights.h5"), default=None)
+
+
 def checkpoint_callbacks(checkpoint, history):
     if checkpoint is None:
         return []
     if not str(checkpoint).endswith(".keras"):
         raise ValueError(f"`checkpoint` (='{checkpoint}') must end in '.keras'")
-    Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
-    # Two backups: being killed while it writes one leaves the other.
-    return [
-        HistoryFile(history_file(checkpoint), history, goes_on=resume_folder(checkpoint).exists()),
-        keras.callbacks.BackupAndRestore(str(resume_folder(checkpoint)), double_checkpoint=True),
-    ]
+    # In this order: what `Resume` knows of, the file of the history has.
+    return [HistoryFile(checkpoint, history), Resume(checkpoint, history)]

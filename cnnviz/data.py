@@ -122,7 +122,9 @@ def load_image(path, *, image_size=None):
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a complete picture, or `image_size` is below 1.
     """
-    return _read(path, _checked_size(image_size)).astype(np.float32)
+    if image_size is not None:
+        check_image_size(image_size)
+    return _read(path, image_size).astype(np.float32)
 
 
 def _read(path, image_size):
@@ -137,13 +139,10 @@ def _read(path, image_size):
     return image if image_size is None else resize_image(image, image_size)
 
 
-def _checked_size(image_size):
-    whole = isinstance(image_size, (int, np.integer))
-    if image_size is not None and not (whole and image_size >= 1):
-        raise ValueError(
-            f"`image_size` (={image_size!r}) must be a whole number of pixels, 1 or more"
-        )
-    return image_size
+def check_image_size(image_size, name="image_size"):
+    """Raise a ValueError that names the argument unless it is a whole number of pixels."""
+    if not (isinstance(image_size, (int, np.integer)) and image_size >= 1):
+        raise ValueError(f"`{name}` (={image_size!r}) must be a whole number of pixels, 1 or more")
 
 
 def list_split(directory):
@@ -198,7 +197,7 @@ def load_split(directory, *, image_size, batch_size=32, shuffle=False, seed=0, c
         FileNotFoundError: If a class folder is missing or empty.
         ValueError: If a number is out of range. A damaged file raises while reading, by its name.
     """
-    _checked_size(image_size)
+    check_image_size(image_size)
     if batch_size < 1:
         raise ValueError(f"`batch_size` (={batch_size}) must be 1 or more")
     paths, labels = list_split(directory)

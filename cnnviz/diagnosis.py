@@ -61,7 +61,7 @@ def expected_calibration_error(probabilities, labels, *, bins=15):
 
     The pictures are put into bins by the probability of their predicted class; in each bin the
     share that is right is compared with the mean probability. Of few pictures the error is
-    overestimated: even a perfectly calibrated model shows about 0.01 on 500.
+    overestimated: even a perfectly calibrated model that is right on 97 % shows about 0.013 on 500.
 
     Args:
         probabilities: (N, classes) array, as `class_probabilities` returns it.

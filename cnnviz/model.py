@@ -44,8 +44,8 @@ def build_model(*, image_size=None, width=24, batch_normalization=True, precisio
     """
     if image_size is not None and not (isinstance(image_size, int) and image_size >= 16):
         raise ValueError(f"`image_size` (={image_size}) must be 16 or more, or None for any size")
-    if width < 1:
-        raise ValueError(f"`width` (={width}) must be 1 or more")
+    if not (isinstance(width, int) and width >= 1):
+        raise ValueError(f"`width` (={width}) must be a whole number, 1 or more")
     dtype = fastest_precision() if precision == "auto" else precision
     images = keras.Input((image_size, image_size, 3), name="images")
     rescaling = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling", dtype=dtype)

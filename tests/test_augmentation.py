@@ -143,10 +143,11 @@ def test_batches_have_the_size_of_their_epoch():
 
 
 def test_without_augmentation_pictures_are_only_resized():
-    for (images, _), (original, _) in zip(
-        varied(sizes=(8,), augment=False), dark_and_bright().as_numpy_iterator(), strict=True
-    ):
-        np.testing.assert_array_equal(images, original[:, :8, :8])
+    images = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
+    data = tf.data.Dataset.from_tensors((images, np.zeros(4)))
+    resized, _ = next(iter(vary(data, EpochClock((8,)), seed=0, augment=False)))
+    blocks = images.reshape(4, 8, 2, 8, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(resized, blocks, atol=1e-3)
 
 
 def test_number_of_batches_stays_known():

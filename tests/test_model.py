@@ -133,6 +133,7 @@ def test_logit_stays_float32_under_mixed_precision(mixed_bfloat16):
     ],
 )
 def test_precision_follows_the_processor(flags, policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
     monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "cpuinfo")
     assert fastest_precision() == policy
@@ -154,6 +155,7 @@ def test_precision_follows_the_gpu(capability, policy, monkeypatch):
 
 
 def test_precision_fits_a_machine_without_a_processor_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "none")
     assert fastest_precision() == "float32"
 
@@ -162,7 +164,8 @@ def test_precision_fits_a_machine_without_a_processor_file(tmp_path, monkeypatch
     "options, message",
     [
         ({"image_size": 15}, r"`image_size` \(=15\) must be 16 or more"),
-        ({"width": 0}, r"`width` \(=0\) must be 1 or more"),
+        ({"width": 0}, r"`width` \(=0\) must be a whole number, 1 or more"),
+        ({"width": 1.5}, r"`width` \(=1.5\) must be a whole number, 1 or more"),
     ],
 )
 def test_arguments_out_of_range_are_errors(options, message):

@@ -1,5 +1,6 @@
 """The training loop on planted tasks: what it learns, keeps and survives; how pictures vary."""
 
+import contextlib
 import functools
 import json
 import os
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnviz.callbacks import read_history
+from cnnviz.callbacks import Resume, read_history
 from cnnviz.model import build_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.recipe import ORTHOGONALIZING_STEPS
@@ -241,13 +242,12 @@ def test_worse_weights_do_not_replace_better_ones_after_a_kill(at_epoch, tmp_pat
 
 def test_training_killed_after_its_last_epoch_still_gives_the_best_weights(monkeypatch, tmp_path):
     path = tmp_path / "best.keras"
-    backup = keras.callbacks.BackupAndRestore
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "on_train_end", lambda callback, logs=None: raise_killed(None))
+        patch.setattr(Resume, "on_train_end", lambda callback, logs=None: raise_killed(None))
         with pytest.raises(Killed):
             train_astray(checkpoint=path)
     model, rest = train_astray(checkpoint=path)
-    assert rest.epoch == []
+    assert rest.epoch == [] and len(rest.history["val_loss"]) == 6
     assert_same_weights(model, load(path))
 
 
@@ -311,17 +311,52 @@ def test_history_is_kept_in_a_file(tmp_path):
 
 
 def test_killed_training_varies_its_pictures_as_one_that_never_stopped(at_epoch, tmp_path):
-    whole = brightness_model()
-    train(whole, RIGHT, RIGHT, epochs=4, learning_rate=0.1, verbose=0)
+    options = {"epochs": 4, "learning_rate": 0.1, "verbose": 0}
+    whole = train(brightness_model(), RIGHT, RIGHT, **options).history["loss"]
     at_epoch(2, raise_killed)
-    options = {"learning_rate": 0.1, "checkpoint": tmp_path / "best.keras", "verbose": 0}
+    options["checkpoint"] = tmp_path / "best.keras"
     with pytest.raises(Killed):
-        train(brightness_model(), RIGHT, RIGHT, epochs=4, **options)
+        train(brightness_model(), RIGHT, RIGHT, **options)
     at_epoch(None, None)
-    model = brightness_model()
-    train(model, RIGHT, RIGHT, epochs=4, **options)
-    for one, other in zip(model.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    both = train(brightness_model(), RIGHT, RIGHT, **options).history["loss"]
+    np.testing.assert_allclose(both, whole, rtol=1e-5)
+    other = train(brightness_model(), RIGHT, RIGHT, seed=1, **options).history["loss"]
+    assert np.abs(np.subtract(other, whole)).min() > 1e-4  # so it would show
+
+
+@pytest.mark.parametrize("function", ["os.replace", "numpy.savetxt", "keras.Model.save_weights"])
+@pytest.mark.parametrize("call", [0, 1, 3])
+def test_training_killed_while_it_writes_goes_on(function, call, monkeypatch, tmp_path):
+    """Half of the file is written when the process dies, at this and that call of an epoch."""
+    path = tmp_path / "best.keras"
+    _, whole = train_astray(epochs=3)
+    written = _function(function)
+    calls = iter(range(100))
+
+    def write_half_and_die(*args, **kwargs):
+        if next(calls) != call:
+            return written(*args, **kwargs)
+        if function != "os.replace":
+            target = Path(args[0] if function == "numpy.savetxt" else args[1])
+            target.write_bytes(b"half a file")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(function, write_half_and_die)
+        with contextlib.suppress(Killed):
+            train_astray(epochs=3, checkpoint=path)
+    model, rest = train_astray(epochs=3, checkpoint=path)
+    assert rest.history.keys() == whole.history.keys()
+    for name in rest.history.keys() - {"seconds"}:
+        np.testing.assert_allclose(rest.history[name], whole.history[name], rtol=1e-5)
+    assert int(model.optimizer.iterations) == 3 * BATCHES
+    assert_same_weights(model, load(path))
+    assert accuracy_of(model) == max(whole.history["val_accuracy"])
+
+
+def _function(dotted):
+    module, *names = dotted.split(".")
+    return functools.reduce(getattr, names, sys.modules[module])
 
 
 def test_curves_draw_themselves_in_a_notebook_alone(monkeypatch):
@@ -344,6 +379,32 @@ def test_curves_draw_themselves_in_a_notebook_alone(monkeypatch):
 
 
 # where it runs
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_pictures_of_other_types_train_as_float32_does(dtype):
+    def histories(data):
+        return train(
+            brightness_model(), data, data, epochs=2, image_sizes=(8, 12), verbose=0
+        ).history["loss"]
+
+    whole = RIGHT.map(lambda images, labels: (tf.round(images), labels))
+    other = whole.map(lambda images, labels: (tf.cast(images, dtype), labels))
+    np.testing.assert_allclose(histories(other), histories(whole), rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy, scaled", [("mixed_float16", True), ("float32", False)])
+def test_loss_is_scaled_where_gradients_are_float16(policy, scaled):
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.GlobalAveragePooling2D(dtype=policy),
+            keras.layers.Dense(1, dtype="float32"),
+        ]
+    )
+    history = train(model, RIGHT, RIGHT, epochs=1, augment=False, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
 
 
 # Virtual devices cannot be added to a process that has used TensorFlow.
@@ -406,6 +467,9 @@ def test_two_devices_train_as_one_does(tmp_path):
     [
         ({"epochs": 0}, r"`epochs` \(=0\)"),
         ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\(8, 8\)\) .* 1 `epochs`, not 2"),
+        ({"image_sizes": (0,)}, r"`image_sizes` \(=0\) must be a whole number of pixels"),
+        ({"image_sizes": (8.5,)}, r"`image_sizes` \(=8.5\) must be a whole number of pixels"),
+        ({"train_data": RIGHT.unbatch()}, r"`train_data` .* must give images \(B, H, W, 3\)"),
         ({"train_data": RIGHT.repeat()}, "`train_data` .*infinite"),
         ({"train_data": RIGHT.filter(lambda *_: True)}, "`train_data` .*unknown length"),
         ({"train_data": RIGHT.take(0)}, "`train_data` .*empty"),
