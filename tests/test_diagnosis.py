@@ -97,7 +97,7 @@ def drawn_pets_model():
         tf.data.Dataset.from_tensor_slices((pets.images, pets.labels)).batch(50) for pets in parts
     )
     model = cnnviz.build_model(width=12)
-    cnnviz.train(model, train, validation, epochs=6, verbose=0)
+    cnnviz.train(model, train, validation, epochs=9, verbose=0)
     return model, cnnviz.drawn_pets(200, image_size=96, seed=3)
 
 
@@ -106,7 +106,7 @@ def test_a_network_trained_on_drawn_pets_finds_its_evidence_on_the_animal(drawn_
     accuracy = (cnnviz.class_probabilities(model, pets.images).argmax(1) == pets.labels).mean()
     assert accuracy > 0.9
     maps = cnnviz.grad_cam(model, pets.images).maps
-    # Measured: 0.45 on the animal, which fills 0.34 of the picture; 0.13 on ears and muzzle, 0.08.
+    # Measured: 0.48 on the animal, which fills 0.34 of the picture; 0.14 on ears and muzzle, 0.08.
     assert evidence(maps, pets.animal_masks) > pets.animal_masks.mean() + 0.05
     assert evidence(maps, pets.part_masks) > 1.3 * pets.part_masks.mean()
 
@@ -115,7 +115,7 @@ def test_hires_cam_an_earlier_layer_finds_the_animal_better(drawn_pets_model):
     model, pets = drawn_pets_model
     layer = {"layer_name": "block4_conv1_relu", "method": "hires-cam"}
     maps = cnnviz.grad_cam(model, pets.images, **layer).maps
-    # Measured: 0.64 on the animal, 0.21 on ears and muzzle.
+    # Measured: 0.59 on the animal, 0.18 on ears and muzzle.
     assert evidence(maps, pets.animal_masks) > pets.animal_masks.mean() + 0.15
     assert evidence(maps, pets.part_masks) > 1.8 * pets.part_masks.mean()
 

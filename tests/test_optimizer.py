@@ -48,6 +48,16 @@ def test_step_of_a_kernel_has_the_gradients_singular_vectors_and_nearly_equal_va
     np.testing.assert_allclose(along - np.diag(np.diag(along)), 0, atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (3, 3, 2, 24), (3, 3, 16, 32)])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_orthogonalising_is_that_of_keras(shape, steps):
+    gradient = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    ours = ConvolutionMuon().zeropower_via_newtonschulz5(gradient, steps)
+    matrix = keras.ops.convert_to_tensor(gradient.reshape(-1, shape[-1]))
+    theirs = keras.optimizers.Muon().zeropower_via_newtonschulz5(matrix, steps)
+    np.testing.assert_allclose(ours, np.reshape(theirs, shape), atol=2e-5)
+
+
 def test_everything_but_kernels_takes_the_steps_of_adam():
     gradient = np.array([3.0, -0.01], np.float32)
     np.testing.assert_allclose(step_of(gradient), [1, -1], rtol=1e-3)
