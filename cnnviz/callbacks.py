@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -66,11 +65,6 @@ class EpochClock(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs["image_size"] = self.size or 0
         logs["seconds"] = round(time.perf_counter() - self.started, 1)
-
-
-def in_notebook():
-    """Whether this runs in a notebook's kernel, where a cell's output can be drawn again."""
-    return "ipykernel" in sys.modules
 
 
 class LiveCurves(keras.callbacks.Callback):

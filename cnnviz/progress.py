@@ -5,6 +5,12 @@ import sys
 import tqdm
 
 
+def in_notebook():
+    """Whether this runs in a notebook's kernel, where a cell's output can be drawn again."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 def progress_bar(total, description, unit):
     """A `tqdm` bar on standard output; nothing at all where the output is a file or a pipe.
 
@@ -16,5 +22,5 @@ def progress_bar(total, description, unit):
     Returns:
         tqdm.tqdm, to be used in a `with` block.
     """
-    seen = sys.stdout.isatty() or "ipykernel" in sys.modules
+    seen = sys.stdout.isatty() or in_notebook()
     return tqdm.tqdm(total=total, desc=description, unit=unit, file=sys.stdout, disable=not seen)

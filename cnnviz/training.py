@@ -7,9 +7,10 @@ import keras
 import tensorflow as tf
 
 from cnnviz.augmentation import vary
-from cnnviz.callbacks import BestWeights, EpochClock, LiveCurves, checkpoint_callbacks, in_notebook
+from cnnviz.callbacks import BestWeights, EpochClock, LiveCurves, checkpoint_callbacks
 from cnnviz.data import check_image_size
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
+from cnnviz.progress import in_notebook
 from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, ORTHOGONALIZING_STEPS, WEIGHT_DECAY
 
 
