@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
+from cnnviz.data import check_image_size
 from cnnviz.progress import progress_bar
 
 DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
@@ -118,8 +119,7 @@ def _image_size(model, image_size):
     if image_size is None:
         own = layers.input_shape(model) or (None,) * 4
         return own[1] or DEFAULT_IMAGE_SIZE, own[2] or DEFAULT_IMAGE_SIZE
-    if not isinstance(image_size, (int, np.integer)) or image_size < 1:
-        raise ValueError(f"`image_size` (={image_size!r}) must be a whole number of pixels")
+    check_image_size(image_size)
     return image_size, image_size
 
 
