@@ -52,7 +52,10 @@ def main():
         checkpoint=options.model.with_suffix(".training.keras"),
         verbose=2,
     )
-    cnnviz.fold_batch_normalization(model).save(options.model)
+    folded = cnnviz.fold_batch_normalization(model)
+    temperature = cnnviz.calibrate(folded, validation)
+    print(f"temperature {temperature:.2f}")
+    folded.save(options.model)
     report(keras.saving.load_model(options.model, compile=False), photos, data)
 
 

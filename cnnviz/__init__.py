@@ -23,6 +23,7 @@ from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.layers import class_probabilities, convolution_layers, named_layers
 from cnnviz.model import (
     build_model,
+    calibrate,
     fastest_precision,
     fold_batch_normalization,
     load_pretrained,
@@ -45,6 +46,7 @@ __all__ = [
     "write_drawn_pets",
     # model and training
     "build_model",
+    "calibrate",
     "class_probabilities",
     "fastest_precision",
     "fold_batch_normalization",

@@ -6,10 +6,13 @@ import pytest
 import tensorflow as tf
 
 from cnnviz.data import sample_image
+from cnnviz.diagnosis import expected_calibration_error
+from cnnviz.layers import class_probabilities
 from cnnviz.model import (
     BLOCKS,
     PRETRAINED_PATH,
     build_model,
+    calibrate,
     fastest_precision,
     fold_batch_normalization,
     load_pretrained,
@@ -230,6 +233,47 @@ def test_folding_another_kind_of_model_is_an_error():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="must come from build_model"):
         fold_batch_normalization(model)
+
+
+# calibrate
+
+
+def logit_model(activation=None):
+    """The logit is the picture's one pixel."""
+    model = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(1, activation=activation, kernel_initializer="ones"))
+    return model
+
+
+@pytest.mark.parametrize("temperature", [0.4, 2.5])
+def test_calibrating_finds_the_planted_temperature(temperature):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 8000).astype(np.float32)
+    labels = rng.random(8000) < 1 / (1 + np.exp(-logits / temperature))
+    labels = labels.astype(np.int32)
+    images = logits[:, None, None, None]
+    model = logit_model()
+    before = class_probabilities(model, images)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(3000)
+    assert calibrate(model, data) == pytest.approx(temperature, rel=0.1)
+    after = class_probabilities(model, images)
+    np.testing.assert_array_equal(after.argmax(axis=1), before.argmax(axis=1))
+    assert expected_calibration_error(before, labels) > 0.04
+    assert expected_calibration_error(after, labels) < 0.015
+
+
+def test_calibrating_where_every_label_is_met_stays_finite():
+    images = np.array([-3, -1, 2, 5], np.float32)[:, None, None, None]
+    data = tf.data.Dataset.from_tensor_slices((images, np.array([0, 0, 1, 1]))).batch(2)
+    model = logit_model()
+    assert 0.04 < calibrate(model, data) < 0.06
+    assert np.isfinite(model(images).numpy()).all()
+
+
+def test_calibrating_a_model_without_a_logit_is_an_error():
+    data = tf.data.Dataset.from_tensors((np.zeros((1, 1, 1, 1)), np.zeros(1)))
+    with pytest.raises(ValueError, match="without an activation"):
+        calibrate(logit_model("sigmoid"), data)
 
 
 # load_pretrained
