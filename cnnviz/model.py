@@ -158,7 +158,9 @@ def calibrate(model, data):
     if not (linear and head.units == 1):
         raise ValueError(f"`model` (={model.name!r}) must end in Dense(1) without an activation")
     batches = [(model(images, training=False), labels) for images, labels in data]
-    logits, labels = (np.concatenate(both).astype(np.float64) for both in zip(*batches, strict=True))
+    logits, labels = (
+        np.concatenate(both).astype(np.float64) for both in zip(*batches, strict=True)
+    )
     towards_label = logits[:, 0] * (2 * labels - 1)
 
     def cross_entropy(log_temperature):
