@@ -88,7 +88,10 @@ def _to_rgb(picture):
 
 
 def resize_image(image, image_size):
-    """Resize one picture to a square, as training does: area averaging down, bilinear up.
+    """Resize one picture to a square, as training does.
+
+    To half the side and below by area averaging, which takes every pixel into account; otherwise
+    bilinear, where area averaging changes little and takes half as long as decoding the picture.
 
     Args:
         image: (H, W, 3) array.
@@ -97,11 +100,11 @@ def resize_image(image, image_size):
     Returns:
         (image_size, image_size, 3) array of the same dtype. The aspect is not kept.
     """
-    shrinks = image.shape[0] > image_size or image.shape[1] > image_size
+    halves = max(image.shape[:2]) >= 2 * image_size
     return cv2.resize(
         image,
         (image_size, image_size),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        interpolation=cv2.INTER_AREA if halves else cv2.INTER_LINEAR,
     )
 
 

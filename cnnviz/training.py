@@ -9,6 +9,7 @@ import tensorflow as tf
 from cnnviz.augmentation import vary
 from cnnviz.callbacks import BestWeights, EpochClock, LiveCurves, checkpoint_callbacks
 from cnnviz.data import check_image_size
+from cnnviz.layers import named_layers
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.progress import in_notebook
 from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, ORTHOGONALIZING_STEPS, WEIGHT_DECAY
@@ -80,6 +81,7 @@ def train(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
             metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+            jit_compile=_can_be_compiled(model),
         )
     clock = EpochClock(sizes)
     resize = image_sizes is not None
@@ -125,6 +127,13 @@ def _optimizer(model, learning_rate):
     # Gradients in float16 vanish unless the loss is scaled; Keras looks at the model's policy only.
     float16 = any(layer.compute_dtype == "float16" for layer in model.layers)
     return keras.optimizers.LossScaleOptimizer(optimizer) if float16 else optimizer
+
+
+def _can_be_compiled(model):
+    """Whether XLA can take it. Keras's "auto" leaves it out on processors, where it gives 1.4x."""
+    layers = named_layers(model).values()
+    able = all(getattr(layer, "supports_jit", True) for layer in layers)
+    return able and not tf.distribute.has_strategy()
 
 
 def _check_sizes(image_sizes, epochs):
