@@ -23,6 +23,7 @@ STYLE = {
 }
 TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # told apart by every kind of eye
 ACTIVATION_COLORS, EVIDENCE_COLORS = "viridis", "inferno"
+SIGNED_COLORS = "PuOr_r"  # orange for the class, white for neither, purple against it
 NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
 GAP = 2  # pixels between the tiles of a mosaic
 
@@ -230,7 +231,7 @@ def draw_filters(result, *, value_range=(0, 255)):
     figure, axis = _draw_tiles(tiles, result.filters, labels)
     before, after = np.median(result.start_activations), np.median(result.activations)
     title = (
-        f"{result.layer_name}: {len(ok)} filters, {int((~ok).sum())} with nothing to see; "
+        f"{result.layer_name}: {len(ok)} tiles, {int((~ok).sum())} with nothing to see; "
         f"median activation {before:.2g} on noise, {after:.2g} on these"
     )
     axis.set_title(_wrapped(title, figure.get_figwidth()))
@@ -250,7 +251,8 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
 
     Returns:
         Figure: a row for each picture, on one colour scale, with a colour bar. The overlay is as
-        opaque as the evidence is strong. An empty map says why it is empty.
+        opaque as the evidence is strong. An empty map says why it is empty. Maps with evidence
+        against the class have colours that diverge from zero.
     """
     results = [results] if hasattr(results, "maps") else list(results)
     images = _pictures(images, titles, *(result.maps for result in results))
@@ -269,11 +271,12 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
         picture = _to_unit(image, value_range)
         axes[row, 0].imshow(picture)
         axes[row, 0].set_title(_wrapped(titles[row], 1.9) if titles is not None else "picture")
-        top = max(float(result.maps[row].max(initial=0)) for result in results)
+        top = max(float(np.abs(result.maps[row]).max(initial=0)) for result in results)
         for index, result in enumerate(results):
             pair = axes[row, 1 + 2 * index : 3 + 2 * index]
             _draw_evidence(figure, pair, picture, result, row, top, class_names)
-    figure.suptitle(f"evidence at layer {results[0].layer_name}", x=0.01, ha="left")
+    title = f"{results[0].method}: evidence at layer {results[0].layer_name}"
+    figure.suptitle(_wrapped(title, figure.get_figwidth()), x=0.01, ha="left")
     return figure
 
 
@@ -282,16 +285,20 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     raw, verdict = result.maps[row], result.verdicts[row]
     name = class_names[result.class_index[row]]
     top = top if top > 0 else 1.0
+    signed = (result.maps < 0).any()
+    colors, least = (SIGNED_COLORS, -1) if signed else (EVIDENCE_COLORS, 0)
     height, width = picture.shape[:2]
     extent = (0, width, height, 0)  # as large as the picture beside it
-    shown = pair[0].imshow(raw, cmap=EVIDENCE_COLORS, vmin=0, vmax=top, extent=extent)
-    pair[0].set_title(_wrapped(f"for {name}, {raw.shape[0]}x{raw.shape[1]}", 1.9))
+    shown = pair[0].imshow(raw, cmap=colors, vmin=least * top, vmax=top, extent=extent)
+    direction = "for or against" if signed else "for"
+    pair[0].set_title(_wrapped(f"{direction} {name}, {raw.shape[0]}x{raw.shape[1]}", 1.9))
     bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03)
     bar.ax.tick_params(labelsize=7)
-    strength = np.clip(cv2.resize(raw / top, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+    strength = cv2.resize(raw / top, (width, height), interpolation=cv2.INTER_LINEAR)
     grey = picture.mean(axis=2)  # so that every colour in the overlay is evidence
     pair[1].imshow(grey, cmap="gray", vmin=0, vmax=1)
-    pair[1].imshow(strength, cmap=EVIDENCE_COLORS, vmin=0, vmax=1, alpha=0.85 * strength**0.5)
+    opacity = 0.85 * np.minimum(np.abs(strength), 1) ** 0.5
+    pair[1].imshow(strength, cmap=colors, vmin=least, vmax=1, alpha=opacity)
     pair[1].set_title(_wrapped(f"{name} {result.scores[row]:+.2f} logit", 1.9))
     if verdict != "ok":
         pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color="white")

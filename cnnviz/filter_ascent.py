@@ -1,6 +1,8 @@
-"""(model, layer, filters) -> (F, H, W, 3) pictures: what excites each filter of a layer."""
+"""(model, layer, filters) -> (F, H, W, 3) pictures: what excites each filter, or each class."""
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -10,27 +12,29 @@ from cnnviz.data import check_image_size
 from cnnviz.progress import progress_bar
 
 DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
-FILTERS_AT_ONCE = 32  # pictures in one call of the model; bounds the memory
+PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
 JITTER = 4  # pixels by which the picture is moved at random in each step
 SETTLING = 0.8  # share of the steps after which it stays, and settles at the place it is measured
 LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
+CLASSES = "class scores"  # in place of a layer's name
 FLAT_ACTIVATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softmax")
 
 
 @dataclasses.dataclass(frozen=True)
 class FilterImages:
-    """What excites the filters of one layer, F of them.
+    """What excites the filters of one layer, F of them; or the classes.
 
     Attributes:
         images: (F, H, W, C) float32, one picture a filter, in the model's input range.
-        filters: (F,) int, the filters' indices.
-        activations: (F,) float32, mean activation of the filter on its picture.
+        filters: (F,) int, the filters' indices, or the classes'.
+        activations: (F,) float32, mean activation of the filter on its picture, or the logit of the
+            class.
         start_activations: (F,) float32, the same on the starting noise.
         verdicts: F words: "ok", "dead" (the filter does not react to any change of the picture,
             or did not fire within the steps, of which there should be enough: 30, say) or
             "no gain" (the ascent did not raise its activation).
-        layer_name: The layer.
+        layer_name: The layer; `CLASSES` where classes were climbed.
     """
 
     images: np.ndarray
@@ -43,30 +47,37 @@ class FilterImages:
 
 def ascend_filters(
     model,
-    layer_name,
+    layer_name=None,
     filters=None,
     *,
+    class_index=None,
     image_size=None,
     steps=30,
     step_size=0.05,
     smoothness=1.0,
     value_range=(0.0, 255.0),
     seed=0,
+    batch_size=None,
+    output_name=None,
 ):
-    """Find pictures that excite filters, by gradient ascent in input space from a grey picture.
+    """Find pictures that excite filters or classes, by gradient ascent from a grey picture.
 
     Each picture starts as grey with faint noise and climbs the mean activation of its filter over
-    the feature map (Erhan et al. 2009). A filter that is silent at the start has no slope after
-    its ReLU; a tenth of the input of the ReLU is added to what is climbed and gives it one. Every
-    step has a set length, which falls towards the end; its gradient is smoothed by giving low
-    spatial frequencies more weight, and in all but the last steps the picture is moved by a few
-    pixels at random (both from Olah et al. 2017, "Feature Visualization"). All filters share the
-    starting noise and the movements, so that a filter's picture does not depend on its neighbours.
+    the feature map (Erhan et al. 2009), or the logit of its class. A filter that is silent at the
+    start has no slope after its ReLU; a tenth of the input of the ReLU is added to what is climbed
+    and gives it one. Every step has a set length, which falls towards the end; its gradient is
+    smoothed by giving low spatial frequencies more weight, and in all but the last steps the
+    picture is moved by a few pixels at random (both from Olah et al. 2017, "Feature
+    Visualization"). All filters share the starting noise and the movements, so that a filter's
+    picture does not depend on its neighbours.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
+        class_index: In place of a layer and its filters: the classes whose logits are climbed, an
+            integer or a sequence (Simonyan et al. 2014). With one output, class 1 is that output
+            and class 0 its negative.
         image_size: Side length of the pictures in pixels; None takes the model's own, or 96.
         steps: Steps of the ascent, 1 or more.
         step_size: Root mean square change of a picture in the first step, as a share of the value
@@ -74,6 +85,9 @@ def ascend_filters(
         smoothness: Exponent by which the weight of a spatial frequency falls; 0 weighs all alike.
         value_range: Lowest and highest pixel value that the model takes.
         seed: Seed of the noise and the movements.
+        batch_size: Pictures in one call of the model, which bounds the memory; None takes as many
+            as have the pixels of 32 pictures of 96x96.
+        output_name: The output of `class_index`, of a model with several: see `grad_cam`.
 
     Returns:
         FilterImages
@@ -82,7 +96,9 @@ def ascend_filters(
         ValueError: If the layer, a filter or an option is not as said here.
     """
     size = _image_size(model, image_size)
-    _check_options(steps, step_size, smoothness, value_range, seed)
+    batch_size = max(1, PIXELS_AT_ONCE // math.prod(size)) if batch_size is None else batch_size
+    _check_options(steps, step_size, smoothness, value_range, seed, batch_size)
+    _check_target(layer_name, filters, class_index)
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)
     noise = random.normal(size=(*size, _channels(model))).astype(np.float32)
@@ -91,18 +107,23 @@ def ascend_filters(
     moves[round(SETTLING * steps) :] = 0
 
     start = layers.check_images(model, start)
-    path, layer = layers.find_layer(model, layer_name)
+    if class_index is None:
+        path, layer = layers.find_layer(model, layer_name)
+        respond = functools.partial(_layer_response, path=path, layer=layer)
+    else:
+        path, filters = CLASSES, class_index
+        respond = functools.partial(_class_response, output_name=output_name)
     step, count = layers.traced(
         model,
-        ("ascent", path, start.shape[1:]),
-        lambda get_model: _trace(get_model, start, path, layer),
+        ("ascent", path, output_name, start.shape[1:]),
+        lambda get_model: _trace(get_model, start, path, respond),
     )
-    filters = _check_filters(filters, count, path)
+    filters = _check_indices(filters, count, path)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     settings = [tf.constant([length, smoothness, low, high], tf.float32) for length in lengths]
     plan = list(zip(moves, settings, strict=True))
 
-    batches = np.array_split(filters, range(FILTERS_AT_ONCE, len(filters), FILTERS_AT_ONCE))
+    batches = np.array_split(filters, range(batch_size, len(filters), batch_size))
     parts = []
     with progress_bar(len(batches) * steps, path, "step") as bar:
         for batch in batches:
@@ -123,36 +144,55 @@ def _image_size(model, image_size):
     return image_size, image_size
 
 
-def _check_options(steps, step_size, smoothness, value_range, seed):
+def _check_options(steps, step_size, smoothness, value_range, seed, batch_size):
     bounds = np.asarray(value_range)
     rising = bounds.shape == (2,) and np.isfinite(bounds).all() and bounds[0] < bounds[1]
-    whole = isinstance(steps, (int, np.integer))
+    integers = (int, np.integer)
     for name, value, is_right, rule in (
-        ("steps", steps, whole and steps >= 1, "an integer, 1 or more"),
+        ("steps", steps, isinstance(steps, integers) and steps >= 1, "an integer, 1 or more"),
         ("step_size", step_size, step_size > 0, "above 0"),
         ("smoothness", smoothness, smoothness >= 0, "0 or more"),
-        ("seed", seed, isinstance(seed, (int, np.integer)) and seed >= 0, "an integer, 0 or more"),
+        ("seed", seed, isinstance(seed, integers) and seed >= 0, "an integer, 0 or more"),
+        (
+            "batch_size",
+            batch_size,
+            isinstance(batch_size, integers) and batch_size >= 1,
+            "an integer, 1 or more, or None",
+        ),
         ("value_range", value_range, rising, "two finite numbers, the lower one first"),
     ):
         if not is_right:
             raise ValueError(f"`{name}` (={value!r}) must be {rule}")
 
 
+def _check_target(layer_name, filters, class_index):
+    if (layer_name is None) == (class_index is None) or not (
+        class_index is None or filters is None
+    ):
+        raise ValueError(
+            f"`layer_name` (={layer_name!r}), with `filters` (={filters!r}) if not all of them, or "
+            f"`class_index` (={class_index!r}) must be given, and not both"
+        )
+
+
 def _channels(model):
     return (layers.input_shape(model) or (None,) * 4)[3] or 3
 
 
-def _check_filters(filters, count, path):
-    filters = np.arange(count) if filters is None else np.atleast_1d(filters)
-    if filters.dtype.kind not in "iu" or filters.ndim != 1 or not len(filters):
-        raise ValueError(f"`filters` (={filters!r}) must be integers, or None for all")
-    for wrong in filters[(filters < 0) | (filters >= count)]:
-        raise ValueError(f"`filters` (={wrong}) must be in [0, {count}) for layer '{path}'")
-    return filters
+def _check_indices(indices, count, path):
+    name, where = (
+        ("class_index", "this model") if path == CLASSES else ("filters", f"layer '{path}'")
+    )
+    indices = np.arange(count) if indices is None else np.atleast_1d(indices)
+    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
+        raise ValueError(f"`{name}` (={indices!r}) must be integers, or None for all")
+    for wrong in indices[(indices < 0) | (indices >= count)]:
+        raise ValueError(f"`{name}` (={wrong}) must be in [0, {count}) for {where}")
+    return indices
 
 
-def _trace(get_model, start, path, layer):
-    """Trace one step for any number of filters of a layer; also say how many it has."""
+def _trace(get_model, start, path, respond):
+    """Trace one step for any number of filters; also say how many the layer has."""
     spec = layers.image_spec(start)
     found = {}
 
@@ -167,22 +207,14 @@ def _trace(get_model, start, path, layer):
     )
     def step(images, filters, move, settings):
         step_size, smoothness, low, high = tf.unstack(settings)
-        _, outputs = layers.call_and_record(
-            get_model(), tf.roll(images, move, (1, 2)), {path: layer}
-        )
-        feature_map = layers.required_output(outputs, path)
-        if feature_map.shape.rank != 4:
-            raise ValueError(
-                f"`layer_name` (='{path}') outputs shape {tuple(feature_map.shape)}; ascent needs "
-                "feature maps (N, h, w, filters)"
-            )
-        found["filters"] = feature_map.shape[3]
-        activation = _mean_of_filter(feature_map, filters)
-        before = layers.activation_input(feature_map, FLAT_ACTIVATIONS)
-        slope = 0.0 if before is None else LEAK * _mean_of_filter(before, filters)
+        moved = tf.roll(images, move, (1, 2))
+        responses, before = respond(get_model(), moved)
+        found["filters"] = responses.shape[1]
+        activation = tf.gather(responses, filters, batch_dims=1)
+        slope = 0.0 if before is None else LEAK * tf.gather(before, filters, batch_dims=1)
         (gradient,) = tf.gradients(activation + slope, images)
         if gradient is None:
-            raise ValueError(f"`layer_name` (='{path}') does not depend on the picture")
+            raise ValueError(f"the target (='{path}') does not depend on the picture")
         reacts = tf.reduce_max(tf.abs(gradient), (1, 2, 3)) > 0
         gradient = _smooth(gradient, smoothness)
         length = tf.sqrt(tf.reduce_mean(tf.square(gradient), (1, 2, 3), keepdims=True))
@@ -193,10 +225,27 @@ def _trace(get_model, start, path, layer):
     return step, found["filters"]
 
 
-def _mean_of_filter(feature_map, filters):
-    """(N, h, w, F) maps, (N,) indices -> (N,) float32: each picture's mean of its own filter."""
-    means = tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
-    return tf.gather(means, filters, batch_dims=1)
+def _layer_response(model, images, *, path, layer):
+    """Mean of each filter over its map, and the same before the layer's activation: (N, F) each."""
+    _, outputs = layers.call_and_record(model, images, {path: layer})
+    feature_map = layers.required_output(outputs, path)
+    if feature_map.shape.rank != 4:
+        raise ValueError(
+            f"`layer_name` (='{path}') outputs shape {tuple(feature_map.shape)}; ascent needs "
+            "feature maps (N, h, w, filters)"
+        )
+    before = layers.activation_input(feature_map, FLAT_ACTIVATIONS)
+    return _means(feature_map), None if before is None else _means(before)
+
+
+def _means(feature_map):
+    return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
+
+
+def _class_response(model, images, *, output_name):
+    """The logit of each class: (N, classes). There is nothing flat before it."""
+    output, _ = layers.call_and_record(model, images, {})
+    return layers.class_scores(layers.pick_output(model, output, output_name)), None
 
 
 def _smooth(gradient, smoothness):

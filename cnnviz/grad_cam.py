@@ -1,6 +1,7 @@
 """(model, images, class) -> (N, h, w) evidence maps: where the evidence for a class lies."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -8,6 +9,8 @@ import tensorflow as tf
 from cnnviz import layers
 
 PREDICTED = -1  # in place of a class index: the class with the highest score
+
+FINER_LAYERS = 2  # feature maps of higher resolution that the method "fine" adds
 
 # Layers that only pick, move or mix what the feature map before them holds.
 PASSING_ON = ("Pool", "Dropout", "Padding", "Cropping", "UpSampling", "Reshape", "Permute")
@@ -18,12 +21,15 @@ class GradCAM:
     """Where the evidence for a class lies, for N pictures.
 
     Attributes:
-        maps: (N, h, w) float32, raw evidence at the layer's own resolution, >= 0, never NaN.
+        maps: (N, h, w) float32, raw evidence at the layer's own resolution, >= 0 unless `signed`
+            was asked for, never NaN.
         scores: (N,) float32, the logit that was differentiated.
         class_index: (N,) int32, the class that was explained.
-        layer_name: The layer whose feature map was weighted.
+        layer_name: The layer whose feature map was weighted; of "fine" all of them, the last first.
         verdicts: N words: "ok", "no positive evidence" (nothing speaks for the class; the map is
-            all zero) or "zero gradient" (the score does not depend on the layer; likewise).
+            all zero; of a signed map "no evidence") or "zero gradient" (the score does not depend
+            on the layer; likewise).
+        method: How it was computed, one of `METHODS`.
     """
 
     maps: np.ndarray
@@ -31,6 +37,7 @@ class GradCAM:
     class_index: np.ndarray
     layer_name: str
     verdicts: tuple
+    method: str = "grad-cam"
 
 
 def _grad_cam(feature_map, gradient):
@@ -41,6 +48,14 @@ def _hires_cam(feature_map, gradient):
     return gradient * feature_map
 
 
+def _grad_cam_plus_plus(feature_map, gradient):
+    """The derivatives are those of exp(score), which are powers of the score's own."""
+    total = tf.reduce_sum(feature_map, (1, 2), keepdims=True)
+    share = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
+    weight = tf.reduce_sum(share * tf.nn.relu(gradient), (1, 2), keepdims=True)
+    return weight * feature_map
+
+
 def _layer_cam(feature_map, gradient):
     return tf.nn.relu(gradient) * feature_map
 
@@ -49,11 +64,23 @@ def _layer_cam(feature_map, gradient):
 METHODS = {
     "grad-cam": _grad_cam,  # Selvaraju et al. 2017, "Grad-CAM"
     "hires-cam": _hires_cam,  # Draelos & Carin 2020, "Use HiResCAM instead of Grad-CAM"
+    "grad-cam++": _grad_cam_plus_plus,  # Chattopadhyay et al. 2018, "Grad-CAM++"
     "layer-cam": _layer_cam,  # Jiang et al. 2021, "LayerCAM"
+    "fine": _hires_cam,  # of several layers, combined after Englebert et al. 2022, "Poly-CAM"
 }
+SIGNED_METHODS = ("grad-cam", "hires-cam", "fine")  # the others keep only what speaks for the class
 
 
-def grad_cam(model, images, *, class_index=None, layer_name=None, method="grad-cam"):
+def grad_cam(
+    model,
+    images,
+    *,
+    class_index=None,
+    layer_name=None,
+    method="grad-cam",
+    signed=False,
+    output_name=None,
+):
     """Show where a classifier finds its evidence for a class.
 
     The gradient of the class's logit with respect to a layer's feature map tells how much each
@@ -61,16 +88,24 @@ def grad_cam(model, images, *, class_index=None, layer_name=None, method="grad-c
     a sigmoid or a softmax the logit before it is taken, which does not saturate.
 
     Args:
-        model: keras.Model of any kind with one input and one output (N, classes); left as it was.
+        model: keras.Model of any kind with one input; it is left as it was.
         images: (N, H, W, C) or (H, W, C), in the model's input range.
         class_index: The class to explain: an integer, or one integer for each picture; None takes
             the predicted class of each. For a head with one output, class 1 is that output and
             class 0 its negative.
         layer_name: The layer, also inside nested models ("backbone/block_13_expand"). None takes
             the last feature map larger than 1x1, after its activation or addition, before pooling.
-        method: "grad-cam" (Selvaraju et al. 2017), "hires-cam" (Draelos & Carin 2020: exact for
-            pooling and one dense layer, also where the gradient differs from place to place) or
-            "layer-cam" (Jiang et al. 2021: sharp at early layers).
+        method: "grad-cam" (Selvaraju et al. 2017); "hires-cam" (Draelos & Carin 2020), which shows
+            what the model used, exactly, where pooling and one dense layer follow, also where the
+            gradient differs from place to place; "grad-cam++" (Chattopadhyay et al. 2018), which
+            gives several objects of the class equal weight; "layer-cam" (Jiang et al. 2021), sharp
+            at early layers; "fine", HiResCAM of the layer and of the last layers at the next two
+            higher resolutions: each lays the evidence out among its own pixels (after Poly-CAM,
+            Englebert et al. 2022).
+        signed: Whether evidence against the class is kept, as negative numbers. With two classes it
+            is the evidence for the other one. Only for "grad-cam", "hires-cam" and "fine".
+        output_name: The output to explain, of a model with several: its name in
+            `model.output_names`, its key or its index.
 
     Returns:
         GradCAM
@@ -81,14 +116,21 @@ def grad_cam(model, images, *, class_index=None, layer_name=None, method="grad-c
     images = layers.check_images(model, images)
     if method not in tuple(METHODS):
         raise ValueError(f"`method` (={method!r}) must be one of {', '.join(map(repr, METHODS))}")
+    if signed and method not in SIGNED_METHODS:
+        raise ValueError(
+            f"`signed` (={signed}) needs a method that keeps evidence against the class, "
+            f"{', '.join(map(repr, SIGNED_METHODS))}; `method` is {method!r}"
+        )
     class_index = _check_class_index(class_index, len(images))
     chosen = layers.leaf_layers(model)
+    path = None
     if layer_name is not None:
-        chosen = dict([layers.find_layer(model, layer_name)])
+        path, layer = layers.find_layer(model, layer_name)
+        chosen = {**(chosen if method == "fine" else {}), path: layer}
 
-    key = ("grad_cam", method, layer_name and tuple(chosen), images.shape[1:])
+    key = ("grad_cam", method, path, output_name, images.shape[1:])
     function, found = layers.traced(
-        model, key, lambda get_model: _trace(get_model, images, chosen, layer_name, METHODS[method])
+        model, key, lambda get_model: _trace(get_model, images, chosen, path, method, output_name)
     )
     _check_class_range(class_index, found["classes"])
     maps, scores, explained, strength = layers.in_batches(
@@ -99,7 +141,10 @@ def grad_cam(model, images, *, class_index=None, layer_name=None, method="grad-c
             f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown; look for "
             "NaN in its weights"
         )
-    return GradCAM(maps, scores, explained, found["layer_name"], _verdicts(maps, strength))
+    maps = maps if signed else np.maximum(maps, 0)
+    nothing = "no evidence" if signed else "no positive evidence"
+    verdicts = _verdicts(maps, strength, nothing)
+    return GradCAM(maps, scores, explained, found["layer_name"], verdicts, method)
 
 
 def _check_class_index(class_index, count):
@@ -124,8 +169,8 @@ def _check_class_range(class_index, classes):
         )
 
 
-def _trace(get_model, images, chosen, layer_name, method):
-    """Trace (images, class_index) -> (maps, scores, class_index, strength of the gradient)."""
+def _trace(get_model, images, chosen, path, method, output_name):
+    """Trace (images, class_index) -> (signed maps, scores, class_index, strength of gradient)."""
     found = {}
 
     @tf.function(
@@ -133,25 +178,50 @@ def _trace(get_model, images, chosen, layer_name, method):
         input_signature=[layers.image_spec(images), tf.TensorSpec((None,), tf.int32)],
     )
     def compute(batch, class_index):
-        output, outputs = layers.call_and_record(get_model(), batch, chosen)
-        scores = layers.class_scores(output)
+        model = get_model()
+        output, outputs = layers.call_and_record(model, batch, chosen)
+        scores = layers.class_scores(layers.pick_output(model, output, output_name))
         found["classes"] = scores.shape[1]
         predicted = tf.argmax(scores, axis=1, output_type=tf.int32)
         class_index = tf.where(class_index == PREDICTED, predicted, class_index)
         score = tf.gather(scores, class_index, batch_dims=1)
-        if layer_name is None:
-            path, feature_map, gradient = _last_feature_map(outputs, chosen, score)
+        if path is None:
+            last = _last_feature_map(outputs, chosen, score)
         else:
-            (path,) = chosen
             feature_map = layers.required_output(outputs, path)
-            gradient = _gradient(score, feature_map, path)
-        found["layer_name"] = path
-        feature_map, gradient = (tf.cast(t, tf.float32) for t in (feature_map, gradient))
-        maps = tf.nn.relu(tf.reduce_sum(method(feature_map, gradient), axis=3))
-        return maps, score, class_index, tf.reduce_max(tf.abs(gradient), (1, 2, 3))
+            last = path, feature_map, _gradient(score, feature_map, path)
+        used = [last]
+        if method == "fine":
+            used += _finer_feature_maps(outputs, chosen, score, last)
+        found["layer_name"] = ", ".join(name for name, _, _ in used)
+        maps = [_evidence(METHODS[method], *tensors) for _, *tensors in used]
+        signed = functools.reduce(_refine, maps)
+        return signed, score, class_index, tf.reduce_max(tf.abs(last[2]), (1, 2, 3))
 
     compute.get_concrete_function()
     return compute, found
+
+
+def _evidence(method, feature_map, gradient):
+    feature_map, gradient = (tf.cast(tensor, tf.float32) for tensor in (feature_map, gradient))
+    return tf.reduce_sum(method(feature_map, gradient), axis=3)
+
+
+def _refine(coarse, fine):
+    """Lay the evidence of each coarse cell out among the fine cells, by their own evidence.
+
+    What speaks for the class is laid out by what speaks for it, and what against by what against.
+    """
+
+    def lay_out(coarse, fine):
+        coarse, fine = tf.nn.relu(coarse)[..., None], tf.nn.relu(fine)[..., None]
+        around = tf.image.resize(fine, coarse.shape[1:3], "area")
+        shape = fine.shape[1:3]
+        around = tf.image.resize(around, shape, "bilinear")
+        spread = tf.image.resize(coarse, shape, "bilinear")
+        return tf.math.divide_no_nan(spread * fine, around)[..., 0]
+
+    return lay_out(coarse, fine) - lay_out(-coarse, -fine)
 
 
 def _gradient(score, feature_map, path):
@@ -168,11 +238,7 @@ def _gradient(score, feature_map, path):
 
 def _last_feature_map(outputs, chosen, score):
     """The last layer that a person would choose, among those that the score depends on."""
-    for path in reversed(outputs):
-        feature_map = outputs[path][-1]
-        kind = type(chosen[path]).__name__
-        if feature_map.shape.rank != 4 or any(word in kind for word in PASSING_ON):
-            continue
+    for path, feature_map in _feature_maps(outputs, chosen):
         if tuple(feature_map.shape[1:3]) != (1, 1):
             (gradient,) = tf.gradients(score, feature_map)
             if gradient is not None:
@@ -183,9 +249,32 @@ def _last_feature_map(outputs, chosen, score):
     )
 
 
-def _verdicts(maps, strength):
-    """One word for each map, from its highest evidence and its strongest gradient."""
+def _finer_feature_maps(outputs, chosen, score, last):
+    """The last layer at each of the next higher resolutions: [(path, feature map, gradient)]."""
+    height, width = last[1].shape[1:3]
+    finer = []
+    for path, feature_map in _feature_maps(outputs, chosen):
+        if len(finer) == FINER_LAYERS:
+            break
+        if feature_map.shape[1] > height and feature_map.shape[2] > width:
+            (gradient,) = tf.gradients(score, feature_map)
+            if gradient is not None:
+                finer.append((path, feature_map, gradient))
+                height, width = feature_map.shape[1:3]
+    return finer
+
+
+def _feature_maps(outputs, chosen):
+    """(path, (N, h, w, C) tensor) of the layers that make something new, the last first."""
+    for path in reversed(outputs):
+        kind = type(chosen[path]).__name__
+        if outputs[path][-1].shape.rank == 4 and not any(word in kind for word in PASSING_ON):
+            yield path, outputs[path][-1]
+
+
+def _verdicts(maps, strength, nothing):
+    """One word for each map, from its strongest evidence and its strongest gradient."""
     return tuple(
-        "ok" if peak > 0 else "no positive evidence" if slope > 0 else "zero gradient"
-        for peak, slope in zip(maps.max(axis=(1, 2), initial=0), strength, strict=True)
+        "ok" if peak > 0 else nothing if slope > 0 else "zero gradient"
+        for peak, slope in zip(np.abs(maps).max(axis=(1, 2), initial=0), strength, strict=True)
     )

@@ -267,23 +267,51 @@ def class_scores(output):
     return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
 
 
-def check_output(output):
-    if not tf.is_tensor(output):
+def pick_output(model, output, name):
+    """One of the outputs of a model.
+
+    Args:
+        model: keras.Model.
+        output: What it returned: a tensor, or a list or dict of several.
+        name: Its name in `model.output_names`, its key or its index; None if there is only one.
+
+    Raises:
+        ValueError: If there is no such output, or several and `name` is None.
+    """
+    if isinstance(output, dict):
+        named = output
+    else:
+        outputs = list(output) if isinstance(output, (list, tuple)) else [output]
+        names = getattr(model, "output_names", None) or ()
+        names = names if len(names) == len(outputs) else range(len(outputs))
+        named = dict(zip(names, outputs, strict=True))
+        if isinstance(name, int) and 0 <= name < len(outputs):
+            return outputs[name]
+    if name is None and len(named) == 1:
+        return next(iter(named.values()))
+    if name not in named:
         raise ValueError(
-            "`model` has several outputs; choose one: keras.Model(model.inputs, model.outputs[0])"
+            f"`output_name` (={name!r}) must be one of the outputs of model '{model.name}': "
+            + ", ".join(map(repr, named))
         )
+    return named[name]
+
+
+def check_output(output):
     if output.shape.rank != 2:
         raise ValueError(
             f"`model` returns shape {tuple(output.shape)}; a classifier must return (N, classes)"
         )
 
 
-def class_probabilities(model, images):
+def class_probabilities(model, images, *, output_name=None):
     """Probability of each class, for a head of any kind.
 
     Args:
         model: keras.Model that returns one logit, one sigmoid, logits or a softmax.
         images: (N, H, W, C) or (H, W, C), in the model's input range.
+        output_name: The output to take, of a model with several: its name in
+            `model.output_names`, its key or its index.
 
     Returns:
         (N, classes) float32 array in 0..1. A head with one output has two classes, of which it
@@ -297,7 +325,8 @@ def class_probabilities(model, images):
     def make(get_model):
         @tf.function(autograph=False, input_signature=[image_spec(images)])
         def probabilities(batch):
-            output = _call(get_model(), batch)
+            model = get_model()
+            output = pick_output(model, _call(model, batch), output_name)
             check_output(output)
             if activation_input(output, ("Sigmoid", "Softmax")) is None:
                 scores = class_scores(output)
@@ -312,7 +341,7 @@ def class_probabilities(model, images):
 
         return probabilities.get_concrete_function()
 
-    function = traced(model, ("probabilities", images.shape[1:]), make)
+    function = traced(model, ("probabilities", output_name, images.shape[1:]), make)
     return in_batches(function, images)
 
 

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cnnviz.figures import (
     EVIDENCE_COLORS,
+    SIGNED_COLORS,
     draw_activations,
     draw_calibration,
     draw_confusion_matrix,
@@ -292,7 +293,7 @@ def test_filters_show_their_pictures_indices_and_verdicts():
     written = [text.get_text() for text in panels(figure)[0].texts]
     assert [text for text in written if text.isdigit()] == ["0", "7", "14", "21"]
     assert [text for text in written if not text.isdigit()] == ["dead", "no gain"]
-    title = "block4_conv3: 4 filters, 2 with nothing to see; median activation 0.25 on noise, 8 on"
+    title = "block4_conv3: 4 tiles, 2 with nothing to see; median activation 0.25 on noise, 8 on"
     assert title in texts(figure)
 
 
@@ -317,6 +318,21 @@ def test_raw_maps_are_unscaled_and_share_their_limits_within_a_row():
     assert len(color_bars(figure)) == 4
 
 
+def test_signed_evidence_diverges_from_zero():
+    maps = np.zeros((1, 6, 6), np.float32)
+    maps[0, :, 0], maps[0, :, 5] = -4, 2
+    figure = draw_heat_maps(pictures(1, 60, 60), heat(1, maps=maps), ("cat", "dog"))
+    _, raw, overlay = panels(figure)
+    (shown,), over = raw.get_images(), overlay.get_images()[1]
+    assert shown.get_clim() == (-4, 4) and over.get_clim() == (-1, 1)
+    assert shown.get_cmap().name == over.get_cmap().name == SIGNED_COLORS
+    middle = shown.get_cmap()(0.5)[:3]
+    assert min(middle) > 0.95  # white: no evidence
+    alpha = over.get_alpha()
+    assert alpha[30, 2] > alpha[30, 57] > alpha[30, 30] == 0  # by strength, whatever the sign
+    assert "for or against cat" in texts(figure)
+
+
 def test_overlay_is_as_opaque_as_the_evidence_is_strong():
     maps = np.zeros((1, 6, 6), np.float32)
     maps[0, :, 3:] = np.array([1.0, 2.0, 4.0])
@@ -337,7 +353,12 @@ def test_overlay_lies_on_the_grey_picture():
 def test_evidence_titles_say_layer_class_and_score():
     result = heat(2, class_index=1, scores=np.array([-3.25, 1.5]))
     figure = draw_heat_maps(pictures(), result, ("cat", "dog"), titles=["left", "right"])
-    for text in ("evidence at layer block4_add3", "dog -3.25 logit", "dog +1.50 logit", "right"):
+    for text in (
+        "grad-cam: evidence at layer block4_add3",
+        "dog -3.25 logit",
+        "dog +1.50 logit",
+        "right",
+    ):
         assert text in texts(figure)
     assert "for dog, 6x6" in texts(figure) and "cat" not in texts(figure)
 

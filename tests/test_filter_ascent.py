@@ -7,6 +7,7 @@ import pytest
 from cnnviz import filter_ascent
 from cnnviz.activations import extract_activations
 from cnnviz.filter_ascent import ascend_filters
+from cnnviz.grad_cam import grad_cam
 from cnnviz.model import build_model
 
 UNIT = {"value_range": (0.0, 1.0)}
@@ -111,11 +112,10 @@ def test_ascent_that_cannot_move_has_no_gain(faulty_layer):
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 32])
-def test_picture_does_not_depend_on_the_other_filters(monkeypatch, at_once):
+def test_picture_does_not_depend_on_the_other_filters(at_once):
     model = one_convolution(filters=8)
     whole = ascend_filters(model, "conv", steps=10, **UNIT)
-    monkeypatch.setattr(filter_ascent, "FILTERS_AT_ONCE", at_once)
-    some = ascend_filters(model, "conv", (6, 1, 2, 7), steps=10, **UNIT)
+    some = ascend_filters(model, "conv", (6, 1, 2, 7), steps=10, batch_size=at_once, **UNIT)
     assert some.filters.tolist() == [6, 1, 2, 7]
     np.testing.assert_allclose(some.images, whole.images[[6, 1, 2, 7]], atol=1e-3)
     np.testing.assert_allclose(some.activations, whole.activations[[6, 1, 2, 7]], rtol=1e-3)
@@ -154,6 +154,61 @@ def test_one_filter_and_all_filters():
     assert ascend_filters(model, "conv", steps=1, **UNIT).filters.tolist() == [0, 1, 2]
 
 
+def test_pictures_in_one_call_are_bounded_by_their_pixels(monkeypatch):
+    seen, ascend = [], filter_ascent._ascend
+
+    def counting_ascend(step, start, batch, *rest):
+        seen.append(len(batch))
+        return ascend(step, start, batch, *rest)
+
+    monkeypatch.setattr(filter_ascent, "_ascend", counting_ascend)
+    monkeypatch.setattr(filter_ascent, "PIXELS_AT_ONCE", 8 * 8 * 3)
+    ascend_filters(one_convolution(filters=8), "conv", steps=1, **UNIT)
+    assert seen == [3, 3, 2]
+
+
+@pytest.mark.parametrize("head", ["one logit", "sigmoid", "logits", "softmax", "softmax layer"])
+def test_class_pictures_raise_the_logit_of_their_class(pooled_network, head):
+    model, _, dense = pooled_network("nested", head)
+    classes = max(2, dense.units)
+    noise = np.random.default_rng(0).uniform(0, 1, (60, 12, 12, 3))
+    result = ascend_filters(model, class_index=range(classes), steps=40, **UNIT)
+    assert result.filters.tolist() == list(range(classes)) and set(result.verdicts) == {"ok"}
+    for index in range(classes):
+        scores = grad_cam(model, [result.images[index], *noise], class_index=index).scores
+        assert scores[0] > scores[1:].max()
+        np.testing.assert_allclose(result.activations[index], scores[0], rtol=1e-4, atol=1e-4)
+        single = ascend_filters(model, class_index=index, steps=40, **UNIT)
+        np.testing.assert_allclose(single.images[0], result.images[index], atol=1e-3)
+
+
+def test_first_step_for_a_class_follows_its_weights(monkeypatch, pooled_network):
+    """A linear network: the slope of a class is its row of weights, everywhere the same."""
+    monkeypatch.setattr(filter_ascent, "JITTER", 0)
+    head = keras.layers.Dense(3, kernel_initializer="random_normal")
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), head])
+    options = {"class_index": 1, "steps": 1, "smoothness": 0, **UNIT}
+    start = ascend_filters(model, step_size=1e-12, **options).images
+    moved = ascend_filters(model, step_size=0.01, **options).images - start
+    slope = head.kernel.numpy()[:, 1]
+    expected = 0.01 * slope / np.sqrt(np.mean(slope**2))
+    np.testing.assert_allclose(moved, np.broadcast_to(expected, moved.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("class_index", [4, -1, [0, 4], [], 1.0, "dog"])
+def test_wrong_class_is_an_error(pooled_network, class_index):
+    with pytest.raises(ValueError, match="`class_index`"):
+        ascend_filters(pooled_network()[0], class_index=class_index, **UNIT)
+
+
+@pytest.mark.parametrize(
+    "target", [{}, {"layer_name": "conv", "class_index": 0}, {"filters": 1, "class_index": 0}]
+)
+def test_target_is_a_layer_or_classes(target):
+    with pytest.raises(ValueError, match="`layer_name`.*or `class_index`"):
+        ascend_filters(one_convolution(), **target)
+
+
 @pytest.mark.parametrize("filters", [4, -1, [0, 4], [], 1.0, "1", True, [[0, 1]]])
 def test_wrong_filters_are_an_error(filters):
     with pytest.raises(ValueError, match="`filters`"):
@@ -171,6 +226,8 @@ def test_error_says_which_filter_and_how_many_there_are():
         ("steps", 0),
         ("steps", 2.5),
         ("step_size", 0),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
         ("step_size", float("nan")),
         ("smoothness", -1),
         ("value_range", (1, 0)),

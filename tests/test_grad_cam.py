@@ -1,11 +1,12 @@
 """Heat maps against class activation maps, finite differences and gradients of cut models."""
 
+import cv2
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnviz.grad_cam import METHODS, grad_cam
+from cnnviz.grad_cam import METHODS, SIGNED_METHODS, grad_cam
 from cnnviz.model import build_model
 
 KINDS = ("functional", "sequential", "subclassed", "nested", "nested twice")
@@ -134,7 +135,7 @@ def test_channel_weights_are_the_central_differences_of_the_score(cut_network, i
     np.testing.assert_allclose(result.maps, expected, atol=0.01 * expected.max())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "fine"])
 def test_methods_follow_their_formulas(cut_network, images, method):
     whole, bottom, top = cut_network
     features = bottom(images)
@@ -142,16 +143,156 @@ def test_methods_follow_their_formulas(cut_network, images, method):
         tape.watch(features)
         score = top(features)[:, 1]
     slope, features = tape.gradient(score, features).numpy(), features.numpy()
+    alpha = slope**2 / (2 * slope**2 + features.sum((1, 2), keepdims=True) * slope**3)
     evidence = {
+        "grad-cam++": (alpha * np.maximum(slope, 0)).sum((1, 2), keepdims=True) * features,
         "grad-cam": slope.mean((1, 2), keepdims=True) * features,
         "hires-cam": slope * features,
         "layer-cam": np.maximum(slope, 0) * features,
     }[method]
     expected = np.maximum(evidence.sum(-1), 0)
     result = grad_cam(whole, images, class_index=1, layer_name="target", method=method)
-    assert expected.any()
+    assert expected.any() and result.method == method
     np.testing.assert_allclose(result.maps, expected, rtol=1e-4, atol=1e-4 * expected.max())
     np.testing.assert_allclose(result.scores, score, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def three_resolutions():
+    """(model, its parts): feature maps of 12x12, 6x6 and 3x3, each the last of its resolution."""
+    keras.utils.set_random_seed(1)
+    parts = [
+        keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Conv2D(5, 3, padding="same")]),
+        keras.Sequential([keras.Input((12, 12, 5)), keras.layers.Conv2D(6, 2, strides=2)]),
+        keras.Sequential([keras.Input((6, 6, 6)), keras.layers.Conv2D(7, 2, 2, activation="relu")]),
+        keras.Sequential(
+            [keras.Input((3, 3, 7)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+        ),
+    ]
+    inputs = tensor = keras.Input((12, 12, 3))
+    for part in parts:
+        tensor = part(tensor)
+    return keras.Model(inputs, tensor), parts
+
+
+def signed_hires_cams(parts, images, class_index):
+    """HiResCAM without its ReLU after each part but the head, by tapes, the last first."""
+    maps = []
+    for cut in range(len(parts) - 1, 0, -1):
+        features = tf.constant(images)
+        for part in parts[:cut]:
+            features = part(features)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            output = features
+            for part in parts[cut:]:
+                output = part(output)
+            score = output[:, class_index]
+        maps.append(tf.reduce_sum(tape.gradient(score, features) * features, -1).numpy())
+    return maps
+
+
+def laid_out(coarse, fine):
+    """The evidence of coarse cells among fine ones, with OpenCV, picture by picture."""
+    result = []
+    for few, many in zip(np.maximum(coarse, 0), np.maximum(fine, 0), strict=True):
+        size = many.shape[::-1]
+        around = cv2.resize(many, few.shape[::-1], interpolation=cv2.INTER_AREA)
+        around, spread = (cv2.resize(each, size) for each in (around, few))
+        result.append(np.divide(spread * many, around, out=np.zeros_like(many), where=around > 0))
+    return np.stack(result)
+
+
+def test_fine_map_lays_the_evidence_out_among_finer_layers(three_resolutions, images):
+    model, parts = three_resolutions
+    last, middle, first = signed_hires_cams(parts, images, 1)
+    middle = laid_out(last, middle) - laid_out(-last, -middle)
+    expected = laid_out(middle, first) - laid_out(-middle, -first)
+    result = grad_cam(model, images, class_index=1, method="fine", signed=True)
+    assert result.maps.shape == (3, 12, 12) and (result.maps < 0).any()
+    np.testing.assert_allclose(result.maps, expected, rtol=1e-3, atol=1e-4 * expected.max())
+    assert len(result.layer_name.split(", ")) == 3
+    positive = grad_cam(model, images, class_index=1, method="fine")
+    np.testing.assert_array_equal(positive.maps, np.maximum(result.maps, 0))
+
+
+def test_fine_map_from_a_layer_uses_only_finer_ones(three_resolutions, images):
+    model, parts = three_resolutions
+    name = parts[1].layers[0].name
+    result = grad_cam(model, images, layer_name=name, method="fine")
+    assert [path.split("/")[-1] for path in result.layer_name.split(", ")] == [
+        name,
+        parts[0].layers[0].name,
+    ]
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
+def test_signed_map_adds_up_to_the_logit(pooled_network, images, method):
+    model, _, dense = pooled_network("nested", "one logit")
+    result = grad_cam(model, images, class_index=1, signed=True, method=method)
+    assert (result.maps > 0).any() and (result.maps < 0).any()
+    bias = dense.get_weights()[1][0]
+    np.testing.assert_allclose(result.maps.sum((1, 2)) + bias, result.scores, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", SIGNED_METHODS)
+def test_signed_map_of_one_class_is_the_negative_of_the_other(three_resolutions, method):
+    parts = three_resolutions[1]
+    inputs = tensor = keras.Input((12, 12, 3))
+    for part in parts[:3]:
+        tensor = part(tensor)
+    tensor = keras.layers.GlobalAveragePooling2D()(tensor)
+    model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(tensor))
+    images = np.random.default_rng(2).uniform(0, 1, (4, 12, 12, 3))
+    cat, dog = (grad_cam(model, images, class_index=c, signed=True, method=method) for c in (0, 1))
+    np.testing.assert_allclose(cat.maps, -dog.maps, rtol=1e-5, atol=1e-6 * np.abs(dog.maps).max())
+    for sign, result in ((-1, 0), (1, 1)):
+        only = grad_cam(model, images, class_index=result, method=method).maps
+        np.testing.assert_allclose(only, np.maximum(sign * dog.maps, 0), rtol=1e-5, atol=1e-7)
+
+
+def test_a_signed_map_of_what_speaks_against_the_class_is_ok(pooled_network, images):
+    model, _, dense = pooled_network()
+    kernel, bias = dense.get_weights()
+    dense.set_weights([-np.abs(kernel), bias])
+    assert set(grad_cam(model, images).verdicts) == {"no positive evidence"}
+    result = grad_cam(model, images, signed=True)
+    assert set(result.verdicts) == {"ok"} and result.maps.max() <= 0 > result.maps.min()
+
+
+@pytest.mark.parametrize("method", ["layer-cam", "grad-cam++"])
+def test_methods_that_drop_what_speaks_against_cannot_be_signed(pooled_network, images, method):
+    with pytest.raises(ValueError, match=f"`signed` .=True. needs .*'{method}'"):
+        grad_cam(pooled_network()[0], images, method=method, signed=True)
+
+
+def two_outputs(kind):
+    """(model, its convolution, its two heads): one logit for "first", a softmax for "second"."""
+    inputs = keras.Input((12, 12, 3))
+    convolution = keras.layers.Conv2D(4, 3, activation="relu")
+    pooled = keras.layers.GlobalAveragePooling2D()(convolution(inputs))
+    heads = keras.layers.Dense(1, name="first"), keras.layers.Dense(3, "softmax", name="second")
+    outputs = [head(pooled) for head in heads]
+    outputs = dict(zip(("first", "second"), outputs, strict=True)) if kind is dict else outputs
+    return keras.Model(inputs, outputs), convolution, heads
+
+
+@pytest.mark.parametrize(("kind", "name"), [(list, "second"), (list, 1), (dict, "second")])
+def test_one_of_two_outputs_is_explained(images, kind, name):
+    model, convolution, (_, dense) = two_outputs(kind)
+    maps, logits = class_activation_map(convolution, dense, images, 2)
+    result = grad_cam(model, images, class_index=2, output_name=name)
+    np.testing.assert_allclose(result.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
+    np.testing.assert_allclose(result.scores, logits, rtol=1e-4, atol=1e-5)
+    first = grad_cam(model, images, class_index=1, output_name="first")
+    maps, _ = class_activation_map(convolution, model.get_layer("first"), images, 1)
+    np.testing.assert_allclose(first.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
+
+
+@pytest.mark.parametrize(("kind", "name"), [(list, None), (dict, None), (list, "third"), (list, 2)])
+def test_an_output_that_is_not_there_is_an_error(images, kind, name):
+    with pytest.raises(ValueError, match="`output_name` .*'first', 'second'"):
+        grad_cam(two_outputs(kind)[0], images, output_name=name)
 
 
 @pytest.mark.parametrize("head", HEADS)

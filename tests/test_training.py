@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnviz import training
 from cnnviz.callbacks import Resume, read_history
 from cnnviz.model import build_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
@@ -63,8 +64,7 @@ def train_astray(model=None, *, epochs=6, **options):
 @pytest.fixture(autouse=True)
 def no_xla(monkeypatch):
     """Compiling would take longer than these short trainings."""
-    compile_without = functools.partialmethod(keras.Model.compile, jit_compile=False)
-    monkeypatch.setattr(keras.Model, "compile", compile_without)
+    monkeypatch.setattr(training, "_can_be_compiled", lambda model: False)
 
 
 def accuracy_of(model):
@@ -391,6 +391,19 @@ def test_pictures_of_other_types_train_as_float32_does(dtype):
     whole = RIGHT.map(lambda images, labels: (tf.round(images), labels))
     other = whole.map(lambda images, labels: (tf.cast(images, dtype), labels))
     np.testing.assert_allclose(histories(other), histories(whole), rtol=1e-5)
+
+
+CAN_BE_COMPILED = training._can_be_compiled  # before the fixture replaces it
+
+
+@pytest.mark.parametrize("first_layer, compiled", [("Rescaling", True), ("RandomRotation", False)])
+def test_compiled_where_every_layer_can_be(first_layer, compiled, monkeypatch):
+    monkeypatch.setattr(training, "_can_be_compiled", CAN_BE_COMPILED)
+    inner = keras.Sequential([keras.Input((16, 16, 3)), getattr(keras.layers, first_layer)(0.1)])
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((16, 16, 3)), inner, *head])
+    train(model, RIGHT, RIGHT, epochs=1, verbose=0)
+    assert model.jit_compile is compiled
 
 
 @pytest.mark.parametrize("policy, scaled", [("mixed_float16", True), ("float32", False)])

@@ -1,0 +1,110 @@
+"""Every well-known architecture, plain and as a backbone, against analytic maps and tapes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnviz.activations import extract_activations
+from cnnviz.filter_ascent import ascend_filters
+from cnnviz.grad_cam import grad_cam
+from cnnviz.layers import class_probabilities
+
+SIZE = 96
+ARCHITECTURES = (
+    "VGG16",
+    "ResNet50",
+    "ResNet50V2",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "DenseNet121",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "Xception",
+    "InceptionV3",
+    "NASNetMobile",
+    "ConvNeXtTiny",
+)
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
+
+
+def build(architecture, **options):
+    keras.utils.set_random_seed(0)
+    make = getattr(keras.applications, architecture)
+    model = make(weights=None, input_shape=(SIZE, SIZE, 3), **options)
+    awaken(model)
+    return model
+
+
+def awaken(model):
+    """Let each picture matter: untrained norms and scales make some networks nearly constant."""
+    rng = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(rng.uniform(0.1, 0.5, layer.moving_variance.shape))
+        if type(layer).__name__ == "LayerScale":  # ConvNeXt starts its blocks at a millionth
+            layer.gamma.assign(rng.uniform(0.2, 0.5, layer.gamma.shape))
+
+
+def before_pooling(model):
+    """Name of what a person would choose: the layer whose output the last pooling takes."""
+    pools = (keras.layers.GlobalAveragePooling2D, keras.layers.MaxPooling2D)
+    last = [layer for layer in model.layers if isinstance(layer, pools)][-1]
+    return last.input._keras_history.operation.name
+
+
+@every_architecture
+def test_plain_network_equals_the_tape_through_a_cut_model(architecture, pictures):
+    model = build(architecture, classes=5, classifier_activation=None)
+    name = before_pooling(model)
+    producer = {op.name: op for op in model.operations}[name]
+    cut = keras.Model(model.input, [producer.output, model.output])
+    with tf.GradientTape() as tape:
+        features, logits = cut(pictures, training=False)
+        score = logits[:, 3]
+    slope = tape.gradient(score, features).numpy()
+    expected = (slope.mean((1, 2), keepdims=True) * features.numpy()).sum(-1)
+
+    result = grad_cam(model, pictures, class_index=3, signed=True)
+    assert result.layer_name == name
+    np.testing.assert_allclose(result.scores, score, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(result.maps, expected, rtol=1e-4, atol=1e-4 * np.ptp(expected))
+
+    found = extract_activations(model, pictures, name)[name]
+    np.testing.assert_allclose(found, features, rtol=1e-4, atol=1e-4 * np.abs(found).max())
+    ascended = ascend_filters(model, name, [0, 1], steps=2)
+    means = extract_activations(model, ascended.images, name)[name].mean((1, 2))
+    np.testing.assert_allclose(ascended.activations, means[[0, 1], [0, 1]], rtol=1e-3, atol=1e-4)
+
+
+@every_architecture
+def test_backbone_of_a_transfer_model_gives_the_analytic_map(architecture, pictures):
+    backbone = build(architecture, include_top=False)
+    head = keras.layers.Dense(3, activation="softmax", kernel_initializer="random_normal")
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            keras.layers.RandomFlip(),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            backbone,
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(0.5),
+            head,
+        ]
+    )
+    features = backbone(pictures / 127.5 - 1, training=False).numpy()
+    kernel, bias = head.get_weights()
+    expected = features @ kernel[:, 1] / np.prod(features.shape[1:3])
+    result = grad_cam(model, pictures, class_index=1, signed=True)
+    assert result.layer_name.startswith(f"{backbone.name}/")
+    tolerance = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(result.maps, expected, rtol=1e-4, atol=tolerance)
+    logits = features.mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(result.scores, logits[:, 1], rtol=1e-4, atol=1e-5)
+    probabilities = class_probabilities(model, pictures)
+    np.testing.assert_allclose(probabilities, tf.nn.softmax(logits), rtol=1e-3, atol=1e-6)
