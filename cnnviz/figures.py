@@ -126,7 +126,7 @@ def draw_calibration(bins, error):
     )  # fmt: skip
     upper.set(ylabel="of them right (%)", ylim=(0, 104))
     upper.set_title(f"expected calibration error {error:.3f}")
-    upper.legend(frameon=False, loc="upper left")
+    upper.legend(frameon=False, loc="lower right")
     lower.bar(
         100 * edges[:-1], 100 * shares, width=100 * np.diff(edges), align="edge",
         color=TRAINING_COLOR, edgecolor="white",
