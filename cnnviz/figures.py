@@ -275,7 +275,7 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
         for index, result in enumerate(results):
             pair = axes[row, 1 + 2 * index : 3 + 2 * index]
             _draw_evidence(figure, pair, picture, result, row, top, class_names)
-    title = f"{results[0].method}: evidence at layer {results[0].layer_name}"
+    title = "evidence at layer " + "; ".join(dict.fromkeys(r.layer_name for r in results))
     figure.suptitle(_wrapped(title, figure.get_figwidth()), x=0.01, ha="left")
     return figure
 
@@ -291,7 +291,8 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     extent = (0, width, height, 0)  # as large as the picture beside it
     shown = pair[0].imshow(raw, cmap=colors, vmin=least * top, vmax=top, extent=extent)
     direction = "for or against" if signed else "for"
-    pair[0].set_title(_wrapped(f"{direction} {name}, {raw.shape[0]}x{raw.shape[1]}", 1.9))
+    title = f"{result.method} {direction} {name}, {raw.shape[0]}x{raw.shape[1]}"
+    pair[0].set_title(_wrapped(title, 1.9))
     bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03)
     bar.ax.tick_params(labelsize=7)
     strength = cv2.resize(raw / top, (width, height), interpolation=cv2.INTER_LINEAR)

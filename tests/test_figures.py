@@ -354,13 +354,13 @@ def test_evidence_titles_say_layer_class_and_score():
     result = heat(2, class_index=1, scores=np.array([-3.25, 1.5]))
     figure = draw_heat_maps(pictures(), result, ("cat", "dog"), titles=["left", "right"])
     for text in (
-        "grad-cam: evidence at layer block4_add3",
+        "evidence at layer block4_add3",
         "dog -3.25 logit",
         "dog +1.50 logit",
         "right",
     ):
         assert text in texts(figure)
-    assert "for dog, 6x6" in texts(figure) and "cat" not in texts(figure)
+    assert "grad-cam for dog, 6x6" in texts(figure) and "cat" not in texts(figure)
 
 
 @pytest.mark.parametrize("verdict", ["no positive evidence", "zero gradient"])
