@@ -29,6 +29,7 @@ from cnnviz.model import (
     load_pretrained,
 )
 from cnnviz.training import train
+from cnnviz.trust import MapTrust, make_mosaics, map_trust
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -61,6 +62,9 @@ __all__ = [
     "grad_cam",
     "named_layers",
     # diagnose
+    "MapTrust",
+    "make_mosaics",
+    "map_trust",
     "calibration_bins",
     "dead_channels",
     "evidence_share",

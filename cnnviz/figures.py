@@ -305,6 +305,43 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
         pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color="white")
 
 
+@_styled
+def draw_map_trust(result):
+    """Draw how far the heat maps of several methods can be trusted, one panel a measure.
+
+    Args:
+        result: MapTrust, as `map_trust` returns it.
+
+    Returns:
+        Figure: bars with their numbers; a dashed line stands where a map that knows nothing comes
+        out.
+    """
+    measures = {
+        "focus": "evidence on the right\ntwo of four: high is good",
+        "pointing": "evidence on the right\none of four: high is good",
+        "deletion": "probability while evidence\nis taken away: low is good",
+        "insertion": "probability while it\nis put back: high is good",
+        "survival": "what is left with shuffled\nweights: near 0 is good",
+    }
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(2.2 * len(measures), 0.9 + 0.3 * len(result.methods)),
+        sharey=True, layout="constrained",
+    )  # fmt: skip
+    known = result.methods.index("random")
+    for axis, (measure, title) in zip(axes, measures.items(), strict=True):
+        values = getattr(result, measure)
+        axis.barh(result.methods, np.nan_to_num(values), color=TRAINING_COLOR)
+        for row, value in enumerate(values):
+            if np.isfinite(value):
+                axis.text(max(value, 0) + 0.02, row, f"{value:.2f}", va="center", fontsize=8)
+        nothing = values[known] if np.isfinite(values[known]) else 0
+        axis.axvline(nothing, color="0.4", linestyle="--", linewidth=0.8)
+        axis.set(xlim=(min(0, np.nanmin(values) * 1.1), 1.2), xticks=(0, 0.5, 1))
+        axis.set_title(title, fontsize=8)
+    axes[0].invert_yaxis()
+    return figure
+
+
 def _draw_tiles(tiles, indices, labels):
     """Lay (T, h, w, 3) tiles in 0..1 out as one mosaic, numbered; labelled ones are crossed out."""
     count, height, width, _ = tiles.shape

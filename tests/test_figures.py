@@ -18,9 +18,11 @@ from cnnviz.figures import (
     draw_heat_maps,
     draw_images,
     draw_learning_curves,
+    draw_map_trust,
 )
 from cnnviz.filter_ascent import FilterImages
 from cnnviz.grad_cam import GradCAM
+from cnnviz.trust import MapTrust
 
 RNG = np.random.default_rng(0)
 
@@ -162,6 +164,18 @@ def test_long_names_do_not_run_into_one_another(figure):
         labels = [label.get_window_extent(canvas) for label in axis.get_xticklabels()]
         slanted = any(label.get_rotation() for label in axis.get_xticklabels())
         assert slanted or all(a.x1 <= b.x0 for a, b in zip(labels, labels[1:], strict=False))
+
+
+def test_measures_of_trust_are_drawn_with_their_numbers():
+    values = np.array([0.91, 0.5, np.nan])
+    result = MapTrust(("fine", "random", "centre"), *[values] * 5)
+    figure = draw_map_trust(result)
+    assert len(panels(figure)) == 5
+    assert texts(figure).count("0.91") == 5 and "nan" not in texts(figure)
+    bars = [patch.get_width() for patch in panels(figure)[0].patches]
+    np.testing.assert_allclose(bars, [0.91, 0.5, 0])
+    (line,) = panels(figure)[0].get_lines()
+    assert set(line.get_xdata()) == {0.5}
 
 
 # pictures

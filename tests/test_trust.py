@@ -1,0 +1,162 @@
+"""Measures of trust on a network whose evidence is known: red speaks for class 1, blue for 0."""
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from cnnviz.grad_cam import grad_cam
+from cnnviz.layers import class_probabilities
+from cnnviz.model import build_model
+from cnnviz.trust import (
+    BLUR,
+    STEPS,
+    deletion_and_insertion,
+    focus,
+    make_mosaics,
+    map_similarity,
+    map_trust,
+    shuffled_weights,
+)
+
+
+@pytest.fixture(scope="module")
+def color_model():
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(2, 1, activation="relu", name="conv"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1, name="head"),
+        ]
+    )
+    kernel = np.array([[1, -1], [0, 0], [-1, 1]], np.float32)[None, None]
+    model.get_layer("conv").set_weights([kernel, np.zeros(2, np.float32)])
+    model.get_layer("head").set_weights([np.array([[20], [-20]]), np.zeros(1)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def spots():
+    """Six grey pictures of 16x16 with a blue (0) or a red (1) square of 6x6 somewhere."""
+    random = np.random.default_rng(0)
+    images, labels = np.full((6, 16, 16, 3), 0.5, np.float32), np.tile([0, 1], 3)
+    for image, label in zip(images, labels, strict=True):
+        top, left = random.integers(0, 11, 2)
+        image[top : top + 6, left : left + 6] = [1, 0, 0] if label else [0, 0, 1]
+    return images, labels
+
+
+def test_mosaics_show_the_class_where_the_mask_says_so(color_model, spots):
+    for own in (1, 2, 3):
+        mosaics = make_mosaics(color_model, *spots, own=own, count=8)
+        assert mosaics.images.shape == (8, 32, 32, 3)
+        assert mosaics.class_index.tolist() == [0, 1] * 4
+        assert mosaics.masks.mean() == own / 4
+        for image, mask, index in zip(
+            mosaics.images, mosaics.masks, mosaics.class_index, strict=True
+        ):
+            redder = image[..., 0] - image[..., 2] if index else image[..., 2] - image[..., 0]
+            assert mask[redder > 0].all() and not mask[redder < 0].any()
+            assert (redder > 0).sum() == own * 36 and (redder < 0).sum() == (4 - own) * 36
+
+
+def test_mosaics_keep_to_the_size_that_the_model_takes(spots):
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    assert make_mosaics(model, *spots, count=3).images.shape == (3, 16, 16, 3)
+
+
+def test_focus_of_a_network_whose_evidence_is_known_is_one(color_model, spots):
+    for own in (1, 2):
+        mosaics = make_mosaics(color_model, *spots, own=own, count=8)
+        assert focus(color_model, mosaics, method="hires-cam") == 1
+
+
+def test_focus_of_a_network_that_knows_nothing_is_chance():
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(1)
+    images, labels = random.uniform(0, 255, (40, 16, 16, 3)), np.tile([0, 1], 20)
+    model = build_model(width=3)
+    for own, chance in ((2, 0.5), (1, 0.25)):
+        mosaics = make_mosaics(model, images, labels, own=own, count=60)
+        assert focus(model, mosaics) == pytest.approx(chance, abs=0.06)
+
+
+def test_deletion_and_insertion_are_areas_under_curves_done_by_hand(color_model, spots):
+    images, labels = spots
+    maps = grad_cam(color_model, images, class_index=labels, method="hires-cam").maps
+    mean = images.mean((0, 1, 2))
+    curves = np.zeros((2, STEPS + 1, len(images)))
+    for which, (image, heat, label) in enumerate(zip(images, maps, labels, strict=True)):
+        order = sorted(range(256), key=lambda pixel, heat=heat: -heat.ravel()[pixel])
+        blurred = cv2.GaussianBlur(image, (0, 0), BLUR * 16)
+        for step in range(STEPS + 1):
+            taken = order[: int(np.ceil(256 * step / STEPS))]
+            deleted, inserted = image.reshape(256, 3).copy(), blurred.reshape(256, 3).copy()
+            deleted[taken], inserted[taken] = mean, image.reshape(256, 3)[taken]
+            both = np.stack([deleted, inserted]).reshape(2, 16, 16, 3)
+            curves[:, step, which] = class_probabilities(color_model, both)[:, label]
+    curves = curves.mean(axis=2)
+    areas = (curves[:, :-1] + curves[:, 1:]).mean(axis=1) / 2
+    result = deletion_and_insertion(color_model, images, maps, labels)
+    np.testing.assert_allclose(result, areas, atol=1e-4)
+    assert curves[0, 0] > 0.9 and curves[0, -1] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_right_map_deletes_and_inserts_faster_than_the_wrong_one(color_model, spots):
+    images, labels = spots
+    maps = grad_cam(color_model, images, class_index=labels, method="hires-cam").maps
+    right = deletion_and_insertion(color_model, images, maps, labels)
+    wrong = deletion_and_insertion(color_model, images, -maps, labels)
+    assert right[0] < wrong[0] - 0.1 and right[1] > wrong[1]
+
+
+def test_shuffled_weights_come_back_also_after_an_error(color_model):
+    before = color_model.get_weights()
+    with pytest.raises(RuntimeError), shuffled_weights(color_model):
+        changed = color_model.get_weights()
+        assert not np.array_equal(changed[0], before[0])
+        for one, other in zip(changed, before, strict=True):
+            np.testing.assert_array_equal(np.sort(one, axis=None), np.sort(other, axis=None))
+        raise RuntimeError
+    for one, other in zip(color_model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_similarity_of_maps_is_their_rank_correlation():
+    maps = np.random.default_rng(0).random((3, 5, 5))
+    assert map_similarity(maps, maps**3) == pytest.approx(1)
+    assert map_similarity(maps, -maps) == pytest.approx(-1)
+    assert map_similarity(maps, np.zeros((3, 5, 5))) == 0
+
+
+def test_one_call_gives_the_table(color_model, spots):
+    result = map_trust(color_model, *spots, methods=("grad-cam", "fine"), mosaics=6)
+    assert result.methods == ("grad-cam", "fine", "random", "centre")
+    np.testing.assert_allclose(result.focus, [1, 1, 0.5, 0.5])
+    np.testing.assert_allclose(result.pointing, [1, 1, 0.25, 0.25])
+    assert result.deletion[0] < result.deletion[2:].min()
+    assert result.insertion[0] > result.insertion[2:].max()
+    assert np.isfinite(result.survival[:2]).all() and np.isnan(result.survival[2:]).all()
+    lines = str(result).splitlines()
+    assert lines[0].split() == "method focus pointing deletion insertion survival".split()
+    assert [line.split()[0] for line in lines[1:]] == list(result.methods)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ([0, 1], {}, r"`labels` \(of shape \(2,\)"),
+        ([0.0] * 6, {}, "`labels`"),
+        ([0] * 6, {}, "two classes"),
+        ([0] * 5 + [1], {}, "at least 2 pictures of each"),
+        ([0, 1] * 3, {"own": 4}, r"`own` \(=4\)"),
+    ],
+)
+def test_pictures_that_cannot_be_put_together_are_an_error(
+    color_model, spots, labels, options, message
+):
+    with pytest.raises(ValueError, match=message):
+        make_mosaics(color_model, spots[0], labels, **options)
