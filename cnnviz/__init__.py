@@ -18,6 +18,7 @@ from cnnviz.diagnosis import (
     expected_calibration_error,
 )
 from cnnviz.drawn_pets import DrawnPets, drawn_pets, write_drawn_pets
+from cnnviz.exciting_crops import ExcitingCrops, exciting_crops
 from cnnviz.filter_ascent import FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.layers import class_probabilities, convolution_layers, named_layers
@@ -28,6 +29,7 @@ from cnnviz.model import (
     fold_batch_normalization,
     load_pretrained,
 )
+from cnnviz.receptive_field import receptive_field
 from cnnviz.training import train
 from cnnviz.trust import MapTrust, make_mosaics, map_trust
 
@@ -54,13 +56,16 @@ __all__ = [
     "load_pretrained",
     "train",
     # look
+    "ExcitingCrops",
     "FilterImages",
     "GradCAM",
     "ascend_filters",
     "convolution_layers",
+    "exciting_crops",
     "extract_activations",
     "grad_cam",
     "named_layers",
+    "receptive_field",
     # diagnose
     "MapTrust",
     "make_mosaics",

@@ -239,6 +239,76 @@ def draw_filters(result, *, value_range=(0, 255)):
 
 
 @_styled
+def draw_exciting_crops(result, *, ascended=None, value_range=(0, 255)):
+    """Draw what excites filters in real pictures, strongest first, one row a filter.
+
+    Args:
+        result: ExcitingCrops, as `exciting_crops` returns it.
+        ascended: FilterImages of the same layer that hold all these filters, to stand before them.
+        value_range: The pixel values of black and of white.
+
+    Returns:
+        Figure: under each crop the filter's activation there, under each ascended picture how many
+        times as high the filter's mean activation on it is as on the best real picture. Where a
+        filter did not fire there is a grey tile that says so.
+
+    Raises:
+        ValueError: If `ascended` is of another layer or lacks one of the filters.
+    """
+    rows, count, height, width = result.crops.shape[:4]
+    first = 0 if ascended is None else 1
+    if first:
+        _check_ascended(ascended, result)
+    figure, axes = plt.subplots(
+        rows, first + count,
+        figsize=(1.25 * (first + count), (1.25 * height / width + 0.22) * rows + 0.4),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for row, (line, index) in enumerate(zip(axes, result.filters, strict=True)):
+        line[0].set_ylabel(index, rotation=0, ha="right", va="center")
+        if first:
+            axes[0, 0].set_title("ascended", fontsize=9)
+            _draw_ascended(line[0], ascended, result, row, value_range)
+        tiles = zip(line[first:], result.crops[row], result.activations[row], strict=True)
+        for axis, crop, activation in tiles:
+            fired = activation != 0
+            axis.imshow(_or_nothing(_to_unit(crop, value_range), fired))
+            axis.set_xlabel(f"{activation:.3g}" if fired else "did not fire", fontsize=8)
+    title = (
+        f"{result.layer_name}: {rows} filters, the {count} crops of {height}x{width} pixels that "
+        "excite each most, with their activation"
+    )
+    figure.suptitle(_wrapped(title, figure.get_figwidth()), x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+def _check_ascended(ascended, result):
+    missing = set(np.asarray(result.filters).tolist()) - set(np.asarray(ascended.filters).tolist())
+    if ascended.layer_name != result.layer_name or missing:
+        raise ValueError(
+            f"`ascended` (of layer '{ascended.layer_name}', filters {ascended.filters}) must hold "
+            f"the filters {result.filters} of layer '{result.layer_name}'"
+        )
+
+
+def _draw_ascended(axis, ascended, result, row, value_range):
+    """The ascended picture of one filter, with its mean activation against the best real one's."""
+    place = list(ascended.filters).index(result.filters[row])
+    verdict, best = ascended.verdicts[place], result.mean_activations[row]
+    axis.imshow(_or_nothing(_to_unit(ascended.images[place], value_range), verdict == "ok"))
+    comparable = verdict == "ok" and best > 0
+    text = f"{ascended.activations[place] / best:.1f}x the best mean" if comparable else verdict
+    axis.set_xlabel(text, fontsize=8)
+
+
+def _or_nothing(picture, there_is_something):
+    return picture if there_is_something else np.full_like(picture, NOTHING_TO_SEE)
+
+
+@_styled
 def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0, 255)):
     """Draw where the evidence lies: picture, raw map, overlay; for several classes side by side.
 

@@ -109,16 +109,18 @@ def ascend_filters(
     start = layers.check_images(model, start)
     if class_index is None:
         path, layer = layers.find_layer(model, layer_name)
+        name, owner = "filters", f"layer '{path}'"
         respond = functools.partial(_layer_response, path=path, layer=layer)
     else:
         path, filters = CLASSES, class_index
+        name, owner = "class_index", "this model"
         respond = functools.partial(_class_response, output_name=output_name)
     step, count = layers.traced(
         model,
         ("ascent", path, output_name, start.shape[1:]),
         lambda get_model: _trace(get_model, start, path, respond),
     )
-    filters = _check_indices(filters, count, path)
+    filters = layers.check_indices(name, filters, count, owner)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     settings = [tf.constant([length, smoothness, low, high], tf.float32) for length in lengths]
     plan = list(zip(moves, settings, strict=True))
@@ -177,18 +179,6 @@ def _check_target(layer_name, filters, class_index):
 
 def _channels(model):
     return (layers.input_shape(model) or (None,) * 4)[3] or 3
-
-
-def _check_indices(indices, count, path):
-    name, where = (
-        ("class_index", "this model") if path == CLASSES else ("filters", f"layer '{path}'")
-    )
-    indices = np.arange(count) if indices is None else np.atleast_1d(indices)
-    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
-        raise ValueError(f"`{name}` (={indices!r}) must be integers, or None for all")
-    for wrong in indices[(indices < 0) | (indices >= count)]:
-        raise ValueError(f"`{name}` (={wrong}) must be in [0, {count}) for {where}")
-    return indices
 
 
 def _trace(get_model, start, path, respond):

@@ -412,6 +412,29 @@ def _shape_text(shape):
     )
 
 
+def check_indices(name, indices, count, owner):
+    """Bring the chosen ones of `count` filters or classes into one form; None takes all.
+
+    Args:
+        name: The argument's name, for the error.
+        indices: An integer, a sequence of integers, or None.
+        count: How many there are.
+        owner: Whose they are, such as "layer 'conv1'", for the error.
+
+    Returns:
+        (F,) integer array.
+
+    Raises:
+        ValueError: If one of them does not exist, or there is none.
+    """
+    indices = np.arange(count) if indices is None else np.atleast_1d(indices)
+    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
+        raise ValueError(f"`{name}` (={indices!r}) must be integers, or None for all")
+    for wrong in indices[(indices < 0) | (indices >= count)]:
+        raise ValueError(f"`{name}` (={wrong}) must be in [0, {count}) for {owner}")
+    return indices
+
+
 def image_spec(images):
     """What a traced function is traced for: pictures of this size, in any number."""
     return tf.TensorSpec((None, *images.shape[1:]), tf.float32)

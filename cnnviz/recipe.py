@@ -7,7 +7,7 @@ What was tried and did worse is in `tests/benchmarks/training.md`.
 # is to learn shows at 64 pixels, where an epoch costs a quarter of one at 128.
 RECIPES = {
     "quick": (64,) * 8 + (96,) * 2,
-    "best": (64,) * 20 + (96,) * 8 + (128,) * 6,
+    "best": (64,) * 20 + (96,) * 8 + (128,) * 4,
 }
 BATCH_SIZE = 64  # smaller learns more per epoch, larger uses the cores better
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from cnnviz.exciting_crops import ExcitingCrops
 from cnnviz.figures import (
     EVIDENCE_COLORS,
     SIGNED_COLORS,
     draw_activations,
     draw_calibration,
     draw_confusion_matrix,
+    draw_exciting_crops,
     draw_filters,
     draw_heat_maps,
     draw_images,
@@ -58,6 +60,20 @@ def filter_images(verdicts=("ok", "dead", "ok", "no gain"), images=None):
     )
 
 
+def crops(filters=(0, 7, 14), count=4, activations=None):
+    shape = len(filters), count
+    rows = np.linspace(9, 1, len(filters) * count).reshape(shape)
+    return ExcitingCrops(
+        crops=RNG.uniform(0, 255, (*shape, 9, 7, 3)).astype(np.float32),
+        activations=rows if activations is None else np.array(activations),
+        image_index=np.zeros(shape, int),
+        positions=np.zeros((*shape, 2), int),
+        mean_activations=np.array([2.0, 2.0, 0.0])[: len(filters)],
+        filters=np.array(filters),
+        layer_name="block4_conv3",
+    )
+
+
 HISTORY = {
     "loss": [0.7, 0.5, 0.4],
     "val_loss": [0.65, 0.45, 0.5],
@@ -79,6 +95,11 @@ DRAWINGS = {
     "filters": lambda: draw_filters(filter_images()),
     "one filter": lambda: draw_filters(filter_images(("ok",))),
     "40 filters": lambda: draw_filters(filter_images(("ok",) * 40)),
+    "crops": lambda: draw_exciting_crops(crops()),
+    "crops of one filter": lambda: draw_exciting_crops(crops((7,), 1)),
+    "crops beside ascended pictures": lambda: draw_exciting_crops(
+        crops(), ascended=filter_images()
+    ),
     "evidence": lambda: draw_heat_maps(pictures(), heat(), ("cat", "dog")),
     "evidence in one wide picture": lambda: draw_heat_maps(
         pictures(1, 20, 30), [heat(1), heat(1, 1)], ("cat", "dog")
@@ -315,6 +336,36 @@ def test_filters_follow_the_value_range():
     unit = RNG.uniform(0, 1, (1, 40, 40, 3)).astype(np.float32)
     figure = draw_filters(filter_images(("ok",), images=unit * 2 - 1), value_range=(-1, 1))
     np.testing.assert_allclose(tile(figure, 0, 1, 40), unit[0], atol=1e-6)
+
+
+def test_crops_stand_in_rows_by_filter_with_their_activations():
+    found = crops()
+    figure = draw_exciting_crops(found)
+    axes = np.reshape(panels(figure), (3, 4))
+    for place, axis in np.ndenumerate(axes):
+        np.testing.assert_allclose(image_arrays(axis)[0], found.crops[place] / 255, atol=1e-6)
+        assert axis.get_xlabel() == f"{found.activations[place]:.3g}"
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == ["0", "7", "14"]
+    assert "block4_conv3: 3 filters, the 4 crops of 9x7 pixels" in texts(figure)
+
+
+def test_crop_where_the_filter_did_not_fire_is_grey_and_says_so():
+    fired, silent = panels(draw_exciting_crops(crops((7,), 2, [[3.0, 0.0]])))
+    assert np.ptp(image_arrays(silent)[0]) == 0 < np.ptp(image_arrays(fired)[0])
+    assert silent.get_xlabel() == "did not fire"
+
+
+def test_ascended_pictures_stand_before_the_crops_with_the_ratio_of_the_means():
+    ascended, found = filter_images(), crops()
+    first = np.reshape(panels(draw_exciting_crops(found, ascended=ascended)), (3, 5))[:, 0]
+    assert [axis.get_xlabel() for axis in first] == ["4.0x the best mean", "dead", "ok"]
+    np.testing.assert_allclose(image_arrays(first[2])[0], ascended.images[2] / 255, atol=1e-6)
+    assert np.ptp(image_arrays(first[1])[0]) == 0
+
+
+def test_ascended_pictures_must_be_of_the_filters_of_the_crops():
+    with pytest.raises(ValueError, match="`ascended`.*must hold the filters"):
+        draw_exciting_crops(crops((0, 8)), ascended=filter_images())
 
 
 # evidence
