@@ -57,13 +57,13 @@ def test_training_notebook_runs_and_saves_a_model_that_the_other_one_opens(tmp_p
     own_model = SHORTENED[second.stem] | {"MODEL": '"cats_vs_dogs.keras"'}
     notebook = run(second, own_model, tmp_path)
     convolutions = 10
-    assert figures_in(notebook) == 1 + convolutions + convolutions + 3
+    assert figures_in(notebook) == 1 + convolutions + convolutions + 4
 
 
 def test_looking_notebook_runs_on_the_shipped_model(tmp_path):
     path = PATHS[1]
     notebook = run(path, SHORTENED[path.stem], tmp_path)
-    assert figures_in(notebook) == 1 + 10 + 10 + 3
+    assert figures_in(notebook) == 1 + 10 + 10 + 4
     assert re.search(r"evidence on the animal: \d+%", text_of(notebook))
 
 
@@ -81,7 +81,7 @@ def test_looking_notebook_runs_on_a_model_of_another_kind(tmp_path):
     model.save(tmp_path / "own.keras")
     path = PATHS[1]
     notebook = run(path, SHORTENED[path.stem] | {"MODEL": '"own.keras"'}, tmp_path)
-    assert figures_in(notebook) == 1 + 2 + 1 + 3
+    assert figures_in(notebook) == 1 + 2 + 1 + 4
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
