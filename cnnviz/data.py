@@ -88,23 +88,22 @@ def _to_rgb(picture):
 
 
 def resize_image(image, image_size):
-    """Resize one picture to a square, as training does.
+    """Resize one picture, as training does.
 
     To half the side and below by area averaging, which takes every pixel into account; otherwise
     bilinear, where area averaging changes little and takes half as long as decoding the picture.
 
     Args:
         image: (H, W, 3) array.
-        image_size: Side length in pixels.
+        image_size: Side length in pixels of a square, or (height, width).
 
     Returns:
-        (image_size, image_size, 3) array of the same dtype. The aspect is not kept.
+        (height, width, 3) array of the same dtype. The aspect is not kept.
     """
-    halves = max(image.shape[:2]) >= 2 * image_size
+    height, width = np.broadcast_to(image_size, 2).tolist()
+    halves = image.shape[0] >= 2 * height or image.shape[1] >= 2 * width
     return cv2.resize(
-        image,
-        (image_size, image_size),
-        interpolation=cv2.INTER_AREA if halves else cv2.INTER_LINEAR,
+        image, (width, height), interpolation=cv2.INTER_AREA if halves else cv2.INTER_LINEAR
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from cnnviz import layers
+from cnnviz.data import resize_image
 from cnnviz.diagnosis import evidence_share
 from cnnviz.grad_cam import METHODS, grad_cam
 
@@ -169,9 +170,8 @@ def make_mosaics(model, images, labels, *, own=2, count=60, seed=0):
         for place, which in enumerate(random.permutation(4)):
             rows = slice(place // 2 * height, (place // 2 + 1) * height)
             columns = slice(place % 2 * width, (place % 2 + 1) * width)
-            mosaic[rows, columns] = cv2.resize(
-                images[four[which]], (width, height), interpolation=cv2.INTER_AREA
-            ).reshape(height, width, -1)
+            small = resize_image(images[four[which]], (height, width))
+            mosaic[rows, columns] = small.reshape(height, width, -1)
             mask[rows, columns] = which < own
     return Mosaics(made, chosen.astype(np.int32), masks)
 
