@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 import cnnviz
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, KEPT_SIZE, RECIPES
+from cnnviz.recipe import BATCH_SIZE, RECIPES
 
 
 def main():
@@ -39,8 +39,7 @@ def main():
     sizes = RECIPES[options.recipe]
     data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
     photos = options.photos
-    kept = data | {"image_size": KEPT_SIZE}
-    train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
+    train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **data)
     validation = cnnviz.load_split(photos / "validation", **data)
     model = cnnviz.build_model(precision=options.precision)
     cnnviz.train(

@@ -1,5 +1,6 @@
 """(batches, the epoch) -> batches at the epoch's image size, each picture varied."""
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -60,7 +61,8 @@ def augment_batch(images, rng, *, image_size=None):
         share = rng.uniform(SMALLEST_CROP, 1, 2)
         rows, columns = np.maximum(1, (share * image.shape[:2]).astype(int))
         top, left = rng.integers(0, np.array(image.shape[:2]) - (rows, columns) + 1)
-        crop = resize_image(image[top : top + rows, left : left + columns], (height, width))
+        crop = image[top : top + rows, left : left + columns]
+        crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
         contrast, brightness = rng.uniform(1 - LIGHTING, 1 + LIGHTING, 2)
         crop = np.clip((crop - 128) * contrast + 128 * brightness, 0, 255)
         result[:] = crop[:, ::-1] if rng.random() < 0.5 else crop

@@ -88,10 +88,7 @@ def _to_rgb(picture):
 
 
 def resize_image(image, image_size):
-    """Resize one picture, as training does.
-
-    To half the side and below by area averaging, which takes every pixel into account; otherwise
-    bilinear, where area averaging changes little and takes half as long as decoding the picture.
+    """Resize one picture, as training does: area averaging down, bilinear up.
 
     Args:
         image: (H, W, 3) array.
@@ -101,9 +98,9 @@ def resize_image(image, image_size):
         (height, width, 3) array of the same dtype. The aspect is not kept.
     """
     height, width = np.broadcast_to(image_size, 2).tolist()
-    halves = image.shape[0] >= 2 * height or image.shape[1] >= 2 * width
+    shrinks = image.shape[0] > height or image.shape[1] > width
     return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if halves else cv2.INTER_LINEAR
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
 
 

@@ -25,9 +25,8 @@ ARCHITECTURES = (
     "NASNetMobile",
     "ConvNeXtTiny",
 )
-every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
-QUICK = ("VGG16", "MobileNetV2", "MobileNetV3Small")  # plain, in the default run
-quick_or_slow = pytest.mark.parametrize(
+QUICK = ("VGG16", "MobileNetV2", "MobileNetV3Small")  # in the default run
+every_architecture = pytest.mark.parametrize(
     "architecture",
     [
         name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
@@ -66,7 +65,7 @@ def before_pooling(model):
     return last.input._keras_history.operation.name
 
 
-@quick_or_slow
+@every_architecture
 def test_plain_network_equals_the_tape_through_a_cut_model(architecture, pictures):
     model = build(architecture, classes=5, classifier_activation=None)
     name = before_pooling(model)
