@@ -204,7 +204,8 @@ def _trace(get_model, start, path, respond):
         slope = 0.0 if before is None else LEAK * tf.gather(before, filters, batch_dims=1)
         (gradient,) = tf.gradients(activation + slope, images)
         if gradient is None:
-            raise ValueError(f"the target (='{path}') does not depend on the picture")
+            argument = "class_index" if path == CLASSES else "layer_name"
+            raise ValueError(f"`{argument}` (='{path}') does not depend on the picture")
         reacts = tf.reduce_max(tf.abs(gradient), (1, 2, 3)) > 0
         gradient = _smooth(gradient, smoothness)
         length = tf.sqrt(tf.reduce_mean(tf.square(gradient), (1, 2, 3), keepdims=True))
