@@ -58,6 +58,15 @@ FOLDER_JUNK = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 JPEG_QUALITY = 95  # shrinking hides what little is lost
 BLOCK = 1 << 20  # bytes
+# A zip can promise any size. Photographs are far smaller than this, and hardly shrink in a zip.
+MAX_BYTES = 200_000_000
+MAX_RATIO = 100
+MAX_DEPTH = 3  # of zips in zips; the competition's has 2
+
+
+# What reading a member of a zip raises.
+DAMAGED_MEMBER = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+_DAMAGED_ZIP = "{} is an incomplete or damaged zip: fetch it again."
 
 
 class SeparationError(ValueError):
@@ -66,11 +75,14 @@ class SeparationError(ValueError):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of the source: its path inside, its label ("cat", "dog" or ""), and its bytes."""
+    """One file of the source: its path inside, its label ("cat", "dog" or ""), and its bytes.
+
+    `read` gives the bytes, or in words why there are none.
+    """
 
     name: str
     label: str
-    read: Callable[[], bytes]
+    read: Callable[[], bytes | str]
 
 
 @dataclass(frozen=True)
@@ -167,16 +179,32 @@ def _files_in_folder(folder, scratch, archives):
     def fail(error):
         raise error  # else os.walk passes over folders that it may not read
 
-    for parent, _, names in os.walk(folder, onerror=fail):
+    entered = {folder.resolve()}  # each folder once, though links may lead there again
+
+    def is_new(path):
+        return not (path in entered or entered.add(path))
+
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = [name for name in folders if is_new(Path(parent, name).resolve())]
         for path in (Path(parent, name) for name in names):
             name = path.relative_to(folder).as_posix()
             if path.is_file() and path.suffix.lower() == ".zip":
                 yield from _files_in_zip(path, name, name + "/", scratch, archives)
             elif path.is_file():
-                yield SourceFile(name, label_of(name), path.read_bytes)
+                yield _source_file(name, path.stat().st_size, path.read_bytes)
+            elif path.is_symlink():
+                yield SourceFile(name, label_of(name), lambda: "a link that leads nowhere")
 
 
-def _files_in_zip(file, shown_name, prefix, scratch, archives):
+def _source_file(name, size, read):
+    """A SourceFile, which is not read if it is larger than any photograph."""
+    too_large = f"its {size:,} bytes are more than {MAX_BYTES:,}"
+    return SourceFile(name, label_of(name), read if size <= MAX_BYTES else lambda: too_large)
+
+
+def _files_in_zip(file, shown_name, prefix, scratch, archives, depth=1):
+    if depth > MAX_DEPTH:
+        raise SeparationError(f"{shown_name}: zips lie in zips more than {MAX_DEPTH} deep.")
     archive = archives.enter_context(_open_zip(file, shown_name))
     for member in archive.infolist():
         name = prefix + member.filename.replace("\\", "/")
@@ -185,13 +213,19 @@ def _files_in_zip(file, shown_name, prefix, scratch, archives):
         if member.flag_bits & 1:
             raise SeparationError(f"{shown_name} is protected by a password: unpack it first.")
         if not name.lower().endswith(".zip"):
-            yield SourceFile(name, label_of(name), functools.partial(archive.read, member))
+            yield _source_file(name, member.file_size, functools.partial(archive.read, member))
             continue
+        if member.file_size > MAX_RATIO * max(member.compress_size, 1):
+            times = member.file_size // max(member.compress_size, 1)
+            raise SeparationError(f"{name} would unpack to {times} times its size: no photographs.")
         # Reading a zip jumps about, and inside another zip each jump back unpacks it anew.
         copy = archives.enter_context(tempfile.TemporaryFile(dir=scratch))
-        with archive.open(member) as packed:
-            shutil.copyfileobj(packed, copy, BLOCK)
-        yield from _files_in_zip(copy, name, name + "/", scratch, archives)
+        try:
+            with archive.open(member) as packed:
+                shutil.copyfileobj(packed, copy, BLOCK)
+        except DAMAGED_MEMBER:
+            raise SeparationError(_DAMAGED_ZIP.format(name)) from None
+        yield from _files_in_zip(copy, name, name + "/", scratch, archives, depth + 1)
 
 
 def _open_zip(file, shown_name):
@@ -206,7 +240,7 @@ def _open_zip(file, shown_name):
             f"who are logged in and have accepted its rules ({COMPETITION_RULES})."
         )
     if head.startswith(b"PK"):
-        raise SeparationError(f"{shown_name} is an incomplete or damaged zip: fetch it again.")
+        raise SeparationError(_DAMAGED_ZIP.format(shown_name))
     raise SeparationError(f"{shown_name} is neither a folder nor a zip.")
 
 
@@ -233,8 +267,8 @@ def fingerprint(data):
 
     TensorFlow's decoder is the strictest; Pillow and OpenCV pass a JPEG without its last two bytes.
     """
-    if data is None:
-        return "", "unreadable: damaged in its archive"
+    if isinstance(data, str):
+        return "", f"unreadable: {data}"
     try:
         picture = _pictures().decode_image(data)
     except ValueError as error:
@@ -320,11 +354,11 @@ def _in_threads(function, files, doing):
 
 
 def _read(file):
-    """The bytes of a file, None where its archive is damaged there."""
+    """The bytes of a file, or in words why there are none."""
     try:
         return file.read()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-        return None
+    except DAMAGED_MEMBER:
+        return "damaged in its archive"
 
 
 def write_photographs(placements, folder, size):
@@ -432,6 +466,12 @@ def working_folder(destination):
             destination.rmdir()  # empty; some systems do not rename onto it
         working.rename(destination)
         shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        if error.filename:
+            raise
+        raise SeparationError(  # writing does not say where
+            f"DEST {destination} cannot be written: {error.strerror}; it is as it was."
+        ) from error
     finally:
         if replaced.exists() and not destination.exists():
             replaced.rename(destination)

@@ -173,6 +173,7 @@ def no_leftovers(folder):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.case("separator", "right")
 def test_every_form_gives_the_same_folders(form, tmp_path):
     written, inside, expected_files = FORMS[form]
     source = write_files(tmp_path / "source", written) / inside
@@ -228,6 +229,7 @@ def test_reasons_name_the_other_file(microsoft, tmp_path):
     assert reasons["PetImages/Cat/Thumbs.db"] == "not a photograph"
 
 
+@pytest.mark.case("separator", "right")
 def test_identical_pictures_are_kept_in_one_part(microsoft, tmp_path):
     run(microsoft, tmp_path / "photos")
     rows = {identity(row): row for row in table(tmp_path / "photos")}
@@ -237,6 +239,7 @@ def test_identical_pictures_are_kept_in_one_part(microsoft, tmp_path):
         assert len(folders) == 1
 
 
+@pytest.mark.case("separator", "right")
 def test_one_file_published_twice_is_taken_once(tmp_path):
     files = {"train.zip": zip_of(TRAIN)} | TRAIN
     assert run(write_files(tmp_path / "source", files), tmp_path / "photos") == 0
@@ -271,6 +274,7 @@ def test_rows_come_in_natural_order_with_plain_line_ends(microsoft, tmp_path):
     assert b"\r" not in (tmp_path / "photos/separation.csv").read_bytes()
 
 
+@pytest.mark.case("separator", "right")
 def test_a_second_run_gives_the_same_bytes(microsoft, tmp_path, capsys):
     photos = tmp_path / "photos"
     run(microsoft, photos)
@@ -283,6 +287,7 @@ def test_a_second_run_gives_the_same_bytes(microsoft, tmp_path, capsys):
     assert no_leftovers(tmp_path)
 
 
+@pytest.mark.case("separator", "right")
 def test_more_photographs_move_nothing(tmp_path):
     few = {name: data for i, (name, data) in enumerate(TRAIN.items()) if i % 2}
     run(write_files(tmp_path / "few", few), tmp_path / "from few")
@@ -320,6 +325,7 @@ def test_shares_bound_the_parts():
         np.testing.assert_allclose(found, np.divide(shares, sum(shares)), atol=0.021)
 
 
+@pytest.mark.case("separator", "right")
 def test_the_test_part_stays_when_the_others_change(microsoft, tmp_path):
     run(microsoft, tmp_path / "a", "--shares", 80, 10, 10)
     run(microsoft, tmp_path / "b", "--shares", 5, 4, 1)
@@ -361,6 +367,7 @@ def test_size_shrinks_and_keeps_aspect_and_part(tmp_path):
         (["--size", 3], "`--size` (=3) must be at least 16."),
     ],
 )
+@pytest.mark.case("separator", "reported")
 def test_options_out_of_range_are_one_line(options, message, microsoft, tmp_path, capsys):
     assert_fails([microsoft, tmp_path / "photos", *options], message, capsys)
     assert not (tmp_path / "photos").exists()
@@ -408,6 +415,7 @@ BAD_SOURCES = {
 
 
 @pytest.mark.parametrize("kind", BAD_SOURCES)
+@pytest.mark.case("separator", "reported")
 def test_bad_sources_are_one_line(kind, tmp_path, capsys):
     data, message = BAD_SOURCES[kind]
     (tmp_path / "source.zip").write_bytes(data)
@@ -415,11 +423,13 @@ def test_bad_sources_are_one_line(kind, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["source.zip"]
 
 
+@pytest.mark.case("separator", "reported")
 def test_a_missing_source_is_named(tmp_path, capsys):
     assert_fails([tmp_path / "none.zip", tmp_path / "photos"], "none.zip does not exist", capsys)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case("separator", "right")
 def test_names_that_climb_out_stay_inside(tmp_path):
     files = {f"../../{name}": data for name, data in TRAIN.items() if "cat" in name}
     files |= {f"/{name}": data for name, data in TRAIN.items() if "dog" in name}
@@ -431,6 +441,7 @@ def test_names_that_climb_out_stay_inside(tmp_path):
     assert outside == {"a/b/source.zip"}
 
 
+@pytest.mark.case("separator", "right")
 def test_equal_names_and_equal_folders_lose_nothing(tmp_path):
     """Pictures of one name are both kept; a folder beside its own zip is all duplicates."""
     same_name = {f"{folder}/Cat/0.jpg": jpeg(50 + i) for i, folder in enumerate("abcdefgh")}
@@ -445,6 +456,7 @@ def test_equal_names_and_equal_folders_lose_nothing(tmp_path):
     assert {written[name] for name in kept} == {*same_name.values(), *dogs.values()}
 
 
+@pytest.mark.case("separator", "right")
 def test_identical_pictures_whose_names_differ_only_in_case_do_not_replace_each_other(tmp_path):
     cats = {f"{i}/Cat/{name}": jpeg(50) for i, name in enumerate(["0.jpg", "0.JPG", "0.Jpg"])}
     files = cats | {"0/Dog/1.jpg": jpeg(51)}
@@ -454,6 +466,7 @@ def test_identical_pictures_whose_names_differ_only_in_case_do_not_replace_each_
     assert set(tree(tmp_path / "photos")) == {*kept, "separation.csv"}
 
 
+@pytest.mark.case("separator", "reported")
 def test_a_picture_damaged_in_its_zip_is_left_out(tmp_path):
     packed = bytearray(zip_of(TRAIN))
     packed[packed.index(PHOTOGRAPHS["cat", "2.jpg"]) + 300] ^= 255  # now the CRC is wrong
@@ -464,6 +477,7 @@ def test_a_picture_damaged_in_its_zip_is_left_out(tmp_path):
     assert reasons["cat", "1.jpg"] == ""
 
 
+@pytest.mark.case("separator", "right")
 def test_what_macos_adds_is_no_photograph(tmp_path):
     files = PET_IMAGES | {f"__MACOSX/{name}": b"x" for name in ("PetImages/Cat/._0.jpg", ".a.jpg")}
     assert run(write_files(tmp_path / "source", files), tmp_path / "photos") == 0
@@ -488,6 +502,7 @@ def test_few_pictures_are_in_memory_at_a_time():
 # Destinations that are in use, and runs that were cut short
 
 
+@pytest.mark.case("separator", "reported")
 def test_destinations_in_use_are_left_alone(microsoft, tmp_path, capsys):
     photos = tmp_path / "photos"
     write_files(photos, {"thesis.txt": b"dear"})
@@ -498,6 +513,7 @@ def test_destinations_in_use_are_left_alone(microsoft, tmp_path, capsys):
     assert_fails([microsoft, photos / "thesis.txt"], "thesis.txt is a file", capsys)
 
 
+@pytest.mark.case("separator", "reported")
 def test_what_a_user_put_into_a_separation_is_kept(microsoft, tmp_path, capsys):
     photos = tmp_path / "photos"
     run(microsoft, photos)
@@ -507,6 +523,7 @@ def test_what_a_user_put_into_a_separation_is_kept(microsoft, tmp_path, capsys):
     assert tree(photos) == before
 
 
+@pytest.mark.case("separator", "right")
 def test_an_empty_destination_is_used(microsoft, tmp_path):
     (tmp_path / "photos").mkdir()
     assert run(microsoft, tmp_path / "photos") == 0
@@ -514,6 +531,7 @@ def test_an_empty_destination_is_used(microsoft, tmp_path):
 
 
 @pytest.mark.parametrize(("source", "destination"), [("s", "s"), ("s", "s/new"), ("s/train", "s")])
+@pytest.mark.case("separator", "reported")
 def test_source_and_destination_must_lie_apart(source, destination, tmp_path, capsys):
     before = tree(write_files(tmp_path / "s", TRAIN))
     assert_fails([tmp_path / source, tmp_path / destination], "must lie apart", capsys)
@@ -521,6 +539,7 @@ def test_source_and_destination_must_lie_apart(source, destination, tmp_path, ca
 
 
 @pytest.mark.parametrize("step", ["examine", "write_table"])
+@pytest.mark.case("separator", "right")
 def test_ctrl_c_leaves_an_earlier_separation_as_it_was(
     step, microsoft, tmp_path, capsys, monkeypatch
 ):
@@ -546,6 +565,7 @@ def test_a_full_disk_is_one_line(microsoft, tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == [microsoft]
 
 
+@pytest.mark.case("separator", "right")
 def test_killed_between_the_renames_the_earlier_separation_comes_back(microsoft, tmp_path, capsys):
     photos = tmp_path / "photos"
     run(microsoft, photos)
@@ -637,6 +657,7 @@ def fetch(server, path, sha256=ARCHIVE_SHA256):
     data_separator.download(path, url=server.url, sha256=sha256)
 
 
+@pytest.mark.case("separator", "right")
 def test_download_then_separate(tmp_path, monkeypatch):
     download = data_separator.download
     path = tmp_path / "new/pets.zip"
@@ -655,6 +676,7 @@ def test_download_then_separate(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", [1, 1000, len(ARCHIVE) - 1, len(ARCHIVE)])
+@pytest.mark.case("separator", "right")
 def test_download_resumes_a_part(kept, tmp_path):
     (tmp_path / "pets.zip.part").write_bytes(ARCHIVE[:kept])
     with serve({}) as server:
@@ -663,6 +685,7 @@ def test_download_resumes_a_part(kept, tmp_path):
     assert tree(tmp_path) == {"pets.zip": ARCHIVE}
 
 
+@pytest.mark.case("separator", "right")
 def test_download_goes_on_after_cuts(tmp_path):
     with serve({"cut": 5000}, {"cut": 7000}, {}) as server:
         fetch(server, tmp_path / "pets.zip")
@@ -670,6 +693,7 @@ def test_download_goes_on_after_cuts(tmp_path):
     assert tree(tmp_path) == {"pets.zip": ARCHIVE}
 
 
+@pytest.mark.case("separator", "right")
 def test_download_gives_up_and_resumes_later(tmp_path):
     with serve({"cut": 5000}, {"cut": 0}) as server:
         with pytest.raises(data_separator.SeparationError, match="run again to resume"):
@@ -681,6 +705,7 @@ def test_download_gives_up_and_resumes_later(tmp_path):
     assert tree(tmp_path) == {"pets.zip": ARCHIVE}
 
 
+@pytest.mark.case("separator", "right")
 def test_download_starts_over_where_the_server_knows_no_ranges(tmp_path):
     (tmp_path / "pets.zip.part").write_bytes(ARCHIVE[:1000])
     with serve({"ranges": False}) as server:
@@ -688,6 +713,7 @@ def test_download_starts_over_where_the_server_knows_no_ranges(tmp_path):
     assert tree(tmp_path) == {"pets.zip": ARCHIVE}
 
 
+@pytest.mark.case("separator", "reported")
 def test_download_without_ranges_that_is_always_cut_ends(tmp_path):
     with serve({"ranges": False, "cut": 5000}) as server:
         with pytest.raises(data_separator.SeparationError, match="run again to resume"):
@@ -695,6 +721,7 @@ def test_download_without_ranges_that_is_always_cut_ends(tmp_path):
     assert len(server.ranges_asked) == 2
 
 
+@pytest.mark.case("separator", "reported")
 def test_download_with_a_wrong_sum_is_not_used(tmp_path):
     with serve({}) as server:
         with pytest.raises(data_separator.SeparationError, match="has the SHA-256"):
@@ -706,6 +733,7 @@ def test_download_with_a_wrong_sum_is_not_used(tmp_path):
     assert tree(tmp_path) == {"pets.zip": b"mine"}
 
 
+@pytest.mark.case("separator", "reported")
 def test_download_refused_or_unreachable(tmp_path):
     with serve({"status": 404}) as server:
         with pytest.raises(data_separator.SeparationError, match="answers: 404"):
@@ -716,6 +744,7 @@ def test_download_refused_or_unreachable(tmp_path):
         fetch(server, tmp_path)
 
 
+@pytest.mark.case("separator", "reported")
 def test_download_is_not_begun_for_a_destination_in_use(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data_separator, "download", lambda _: pytest.fail("fetched"))
     write_files(tmp_path / "photos", {"thesis.txt": b"dear"})
