@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 import cnnviz
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, RECIPES
+from cnnviz.recipe import BATCH_SIZE, KEPT_SIZE, RECIPES
 
 
 def main():
@@ -39,8 +39,9 @@ def main():
     sizes = RECIPES[options.recipe]
     data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
     photos = options.photos
-    train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **data)
-    validation = cnnviz.load_split(photos / "validation", **data)
+    kept = data | {"image_size": KEPT_SIZE}
+    train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
+    validation = cnnviz.load_split(photos / "validation", **kept)
     model = cnnviz.build_model(precision=options.precision)
     cnnviz.train(
         model,
@@ -53,7 +54,7 @@ def main():
         verbose=2,
     )
     folded = cnnviz.fold_batch_normalization(model)
-    temperature = cnnviz.calibrate(folded, validation)
+    temperature = cnnviz.calibrate(folded, cnnviz.load_split(photos / "validation", **data))
     print(f"temperature {temperature:.2f}")
     folded.save(options.model)
     report(keras.saving.load_model(options.model, compile=False), photos, data)

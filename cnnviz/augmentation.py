@@ -1,6 +1,5 @@
 """(batches, the epoch) -> batches at the epoch's image size, each picture varied."""
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -44,8 +43,8 @@ def vary(data, clock, *, seed, augment):
 def augment_batch(images, rng, *, image_size=None):
     """Vary a batch of pictures, each in its own way: cropped, mirrored, lit, a square painted over.
 
-    Cut-out is from DeVries & Taylor 2017. OpenCV does it in a tenth of a millisecond a picture, a
-    small part of what the network takes.
+    Cut-out is from DeVries & Taylor 2017. OpenCV does it in a fraction of a millisecond a
+    picture, a small part of what the network takes.
 
     Args:
         images: (B, H, W, 3) float32 array in 0..255.
@@ -62,7 +61,7 @@ def augment_batch(images, rng, *, image_size=None):
         rows, columns = np.maximum(1, (share * image.shape[:2]).astype(int))
         top, left = rng.integers(0, np.array(image.shape[:2]) - (rows, columns) + 1)
         crop = image[top : top + rows, left : left + columns]
-        crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
+        crop = resize_image(crop, (height, width))
         contrast, brightness = rng.uniform(1 - LIGHTING, 1 + LIGHTING, 2)
         crop = np.clip((crop - 128) * contrast + 128 * brightness, 0, 255)
         result[:] = crop[:, ::-1] if rng.random() < 0.5 else crop

@@ -10,10 +10,13 @@ import keras
 import numpy as np
 
 from cnnviz import figures
+from cnnviz.model_files import save_model
 
 
 class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the highest validation accuracy, also in a file.
+
+    Of several with the same, as on easy data, those with the lowest validation loss.
 
     Before the first epoch they are those that the model came with, or, in a training that goes on,
     those in the file.
@@ -22,26 +25,25 @@ class BestWeights(keras.callbacks.Callback):
     def __init__(self, checkpoint=None):
         super().__init__()
         self.checkpoint = checkpoint
-        self.accuracy, self.weights, self.diverged_in = -math.inf, None, None
+        self.quality, self.weights, self.diverged_in = (-math.inf, -math.inf), None, None
 
     def on_train_begin(self, logs=None):
         goes_on = self.checkpoint and resume_state(self.checkpoint)
         if goes_on and Path(self.checkpoint).exists():
-            self.model.optimizer.build(self.model.trainable_variables)
-            self.model.load_weights(self.checkpoint)
-            self.accuracy = max(read_history(history_file(self.checkpoint))["val_accuracy"])
+            load_state(self.model, self.checkpoint, self.checkpoint)
+            history = read_history(history_file(self.checkpoint))
+            rows = zip(history["val_accuracy"], history["val_loss"], strict=True)
+            self.quality = max((accuracy, -loss) for accuracy, loss in rows)
         self.weights = self.model.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             self.diverged_in = epoch + 1
             self.model.stop_training = True
-        elif logs["val_accuracy"] > self.accuracy:
-            self.accuracy, self.weights = logs["val_accuracy"], self.model.get_weights()
+        elif (quality := (logs["val_accuracy"], -logs["val_loss"])) > self.quality:
+            self.quality, self.weights = quality, self.model.get_weights()
             if self.checkpoint:
-                unfinished = f"{self.checkpoint}.new.keras"  # whole or not at all, if killed here
-                self.model.save(unfinished)
-                os.replace(unfinished, self.checkpoint)
+                save_model(self.model, self.checkpoint)
 
     def restore(self, model):
         if self.weights is not None:
@@ -111,9 +113,8 @@ class Resume(keras.callbacks.Callback):
         resume_folder(self.checkpoint).mkdir(parents=True, exist_ok=True)
         state = resume_state(self.checkpoint)
         if state:
-            self.model.optimizer.build(self.model.trainable_variables)
-            self.model.load_weights(state)
-            self.model._initial_epoch = epochs = int(state.name.split(".")[0])
+            load_state(self.model, state, self.checkpoint)
+            self.model._initial_epoch = epochs = finished_epochs(self.checkpoint)
             earlier = read_history(history_file(self.checkpoint)).items()
             self.past.history = {name: values[:epochs] for name, values in earlier}
 
@@ -153,6 +154,26 @@ def resume_folder(checkpoint):
 def resume_state(checkpoint):
     """The file that holds the state after the last whole epoch, called by its number, or None."""
     return max(resume_folder(checkpoint).glob("[0-9]*.weights.h5"), default=None)
+
+
+def finished_epochs(checkpoint):
+    """How many epochs a training that goes on has behind it."""
+    state = checkpoint and resume_state(checkpoint)
+    return int(state.name.split(".")[0]) if state else 0
+
+
+def load_state(model, file, checkpoint):
+    """Load weights and optimizer from `file`; a model that it does not fit stays as it is."""
+    before = model.get_weights()
+    try:
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(file)
+    except Exception as error:  # Keras raises several kinds
+        model.set_weights(before)
+        raise ValueError(
+            f"`checkpoint` (='{checkpoint}') holds the unfinished training of another model; "
+            f"choose another file, or delete '{resume_folder(checkpoint)}' to begin anew"
+        ) from error
 
 
 def checkpoint_callbacks(checkpoint, history):

@@ -14,6 +14,7 @@ CLASS_NAMES = ("cat", "dog")
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif"}
 MAX_PIXELS = 100_000_000  # a header can promise any size; larger than any camera, it is a fault
+_TOO_MANY_PIXELS = f"its header promises more than {MAX_PIXELS:,} pixels"
 
 # EXIF orientation -> what brings the stored pixels upright (EXIF 2.3, tag 0x0112).
 _UPRIGHT = {
@@ -50,15 +51,18 @@ def decode_image(data):
         with PIL.Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
-                raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+                raise ValueError(_TOO_MANY_PIXELS)
             if picture.format in ("JPEG", "MPO"):
                 pixels = tf.io.decode_jpeg(data, channels=3).numpy()
             else:
+                _check_end(picture.format, data)
                 pixels = _to_rgb(picture)
             # After the pixels: Pillow turns a TIFF upright itself and then forgets its orientation.
-            orientation = picture.getexif().get(0x0112, 1)
+            orientation = _orientation(picture)
     except ValueError:
         raise
+    except PIL.Image.DecompressionBombError:
+        raise ValueError(_TOO_MANY_PIXELS) from None
     except PIL.UnidentifiedImageError:
         raise ValueError("not a picture in a known format") from None
     except tf.errors.InvalidArgumentError as error:
@@ -74,12 +78,50 @@ def _first_sentence(message):
     return line.split("[Op:")[0].strip()
 
 
+def _orientation(picture):
+    """The EXIF orientation; 1, upright, where the EXIF data cannot be read."""
+    try:
+        return picture.getexif().get(0x0112, 1)
+    except Exception:  # as for the pixels; but those are whole here
+        return 1
+
+
+def _check_end(file_format, data):
+    """Raise a ValueError where the last bytes are missing and Pillow does not mind."""
+    whole = {"PNG": _png_ends, "GIF": _gif_ends}.get(file_format, bool)
+    if not whole(data):
+        raise ValueError(f"damaged picture: the end of the {file_format} is missing")
+
+
+def _png_ends(data):
+    return b"IEND\xaeB`\x82" in data
+
+
+def _gif_ends(data):
+    """Whether the chain of blocks leads to the trailer (GIF89a specification, appendix A)."""
+
+    def color_table(flags):
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    place = 13 + color_table(data[10])
+    while place < len(data) and data[place] != ord(";"):
+        if data[place] == ord(","):  # a frame, else an extension
+            place += 11 + color_table(data[min(place + 9, len(data) - 1)])
+        else:
+            place += 2
+        while place < len(data) and data[place]:  # blocks of up to 255 bytes, the last one empty
+            place += 1 + data[place]
+        place += 1
+    return place < len(data)
+
+
 def _to_rgb(picture):
     """Pillow picture of any mode -> (H, W, 3) uint8; 16 bit is scaled, alpha laid on white."""
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        grey = np.asarray(picture, np.float64)
-        scale = 257.0 if grey.max(initial=0) > 255 else 1.0  # 65535 / 255
-        return np.repeat(np.clip(grey / scale, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels of 32 bit have no fixed range; save it with 8 or 16 bit")
+    if picture.mode.startswith("I;16"):
+        grey = (np.asarray(picture, np.float64) / 257).astype(np.uint8)  # 65535 / 255
+        return np.repeat(grey[..., None], 3, axis=2)
     if "A" in picture.mode or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = PIL.Image.new("RGBA", picture.size, "white")
@@ -116,6 +158,7 @@ def load_image(path, *, image_size=None):
 
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If the file may not be read.
         ValueError: If the file is not a complete picture, or `image_size` is below 1.
     """
     if image_size is not None:
@@ -125,11 +168,17 @@ def load_image(path, *, image_size=None):
 
 def _read(path, image_size):
     """One file -> uint8 array; the error names the file."""
-    path = Path(path)
-    if not path.is_file():
+    try:
+        path = Path(path)
+        data = path.read_bytes() if path.is_file() else None
+    except TypeError:
+        raise ValueError(f"`path` (={path!r}) must be the path of a file") from None
+    except OSError as error:  # not allowed, or a name that no file can have
+        raise type(error)(f"`path` (='{path}') cannot be read: {error.strerror}") from None
+    if data is None:
         raise FileNotFoundError(f"`path` (='{path}') is not a file")
     try:
-        image = decode_image(path.read_bytes())
+        image = decode_image(data)
     except ValueError as error:
         raise ValueError(f"`path` (='{path}') cannot be read as a picture: {error}") from None
     return image if image_size is None else resize_image(image, image_size)

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
+from cnnviz.model_files import load_model
+
 CPU_INFO = Path("/proc/cpuinfo")  # Linux; elsewhere the processor is taken to have no bfloat16
 
 PRETRAINED_PATH = Path(__file__).parent / "weights" / "cats_vs_dogs.keras"
@@ -140,7 +142,8 @@ def calibrate(model, data):
     """Make the model as sure as it is right: temperature scaling (Guo et al. 2017).
 
     The logit is divided by the one number, the temperature, that makes the labels of `data` most
-    likely. No prediction changes its class, only its probability.
+    likely, each with one right and one wrong one added (Platt 1999): labels that are all met do not
+    make the model infinitely sure. No prediction changes its class, only its probability.
 
     Args:
         model: From `build_model`; its last layer is changed in place.
@@ -162,9 +165,12 @@ def calibrate(model, data):
         np.concatenate(both).astype(np.float64) for both in zip(*batches, strict=True)
     )
     towards_label = logits[:, 0] * (2 * labels - 1)
+    wrong = 1 / (len(labels) + 2)
 
     def cross_entropy(log_temperature):
-        return np.logaddexp(0, -towards_label / np.exp(log_temperature)).mean()
+        sharpened = towards_label / np.exp(log_temperature)
+        likely, unlikely = np.logaddexp(0, -sharpened), np.logaddexp(0, sharpened)
+        return ((1 - wrong) * likely + wrong * unlikely).mean()
 
     best = minimize_scalar(cross_entropy, bounds=np.log((0.05, 20)), method="bounded")
     temperature = float(np.exp(best.x))
@@ -179,4 +185,4 @@ def load_pretrained():
         keras.Model: float32 images (N, H, W, 3) in 0..255 to logits (N, 1), positive for dog; any
         picture size from 16 up, best near the 128 pixels of its training. Not compiled.
     """
-    return keras.saving.load_model(PRETRAINED_PATH, compile=False)
+    return load_model(PRETRAINED_PATH)

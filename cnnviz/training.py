@@ -7,7 +7,13 @@ import keras
 import tensorflow as tf
 
 from cnnviz.augmentation import vary
-from cnnviz.callbacks import BestWeights, EpochClock, LiveCurves, checkpoint_callbacks
+from cnnviz.callbacks import (
+    BestWeights,
+    EpochClock,
+    LiveCurves,
+    checkpoint_callbacks,
+    finished_epochs,
+)
 from cnnviz.data import check_image_size
 from cnnviz.layers import named_layers
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
@@ -33,8 +39,9 @@ def train(
     Muon for the convolutions (Jordan et al. 2024) and AdamW for the rest (Loshchilov & Hutter
     2019), with a learning rate that rises and then falls to zero once (one cycle, Smith & Topin
     2018), on pictures that grow with the epochs if asked (progressive resizing, Howard 2018). The
-    best weights are those with the highest validation accuracy. Ctrl-C ends the training early and
-    keeps them too. In a notebook the learning curves draw themselves.
+    best weights are those with the highest validation accuracy, and of equals the lowest loss.
+    Ctrl-C ends the training early and keeps them too. In a notebook the learning curves draw
+    themselves.
 
     Several GPUs: build the model within the `scope()` of a `tf.distribute.MirroredStrategy`, then
     call this as ever; each batch is shared out among them.
@@ -65,7 +72,7 @@ def train(
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
             not one size for each epoch, a dataset is empty or of unknown length, or `checkpoint`
-            does not end in `.keras`.
+            does not end in `.keras` or is that of another model.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -83,7 +90,7 @@ def train(
             metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
             jit_compile=_can_be_compiled(model),
         )
-    clock = EpochClock(sizes)
+    given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
     if augment or resize:
         train_data = vary(train_data, clock, seed=seed, augment=augment)
@@ -94,9 +101,13 @@ def train(
     callbacks += checkpoint_callbacks(checkpoint, history)
     if verbose and in_notebook():
         callbacks.append(LiveCurves(history))
+    train_data = train_data.prefetch(4)
+    # Each iterator of shuffled data has an order of its own, and Keras makes two in an epoch.
+    for _ in range(2 * finished_epochs(checkpoint)):
+        iter(train_data)
     try:
         model.fit(
-            train_data.prefetch(4),
+            train_data,
             validation_data=validation_data,
             epochs=epochs,
             callbacks=callbacks,
@@ -104,17 +115,27 @@ def train(
             verbose=verbose,
         )
     except KeyboardInterrupt:
-        print("\nInterrupted; the best weights so far are kept.")
+        again = "to go on." if checkpoint else "to begin anew; with a `checkpoint` it would go on."
+        print(f"\nInterrupted; the best weights so far are kept. Call `train` again {again}")
     finally:
         model._initial_epoch = None  # Keras would start the next training at this one's epoch
     best.restore(model)
     if best.diverged_in is not None:
         warnings.warn(
             f"The loss was not finite in epoch {best.diverged_in}: the training stopped, and the "
-            f"best weights before are kept. Lower the `learning_rate` (={learning_rate}).",
+            f"best weights before are kept. {_remedy(given, learning_rate)}",
             stacklevel=2,
         )
     return history
+
+
+def _remedy(data, learning_rate):
+    """What made the loss NaN; `data` are the datasets by their argument's name."""
+    for name, batches in data.items():
+        for index, (images, _) in enumerate(batches):
+            if images.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(images))):
+                return f"`{name}` holds NaN or infinity, in its batch {index}."
+    return f"Lower the `learning_rate` (={learning_rate})."
 
 
 def _optimizer(model, learning_rate):
@@ -162,7 +183,9 @@ def _keep_freed_memory():
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return
-    for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # mmap, trim, top pad
+    mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8  # <malloc.h>
+    kept = {mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 2**28, arena_max: 2}
+    for option, value in kept.items():
         mallopt(option, value)
 
 

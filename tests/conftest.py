@@ -100,3 +100,31 @@ _KINDS = {
     "nested": _nested,
     "nested twice": _nested_twice,
 }
+
+
+@pytest.fixture(scope="session")
+def color_model():
+    """A network whose evidence is known: red speaks for class 1, blue for class 0."""
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(2, 1, activation="relu", name="conv"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1, name="head"),
+        ]
+    )
+    kernel = np.array([[1, -1], [0, 0], [-1, 1]], np.float32)[None, None]
+    model.get_layer("conv").set_weights([kernel, np.zeros(2, np.float32)])
+    model.get_layer("head").set_weights([np.array([[20], [-20]]), np.zeros(1)])
+    return model
+
+
+@pytest.fixture(scope="session")
+def spots():
+    """Six grey pictures of 16x16 with a blue (0) or a red (1) square of 6x6 somewhere."""
+    random = np.random.default_rng(0)
+    images, labels = np.full((6, 16, 16, 3), 0.5, np.float32), np.tile([0, 1], 3)
+    for image, label in zip(images, labels, strict=True):
+        top, left = random.integers(0, 11, 2)
+        image[top : top + 6, left : left + 6] = [1, 0, 0] if label else [0, 0, 1]
+    return images, labels

@@ -1,16 +1,28 @@
 """Files written here, sound and damaged -> the pixels they hold, or an error that says why not."""
 
+import contextlib
 import io
-import struct
-import zlib
+import os
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
 import tensorflow as tf
+from picture_corpus import (
+    NOISE,
+    SMOOTH,
+    bad_files,
+    encode,
+    exif_of,
+    good_files,
+    smooth_picture,
+    stored_turned,
+)
 
+from cnnviz import figures
 from cnnviz.data import (
+    CLASS_NAMES,
     decode_image,
     list_split,
     load_image,
@@ -22,27 +34,6 @@ from cnnviz.data import (
 RNG = np.random.default_rng(0)
 
 
-def smooth_picture(height=40, width=60):
-    """No two corners alike, and smooth, so that JPEG keeps it."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    red, green = 255 * rows / (height - 1), 255 * columns / (width - 1)
-    return np.stack([red, green, 255 - (red + green) / 2], axis=-1).astype(np.uint8)
-
-
-def encode(pixels, file_format="PNG", mode=None, **options):
-    """Pixels -> a file's bytes."""
-    picture = PIL.Image.fromarray(np.asarray(pixels))
-    file = io.BytesIO()
-    (picture.convert(mode) if mode else picture).save(file, file_format, **options)
-    return file.getvalue()
-
-
-def exif_of(orientation):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = orientation
-    return exif
-
-
 def mean_difference(first, second):
     assert first.shape == second.shape
     return np.abs(first.astype(float) - second.astype(float)).mean()
@@ -51,157 +42,139 @@ def mean_difference(first, second):
 # decode_image: sound files
 
 
-@pytest.mark.parametrize(
-    "file_format, options",
-    [
-        ("PNG", {}),
-        ("BMP", {}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-        ("WEBP", {"lossless": True}),
-    ],
-)
-def test_lossless_formats_give_the_pixels_written(file_format, options):
-    pixels = RNG.integers(0, 256, (20, 30, 3), np.uint8)
-    decoded = decode_image(encode(pixels, file_format, **options))
+GOOD, BAD = good_files(), bad_files()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow's; it is only that
+@pytest.mark.case("pictures", "right")
+@pytest.mark.parametrize("name", GOOD)
+def test_good_file_gives_its_pixels_upright(name):
+    decoded, good = decode_image(GOOD[name].data), GOOD[name]
     assert decoded.dtype == np.uint8 and decoded.flags["C_CONTIGUOUS"]
-    np.testing.assert_array_equal(decoded, pixels)
+    assert mean_difference(decoded, good.pixels) <= good.tolerance
 
 
-@pytest.mark.parametrize(
-    "file_format, mode, options",
-    [
-        ("JPEG", "RGB", {}),
-        ("JPEG", "RGB", {"progressive": True}),
-        ("JPEG", "CMYK", {}),
-        ("JPEG", "L", {}),
-        ("WEBP", "RGB", {}),
-        ("GIF", "P", {}),
-    ],
-)
-def test_lossy_formats_give_nearly_the_pixels_written(file_format, mode, options):
-    quality = {} if file_format == "GIF" else {"quality": 95}
-    picture = PIL.Image.fromarray(smooth_picture()).convert(mode)
-    file = io.BytesIO()
-    picture.save(file, file_format, **quality, **options)
-    decoded = decode_image(file.getvalue())
-    assert decoded.dtype == np.uint8
-    assert mean_difference(decoded, np.asarray(picture.convert("RGB"))) < 4
+def test_the_corpus_turns_as_pillow_does():
+    """A second way to upright: the files above are turned by what this undoes."""
+    for orientation in range(1, 9):
+        data = encode(stored_turned(SMOOTH, orientation), exif=exif_of(orientation))
+        by_pillow = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(np.asarray(by_pillow), SMOOTH)
 
 
-def test_grey_becomes_three_equal_channels():
-    grey = RNG.integers(0, 256, (8, 9), np.uint8)
-    np.testing.assert_array_equal(decode_image(encode(grey)), np.stack([grey] * 3, axis=-1))
+# load_image: damaged files
 
 
-def test_16_bit_grey_is_scaled_to_8_bit():
-    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    decoded = decode_image(encode(grey * 257))
-    np.testing.assert_array_equal(decoded, np.stack([grey] * 3, axis=-1))
-
-
-def test_palette_gives_its_colours():
-    indices = np.array([[0, 1], [2, 1]], np.uint8)
-    colors = np.array([[250, 10, 20], [30, 240, 50], [60, 70, 230]], np.uint8)
-    picture = PIL.Image.fromarray(indices, "L").convert("P")
-    picture.putpalette(colors.ravel())
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    np.testing.assert_array_equal(decode_image(file.getvalue()), colors[indices])
-
-
-def test_transparent_palette_entry_becomes_white():
-    picture = PIL.Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
-    picture.putpalette([250, 10, 20, 30, 240, 50])
-    file = io.BytesIO()
-    picture.save(file, "PNG", transparency=0)
-    np.testing.assert_array_equal(decode_image(file.getvalue()), [[[255, 255, 255], [30, 240, 50]]])
-
-
-def test_alpha_is_laid_on_white():
-    pixels = np.array([[(200, 100, 0, alpha) for alpha in (0, 51, 255)]], np.uint8)
-    expected = [[255, 255, 255], [244, 224, 204], [200, 100, 0]]  # 255 - alpha * (255 - color)
-    assert np.abs(decode_image(encode(pixels))[0].astype(int) - expected).max() <= 1
-
-
-def test_animation_gives_its_first_frame():
-    frames = [PIL.Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode_image(file.getvalue()), np.full((8, 8, 3), (255, 0, 0)))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_every_orientation_gives_the_same_upright_picture(file_format, orientation):
-    upright = smooth_picture()
-    # Pillow turns "stored as `orientation`" upright; the inverse of that stores it so.
-    undone_by = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
-    source = PIL.Image.fromarray(upright)
-    source.getexif()[0x0112] = undone_by
-    stored = np.asarray(PIL.ImageOps.exif_transpose(source))
-    options = {"lossless": True} if file_format == "WEBP" else {"quality": 95}
-    options = {} if file_format in ("PNG", "TIFF") else options
-    data = encode(stored, file_format, exif=exif_of(orientation), **options)
-
-    tolerance = 3 if file_format == "JPEG" else 0
-    decoded = decode_image(data)
-    by_pillow = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
-    assert mean_difference(decoded, upright) <= tolerance
-    assert mean_difference(decoded, np.asarray(by_pillow)) <= tolerance
-
-
-# decode_image and load_image: damaged files
-
-
-def half(data):
-    return data[: len(data) // 2]
-
-
-def png_that_promises(width, height):
-    data = encode(smooth_picture())
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
-
-
-NOISE = RNG.integers(0, 256, (64, 64, 3), np.uint8)
-DAMAGED = {
-    "empty": (b"", "empty"),
-    "text": (b"this is no picture", "known format"),
-    "half JPEG": (half(encode(NOISE, "JPEG")), "damaged JPEG"),
-    "half progressive JPEG": (half(encode(NOISE, "JPEG", progressive=True)), "damaged JPEG"),
-    "JPEG without its last two bytes": (encode(NOISE, "JPEG")[:-2], "damaged JPEG"),
-    "JPEG header alone": (encode(NOISE, "JPEG")[:200], "damaged|known format"),
-    "half PNG": (half(encode(NOISE)), "truncated"),
-    "half TIFF": (half(encode(NOISE, "TIFF")), "truncated"),
-    "half WebP": (half(encode(NOISE, "WEBP")), "damaged"),
-    "PNG of 20,000 x 20,000": (png_that_promises(20_000, 20_000), "400000000 pixels"),
-}
-
-
-@pytest.mark.parametrize("data, reason", DAMAGED.values(), ids=DAMAGED.keys())
-def test_damaged_file_is_an_error_with_its_reason(data, reason):
-    with pytest.raises(ValueError, match=reason) as error:
-        decode_image(data)
-    assert "\n" not in str(error.value) and "[Op:" not in str(error.value)
-
-
-@pytest.mark.parametrize("data, reason", DAMAGED.values(), ids=DAMAGED.keys())
-def test_load_image_names_the_damaged_file(data, reason, tmp_path):
+@pytest.mark.case("pictures", "reported")
+@pytest.mark.parametrize("name", BAD)
+def test_bad_file_is_an_error_with_its_name_and_its_reason(name, tmp_path):
+    data, reason = BAD[name]
     path = tmp_path / "my cat.jpg"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=reason) as error:
         load_image(path)
     assert str(path) in str(error.value)
+    assert "\n" not in str(error.value) and "[Op:" not in str(error.value)
 
 
 # load_image
 
 
-def test_missing_file_is_an_error_that_names_it(tmp_path):
-    for path in (tmp_path / "nobody.jpg", tmp_path):
-        with pytest.raises(FileNotFoundError, match=str(path)):
-            load_image(path)
+def link(path, target):
+    path.symlink_to(target)
+    return path
+
+
+def circle(folder):
+    (folder / "b.jpg").symlink_to(folder / "a.jpg")
+    return link(folder / "a.jpg", folder / "b.jpg")
+
+
+def pipe(folder):
+    os.mkfifo(folder / "pipe.jpg")
+    return folder / "pipe.jpg"
+
+
+NO_FILES = {
+    "missing": lambda folder: folder / "nobody.jpg",
+    "folder": lambda folder: folder,
+    "link to nothing": lambda folder: link(folder / "cat.jpg", folder / "nobody.jpg"),
+    "links in a circle": circle,
+    "pipe": pipe,
+    "inside a file": lambda folder: write(folder / "a.jpg", b"") / "cat.jpg",
+    "empty name": lambda folder: "",
+}
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.case("pictures", "reported")
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_an_error_that_names_it(kind, tmp_path):
+    path = NO_FILES[kind](tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        load_image(path)
+    assert f"`path` (='{path or '.'}') is not a file" == str(error.value)
+
+
+@pytest.mark.case("pictures", "reported")
+@pytest.mark.parametrize("name", [None, 3, b"cat.jpg"])
+def test_what_is_no_path_is_an_error(name):
+    with pytest.raises(ValueError, match="`path` .* must be the path of a file"):
+        load_image(name)
+
+
+@pytest.mark.case("pictures", "reported")
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="`path` .*cannot be read: File name too long"):
+        load_image(tmp_path / ("a" * 300 + ".jpg"))
+
+
+@contextlib.contextmanager
+def nobody():
+    """As a user who may read nothing of this; the superuser may read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.case("pictures", "reported")
+def test_a_file_that_may_not_be_read_is_an_error(tmp_path):
+    path = write(tmp_path / "cat.jpg", encode(NOISE))
+    path.chmod(0)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        with contextlib.suppress(PermissionError):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    with nobody(), pytest.raises(PermissionError, match="cat.jpg'. cannot be read: Permission"):
+        load_image(path)
+
+
+NAMES = {
+    "upper-case extension": "CAT.PNG",
+    "non-ASCII": "Кошка 猫 ñ.jpg",
+    "spaces": "  my  cat .jpg",
+    "very long": "c" * 251 + ".jpg",
+    "shell characters": "$(cat) 'a' \"b\" *?[0]#%20.jpg",
+    "line break": "c\nat.jpg",
+    "no extension": "cat",
+    "not UTF-8": os.fsdecode(b"k\xe4tzchen.jpg"),
+}
+
+
+@pytest.mark.case("pictures", "right")
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_do_not_matter(kind, tmp_path):
+    path = write(tmp_path / NAMES[kind], encode(NOISE))
+    np.testing.assert_array_equal(load_image(path), NOISE)
+    np.testing.assert_array_equal(load_image(link(tmp_path / "link.jpg", path)), NOISE)
 
 
 def test_load_image_keeps_the_size_and_gives_float32(tmp_path):
@@ -212,13 +185,6 @@ def test_load_image_keeps_the_size_and_gives_float32(tmp_path):
         image = load_image(name)
         assert image.dtype == np.float32
         np.testing.assert_array_equal(image, pixels)
-
-
-def test_wrong_suffix_and_non_ascii_names_do_not_matter(tmp_path):
-    pixels = RNG.integers(0, 256, (8, 8, 3), np.uint8)
-    path = tmp_path / "Кошка 猫 ñ.jpg"
-    path.write_bytes(encode(pixels))
-    np.testing.assert_array_equal(load_image(path), pixels)
 
 
 @pytest.mark.parametrize("image_size", [1, 7, 16, 100])
@@ -319,19 +285,42 @@ def test_cached_pictures_are_not_read_again(split):
     np.testing.assert_array_equal(read_all(data)[0], first)
 
 
-def test_files_that_are_no_photographs_are_passed_over(split):
-    for name in ("Thumbs.db", ".DS_Store", "._01.jpg", "notes.txt"):
-        (split / "cats" / name).write_bytes(b"no picture")
+@pytest.mark.case("pictures", "right")
+@pytest.mark.parametrize(
+    "name", ["Thumbs.db", ".DS_Store", "._01.jpg", ".jpg", "notes.txt", "a.d/"]
+)
+def test_files_that_are_no_photographs_are_passed_over(split, name):
+    path = split / "cats" / name
+    path.mkdir() if name.endswith("/") else path.write_bytes(b"no picture")
     assert len(list_split(split)[0]) == 13
     assert len(read_all(load_split(split, image_size=8))[1]) == 13
 
 
+@pytest.mark.case("pictures", "right")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_training_activations_and_overlays_see_the_same_way_up(orientation, tmp_path):
+    """The two ways to read a file, and what a figure then shows."""
+    data = encode(stored_turned(SMOOTH, orientation), "JPEG", quality=95, exif=exif_of(orientation))
+    for name in CLASS_NAMES:
+        (tmp_path / f"{name}s").mkdir()
+        path = write(tmp_path / f"{name}s" / "0.jpg", data)
+    images, _ = next(iter(load_split(tmp_path, image_size=32)))
+    image = load_image(path, image_size=32)
+    np.testing.assert_array_equal(images[0], image)
+    assert mean_difference(image, resize_image(SMOOTH, 32)) < 3
+    figure = figures.draw_images(image[None])
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    assert np.abs(shown / shown.max() * 255 - image / image.max() * 255).max() < 2
+
+
+@pytest.mark.case("pictures", "right")
 def test_suffixes_in_capitals_are_read(split):
     path = split / "cats" / "00_ñ.png"
     path.rename(path.with_suffix(".PNG"))
     assert len(list_split(split)[0]) == 13
 
 
+@pytest.mark.case("pictures", "reported")
 def test_missing_class_folder_is_named(split, tmp_path):
     (split / "dogs").rename(split / "doggies")
     with pytest.raises(FileNotFoundError, match="dogs' does not exist"):
@@ -340,6 +329,7 @@ def test_missing_class_folder_is_named(split, tmp_path):
         load_split(tmp_path / "nowhere", image_size=8)
 
 
+@pytest.mark.case("pictures", "reported")
 def test_empty_class_folder_is_named(split):
     for path in (split / "dogs").iterdir():
         path.unlink()
@@ -347,6 +337,14 @@ def test_empty_class_folder_is_named(split):
         load_split(split, image_size=8)
 
 
+@pytest.mark.case("pictures", "reported")
+def test_a_link_to_nothing_is_named_while_reading(split):
+    link(split / "dogs" / "broken.jpg", split / "nothing.jpg")
+    with pytest.raises(tf.errors.OpError, match="broken.jpg'. is not a file"):
+        read_all(load_split(split, image_size=8))
+
+
+@pytest.mark.case("pictures", "reported")
 @pytest.mark.parametrize("cache", [True, False])
 def test_damaged_file_is_named_while_reading(split, cache):
     path = split / "dogs" / "broken.jpg"

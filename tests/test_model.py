@@ -262,12 +262,16 @@ def test_calibrating_finds_the_planted_temperature(temperature):
     assert expected_calibration_error(after, labels) < 0.015
 
 
-def test_calibrating_where_every_label_is_met_stays_finite():
-    images = np.array([-3, -1, 2, 5], np.float32)[:, None, None, None]
-    data = tf.data.Dataset.from_tensor_slices((images, np.array([0, 0, 1, 1]))).batch(2)
-    model = logit_model()
-    assert 0.04 < calibrate(model, data) < 0.06
-    assert np.isfinite(model(images).numpy()).all()
+def test_calibrating_where_every_label_is_met_is_as_sure_as_so_many_can_make_it():
+    """All logits alike and right: n + 1 of n + 2 is the probability that they get."""
+    for count in (4, 400):
+        labels = np.arange(count) % 2
+        images = np.where(labels, 3, -3).astype(np.float32)[:, None, None, None]
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(50)
+        model = logit_model()
+        calibrate(model, data)
+        given = class_probabilities(model, images)[np.arange(count), labels]
+        np.testing.assert_allclose(given, (count + 1) / (count + 2), rtol=1e-3)
 
 
 def test_calibrating_a_model_without_a_logit_is_an_error():

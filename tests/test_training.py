@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -120,6 +121,7 @@ def test_learns_a_planted_task_with_the_whole_recipe(monkeypatch):
     assert max(history["val_accuracy"]) > 0.9
 
 
+@pytest.mark.case("training", "right")
 def test_best_weights_are_left_in_the_model():
     model, history = train_astray()
     accuracies = history.history["val_accuracy"]
@@ -127,15 +129,15 @@ def test_best_weights_are_left_in_the_model():
     assert accuracy_of(model) == max(accuracies)
 
 
-def test_first_of_equally_good_epochs_is_kept():
-    model, again = brightness_model(weight=0.3), brightness_model(weight=0.3)
+def test_of_equally_right_epochs_the_one_with_the_lowest_loss_is_kept():
     options = {"learning_rate": 1e-3, "augment": False, "verbose": 0}
-    accuracies = train(model, RIGHT, RIGHT, epochs=2, **options).history["val_accuracy"]
-    assert accuracies == [1.0, 1.0]
-    again.compile(optimizer_as_stated(1e-3, 2), _loss())
-    again.fit(RIGHT, epochs=1, shuffle=False, verbose=0)
-    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
+    model = brightness_model(weight=0.3)
+    history = train(model, RIGHT, RIGHT, epochs=2, **options).history
+    assert history["val_accuracy"] == [1.0, 1.0]
+    losses = history["val_loss"]
+    assert losses[0] != losses[1]
+    kept = model.evaluate(RIGHT, verbose=0)[0]
+    assert kept == pytest.approx(min(losses), rel=1e-6)
 
 
 def optimizer_as_stated(learning_rate, epochs):
@@ -149,6 +151,7 @@ def _loss():
     return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.05)
 
 
+@pytest.mark.case("training", "right")
 def test_same_seed_same_weights_and_other_seed_others():
     models = [brightness_model() for _ in range(3)]
     for model, seed in zip(models, (5, 5, 6), strict=True):
@@ -160,6 +163,7 @@ def test_same_seed_same_weights_and_other_seed_others():
 # what it survives
 
 
+@pytest.mark.case("training", "flagged")
 def test_interrupt_keeps_the_best_weights_and_the_history_so_far(at_epoch, capsys):
     def interrupt(model):
         raise KeyboardInterrupt
@@ -169,9 +173,27 @@ def test_interrupt_keeps_the_best_weights_and_the_history_so_far(at_epoch, capsy
     accuracies = history.history["val_accuracy"]
     assert len(accuracies) == 4 and accuracies[-1] < max(accuracies)
     assert accuracy_of(model) == max(accuracies)
-    assert "Interrupted" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Interrupted" in shown and "with a `checkpoint` it would go on" in shown
 
 
+@pytest.mark.case("training", "right")
+def test_interrupted_training_goes_on_when_called_again(at_epoch, tmp_path, capsys):
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    options = {"epochs": 4, "checkpoint": tmp_path / "best.keras"}
+    whole, _ = train_astray(epochs=4)
+    at_epoch(2, interrupt)
+    train_astray(**options)
+    assert "Call `train` again to go on." in capsys.readouterr().out
+    at_epoch(None, None)
+    model, rest = train_astray(**options)
+    assert rest.epoch == [2, 3] and len(rest.history["loss"]) == 4
+    assert_same_weights(model, whole)
+
+
+@pytest.mark.case("training", "right")
 def test_interrupt_in_the_first_epoch_leaves_the_model_as_it_came(at_epoch):
     def interrupt(model):
         model.set_weights([weights + 1 for weights in model.get_weights()])
@@ -183,6 +205,7 @@ def test_interrupt_in_the_first_epoch_leaves_the_model_as_it_came(at_epoch):
     assert_same_weights(model, brightness_model(weight=0.3))
 
 
+@pytest.mark.case("training", "flagged")
 def test_nan_stops_names_the_epoch_and_keeps_the_best_weights(at_epoch, tmp_path):
     at_epoch(2, lambda model: model.set_weights([w * np.nan for w in model.get_weights()]))
     with pytest.warns(UserWarning, match=r"epoch 3.*Lower the `learning_rate` \(=0.1\)"):
@@ -193,7 +216,19 @@ def test_nan_stops_names_the_epoch_and_keeps_the_best_weights(at_epoch, tmp_path
     assert_same_weights(model, load(tmp_path / "best.keras"))
 
 
+@pytest.mark.case("training", "flagged")
+def test_nan_in_the_pictures_is_told_apart_from_a_learning_rate_too_high():
+    images = np.full((16, 16, 16, 3), 90, np.float32)
+    images[5, 3, 3, 0] = np.nan
+    data = tf.data.Dataset.from_tensor_slices((images, np.tile([0, 1], 8))).batch(8)
+    with pytest.warns(UserWarning, match="epoch 1.*`train_data` holds NaN"):
+        model = brightness_model(weight=0.3)
+        train(model, data, RIGHT, epochs=2, augment=False, verbose=0)
+    assert_same_weights(model, brightness_model(weight=0.3))
+
+
 @pytest.mark.parametrize("data", [TURNED_ROUND, TURNED_ROUND.take(1)], ids=["during", "last batch"])
+@pytest.mark.case("training", "flagged")
 def test_nan_in_the_first_epoch_leaves_the_model_as_it_came(data, tmp_path):
     model = brightness_model(weight=0.3)
     path = tmp_path / "best.keras"
@@ -203,6 +238,7 @@ def test_nan_in_the_first_epoch_leaves_the_model_as_it_came(data, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.case("training", "right")
 def test_checkpoint_holds_the_best_weights(tmp_path):
     path = tmp_path / "new folder" / "best.keras"
     model, _ = train_astray(checkpoint=path)
@@ -210,6 +246,7 @@ def test_checkpoint_holds_the_best_weights(tmp_path):
     assert {file.name for file in path.parent.iterdir()} == {"best.keras", "best.keras.csv"}
 
 
+@pytest.mark.case("training", "right")
 def test_killed_training_continues_after_its_last_whole_epoch(at_epoch, tmp_path):
     path = tmp_path / "best.keras"
     _, whole = train_astray()
@@ -225,6 +262,58 @@ def test_killed_training_continues_after_its_last_whole_epoch(at_epoch, tmp_path
     assert int(model.optimizer.iterations) == 6 * BATCHES
 
 
+@pytest.mark.case("training", "right")
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_killed_training_ends_in_the_weights_of_one_that_never_stopped(
+    killed_in, at_epoch, monkeypatch, tmp_path
+):
+    """To the last bit, with varied pictures in an order of its own in each epoch."""
+    path = tmp_path / "best.keras"
+    last = []
+    monkeypatch.setattr(
+        Resume,
+        "on_train_end",
+        lambda callback, logs=None: last.append(callback.model.get_weights()),
+    )
+
+    def run(checkpoint):
+        data = RIGHT.shuffle(BATCHES, seed=3)  # anew, as in another process
+        model = brightness_model()
+        history = train(
+            model, data, RIGHT, epochs=5, learning_rate=0.05, checkpoint=checkpoint, verbose=0
+        )
+        return model, history
+
+    model, history = run(tmp_path / "whole.keras")
+    at_epoch(killed_in, raise_killed)
+    with pytest.raises(Killed):
+        run(path)
+    at_epoch(None, None)
+    again, rest = run(path)
+    assert rest.epoch == list(range(killed_in, 5))
+    np.testing.assert_allclose(rest.history["loss"], history.history["loss"], rtol=1e-5)
+    assert_same_weights(again, model)
+    for one, other in zip(*last, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.case("training", "reported")
+def test_the_state_of_another_model_is_an_error_that_says_what_to_do(at_epoch, tmp_path):
+    path = tmp_path / "best.keras"
+    at_epoch(2, raise_killed)
+    with pytest.raises(Killed):
+        train_astray(checkpoint=path)
+    at_epoch(None, None)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    message = r"`checkpoint` \(='.*best.keras'\) .* another model.*best.keras.resume"
+    with pytest.raises(ValueError, match=message):
+        model = small_network()
+        train(model, RIGHT, RIGHT, epochs=6, checkpoint=path, verbose=0)
+    assert_same_weights(model, small_network())
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.case("training", "right")
 def test_worse_weights_do_not_replace_better_ones_after_a_kill(at_epoch, tmp_path):
     path = tmp_path / "best.keras"
     at_epoch(3, raise_killed)
@@ -240,6 +329,7 @@ def test_worse_weights_do_not_replace_better_ones_after_a_kill(at_epoch, tmp_pat
     assert_same_weights(model, best)
 
 
+@pytest.mark.case("training", "right")
 def test_training_killed_after_its_last_epoch_still_gives_the_best_weights(monkeypatch, tmp_path):
     path = tmp_path / "best.keras"
     with monkeypatch.context() as patch:
@@ -251,6 +341,7 @@ def test_training_killed_after_its_last_epoch_still_gives_the_best_weights(monke
     assert_same_weights(model, load(path))
 
 
+@pytest.mark.case("training", "right")
 def test_after_a_continued_training_the_next_one_has_all_its_epochs(at_epoch, tmp_path):
     at_epoch(3, raise_killed)
     with pytest.raises(Killed):
@@ -261,6 +352,7 @@ def test_after_a_continued_training_the_next_one_has_all_its_epochs(at_epoch, tm
     assert second_stage.epoch == [0, 1]
 
 
+@pytest.mark.case("training", "right")
 def test_finished_training_starts_anew_with_the_same_checkpoint(tmp_path):
     path = tmp_path / "best.keras"
     train_astray(checkpoint=path)
@@ -269,6 +361,7 @@ def test_finished_training_starts_anew_with_the_same_checkpoint(tmp_path):
     assert_same_weights(model, load(path))
 
 
+@pytest.mark.case("training", "right")
 def test_training_killed_in_its_first_epoch_starts_anew(at_epoch, tmp_path):
     at_epoch(0, raise_killed)
     with pytest.raises(Killed):
@@ -310,6 +403,7 @@ def test_history_is_kept_in_a_file(tmp_path):
         np.testing.assert_allclose(written[name], values, rtol=1e-5)
 
 
+@pytest.mark.case("training", "right")
 def test_killed_training_varies_its_pictures_as_one_that_never_stopped(at_epoch, tmp_path):
     options = {"epochs": 4, "learning_rate": 0.1, "verbose": 0}
     whole = train(brightness_model(), RIGHT, RIGHT, **options).history["loss"]
@@ -326,6 +420,7 @@ def test_killed_training_varies_its_pictures_as_one_that_never_stopped(at_epoch,
 
 @pytest.mark.parametrize("function", ["os.replace", "numpy.savetxt", "keras.Model.save_weights"])
 @pytest.mark.parametrize("call", [0, 1, 3])
+@pytest.mark.case("training", "right")
 def test_training_killed_while_it_writes_goes_on(function, call, monkeypatch, tmp_path):
     """Half of the file is written when the process dies, at this and that call of an epoch."""
     path = tmp_path / "best.keras"
@@ -382,6 +477,7 @@ def test_curves_draw_themselves_in_a_notebook_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float64"])
+@pytest.mark.case("training", "right")
 def test_pictures_of_other_types_train_as_float32_does(dtype):
     def histories(data):
         return train(
@@ -472,6 +568,66 @@ def test_two_devices_train_as_one_does(tmp_path):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, err_msg=name)
 
 
+TRAIN_AND_PRINT = """
+import hashlib, sys
+import numpy as np
+from test_training import BATCHES, RIGHT, small_network
+from cnnviz.training import train
+
+model, data = small_network(), RIGHT.shuffle(BATCHES, seed=3)
+print("begun", flush=True)
+options = {"learning_rate": 0.02, "seed": 5, "verbose": 0}
+history = train(model, data, RIGHT, epochs=12, checkpoint=sys.argv[1], **options)
+weights = b"".join(array.tobytes() for array in model.get_weights())
+print(hashlib.sha256(weights).hexdigest(), len(history.history["loss"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.case("training", "right")
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_processes_end_in_the_weights_of_one_left_alone(seed, whole_process, tmp_path):
+    """SIGKILL at up to three random moments, between which it is started again."""
+    rng, seconds = np.random.default_rng(seed), whole_process[1]
+    for _ in range(3):
+        process = start_training(tmp_path / "best.keras")
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, seconds))
+        process.kill()
+        process.communicate()
+    process = start_training(tmp_path / "best.keras")
+    shown, _ = process.communicate(timeout=300)
+    assert shown.splitlines()[-1] == whole_process[0]
+
+
+@pytest.mark.slow
+@pytest.mark.case("training", "right")
+def test_two_processes_of_one_seed_end_in_the_same_weights(whole_process, tmp_path):
+    shown, _ = start_training(tmp_path / "other.keras").communicate(timeout=300)
+    assert shown.splitlines()[-1] == whole_process[0]
+
+
+@pytest.fixture(scope="module")
+def whole_process(tmp_path_factory):
+    """(what a process that is left alone prints, the seconds it trains)."""
+    process = start_training(tmp_path_factory.mktemp("whole") / "best.keras")
+    assert process.stdout.readline() == "begun\n"
+    begun = time.perf_counter()
+    shown, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 and shown.split()[1] == "12"
+    return shown.strip(), time.perf_counter() - begun
+
+
+def start_training(checkpoint):
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    command = [sys.executable, "-c", TRAIN_AND_PRINT, str(checkpoint)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
 # what it refuses
 
 
@@ -491,6 +647,7 @@ def test_two_devices_train_as_one_does(tmp_path):
         ({"checkpoint": "best.h5"}, r"`checkpoint` \(='best.h5'\).*\.keras"),
     ],
 )
+@pytest.mark.case("training", "reported")
 def test_what_cannot_be_trained_is_an_error_by_its_name(change, message):
     options = {"train_data": RIGHT, "validation_data": RIGHT, "epochs": 1} | change
     with pytest.raises(ValueError, match=message):
@@ -498,6 +655,7 @@ def test_what_cannot_be_trained_is_an_error_by_its_name(change, message):
 
 
 @pytest.mark.parametrize("head", [keras.layers.Dense(1, "sigmoid"), keras.layers.Dense(2)])
+@pytest.mark.case("training", "reported")
 def test_a_model_without_one_logit_is_refused(head):
     images = keras.Input((16, 16, 3))
     model = keras.Model(images, head(keras.layers.GlobalAveragePooling2D()(images)))
@@ -506,6 +664,7 @@ def test_a_model_without_one_logit_is_refused(head):
         train(model, data, data, epochs=1)
 
 
+@pytest.mark.case("training", "reported")
 def test_arrays_in_place_of_a_dataset_are_refused():
     model, arrays = build_model(width=2), (np.zeros((1, 16, 16, 3)), [0])
     with pytest.raises(ValueError, match="`train_data` .* must be a tf.data.Dataset"):
