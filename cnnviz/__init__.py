@@ -12,10 +12,25 @@ from cnnviz import figures
 from cnnviz.activations import extract_activations
 from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
 from cnnviz.diagnosis import (
+    FilterCensus,
+    InputReport,
+    MapTrust,
+    Mistakes,
+    ModelChanges,
+    Reliance,
+    SuspectLabels,
     calibration_bins,
+    check_inputs,
+    compare_models,
+    confident_mistakes,
     dead_channels,
     evidence_share,
     expected_calibration_error,
+    filter_census,
+    make_mosaics,
+    map_trust,
+    reliance,
+    suspect_labels,
 )
 from cnnviz.drawn_pets import DrawnPets, drawn_pets, write_drawn_pets
 from cnnviz.exciting_crops import ExcitingCrops, exciting_crops
@@ -29,9 +44,9 @@ from cnnviz.model import (
     fold_batch_normalization,
     load_pretrained,
 )
+from cnnviz.model_files import load_model, save_model
 from cnnviz.receptive_field import receptive_field
 from cnnviz.training import train
-from cnnviz.trust import MapTrust, make_mosaics, map_trust
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -53,7 +68,9 @@ __all__ = [
     "class_probabilities",
     "fastest_precision",
     "fold_batch_normalization",
+    "load_model",
     "load_pretrained",
+    "save_model",
     "train",
     # look
     "ExcitingCrops",
@@ -67,13 +84,25 @@ __all__ = [
     "named_layers",
     "receptive_field",
     # diagnose
+    "FilterCensus",
+    "InputReport",
     "MapTrust",
-    "make_mosaics",
-    "map_trust",
+    "Mistakes",
+    "ModelChanges",
+    "Reliance",
+    "SuspectLabels",
     "calibration_bins",
+    "check_inputs",
+    "compare_models",
+    "confident_mistakes",
     "dead_channels",
     "evidence_share",
     "expected_calibration_error",
+    "filter_census",
+    "make_mosaics",
+    "map_trust",
+    "reliance",
+    "suspect_labels",
     # draw
     "figures",
 ]

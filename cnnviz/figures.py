@@ -5,6 +5,7 @@ import math
 import textwrap
 
 import cv2
+import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -24,6 +25,13 @@ STYLE = {
 TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # told apart by every kind of eye
 ACTIVATION_COLORS, EVIDENCE_COLORS = "viridis", "inferno"
 SIGNED_COLORS = "PuOr_r"  # orange for the class, white for neither, purple against it
+CENSUS_COLORS = {  # of Okabe and Ito, told apart by every kind of eye
+    "ok": "#cfe3f2",
+    "never fires": "#000000",
+    "same everywhere": "#d55e00",
+    "always fires": "#e69f00",
+    "copy": "#009e73",
+}
 NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
 GAP = 2  # pixels between the tiles of a mosaic
 
@@ -320,9 +328,9 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
         value_range: The pixel values of black and of white.
 
     Returns:
-        Figure: a row for each picture, on one colour scale, with a colour bar. The overlay is as
-        opaque as the evidence is strong. An empty map says why it is empty. Maps with evidence
-        against the class have colours that diverge from zero.
+        Figure: a row for each picture, with a colour bar; maps of one method are on one scale. The
+        overlay is as opaque as the evidence is strong. An empty map says why it is empty. Maps with
+        evidence against the class have colours that diverge from zero.
     """
     results = [results] if hasattr(results, "maps") else list(results)
     images = _pictures(images, titles, *(result.maps for result in results))
@@ -341,8 +349,9 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
         picture = _to_unit(image, value_range)
         axes[row, 0].imshow(picture)
         axes[row, 0].set_title(_wrapped(titles[row], 1.9) if titles is not None else "picture")
-        top = max(float(np.abs(result.maps[row]).max(initial=0)) for result in results)
         for index, result in enumerate(results):
+            alike = [other for other in results if other.method == result.method]
+            top = max(float(np.abs(other.maps[row]).max(initial=0)) for other in alike)
             pair = axes[row, 1 + 2 * index : 3 + 2 * index]
             _draw_evidence(figure, pair, picture, result, row, top, class_names)
     title = "evidence at layer " + "; ".join(dict.fromkeys(r.layer_name for r in results))
@@ -365,14 +374,20 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     pair[0].set_title(_wrapped(title, 1.9))
     bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03)
     bar.ax.tick_params(labelsize=7)
-    strength = cv2.resize(raw / top, (width, height), interpolation=cv2.INTER_LINEAR)
-    grey = picture.mean(axis=2)  # so that every colour in the overlay is evidence
-    pair[1].imshow(grey, cmap="gray", vmin=0, vmax=1)
-    opacity = 0.85 * np.minimum(np.abs(strength), 1) ** 0.5
-    pair[1].imshow(strength, cmap=colors, vmin=least, vmax=1, alpha=opacity)
+    _draw_overlay(pair[1], picture, raw / top, colors, least)
     pair[1].set_title(_wrapped(f"{name} {result.scores[row]:+.2f} logit", 1.9))
     if verdict != "ok":
         pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color="white")
+
+
+def _draw_overlay(axis, picture, evidence, colors, least):
+    """Lay evidence in `least`..1 over the grey picture, as opaque as it is strong."""
+    height, width = picture.shape[:2]
+    strength = cv2.resize(evidence, (width, height), interpolation=cv2.INTER_LINEAR)
+    grey = picture.mean(axis=2)  # so that every colour in the overlay is evidence
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    opacity = 0.85 * np.minimum(np.abs(strength), 1) ** 0.5
+    axis.imshow(strength, cmap=colors, vmin=least, vmax=1, alpha=opacity)
 
 
 @_styled
@@ -409,6 +424,134 @@ def draw_map_trust(result):
         axis.set(xlim=(min(0, np.nanmin(values) * 1.1), 1.2), xticks=(0, 0.5, 1))
         axis.set_title(title, fontsize=8)
     axes[0].invert_yaxis()
+    return figure
+
+
+@_styled
+def draw_census(result):
+    """Draw what the channels of each layer do, as a bar of shares a layer.
+
+    Args:
+        result: FilterCensus, as `filter_census` returns it.
+
+    Returns:
+        Figure: the first layer on top; a number in a part of a bar is that of its channels.
+    """
+    figure, axis = plt.subplots(figsize=(9, 1.0 + 0.28 * len(result.layers)), layout="constrained")
+    names = [layer.layer_name for layer in result.layers]
+    start = np.zeros(len(names))
+    for kind, color in CENSUS_COLORS.items():
+        counts = np.array([layer.count(kind) for layer in result.layers])
+        share = counts / [len(layer.verdicts) for layer in result.layers] * 100
+        bars = axis.barh(names, share, left=start, color=color, label=kind)
+        dark = matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(color))[2] < 0.75
+        texts = [str(count) if part >= 4 else "" for count, part in zip(counts, share, strict=True)]
+        axis.bar_label(
+            bars, texts, label_type="center", fontsize=8, color="white" if dark else "black"
+        )
+        start += share
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 100), xlabel="% of the layer's channels")
+    axis.set_title(f"what the channels did on {result.pictures:,} pictures", pad=24)
+    axis.legend(
+        ncols=len(CENSUS_COLORS), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
+        fontsize=8, borderpad=0, handlelength=1.2,
+    )  # fmt: skip
+    return figure
+
+
+@_styled
+def draw_mistakes(result, class_names, *, value_range=(0, 255)):
+    """Draw confident mistakes: the picture, the evidence for both classes, what it was taken for.
+
+    Args:
+        result: Mistakes, as `confident_mistakes` returns it.
+        class_names: The classes' names, by index.
+        value_range: The pixel values of black and of white.
+
+    Returns:
+        Figure: a row for each mistake, the worst on top; the evidence for its label and that for
+        the model's answer are on one scale. Without any mistake the figure says so.
+    """
+    rows, neighbours = len(result.images), result.neighbours.shape[1]
+    if not rows:
+        figure, axis = plt.subplots(figsize=(5, 0.6))
+        axis.axis("off")
+        axis.set_title("no mistake was made")
+        return figure
+    figure, axes = plt.subplots(
+        rows, 3 + neighbours, figsize=(1.5 * (3 + neighbours), 1.8 * rows),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, line in enumerate(axes):
+        picture = _to_unit(result.images[row], value_range)
+        given = result.probabilities[row, result.labels[row]]
+        line[0].imshow(picture)
+        line[0].set_title(f"{class_names[result.labels[row]]}: {given:.1%}", fontsize=8)
+        top = max(float(maps.maps[row].max(initial=0)) for maps in result.evidence) or 1.0
+        for axis, maps in zip(line[1:3], result.evidence, strict=True):
+            _draw_overlay(axis, picture, maps.maps[row] / top, EVIDENCE_COLORS, 0)
+            name, verdict = class_names[maps.class_index[row]], maps.verdicts[row]
+            title = f"for {name}" if verdict == "ok" else f"{verdict} ({name})"
+            axis.set_title(_wrapped(title, 1.5), fontsize=8)
+        for place, axis in enumerate(line[3:]):
+            axis.imshow(_to_unit(result.neighbours[row, place], value_range))
+            name = class_names[result.neighbour_labels[row, place]]
+            axis.set_title(f"{name}, {result.similarity[row, place]:.2f} alike", fontsize=8)
+    columns = "mistake and what its label got, evidence for the label and for the answer"
+    columns += ", nearest training pictures" if neighbours else ""
+    figure.suptitle(_wrapped(columns, figure.get_figwidth()), x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+@_styled
+def draw_changes(result, *, value_range=(0, 255)):
+    """Draw what changed between two states of a network.
+
+    Args:
+        result: ModelChanges, as `compare_models` returns it.
+        value_range: The pixel values of black and of white.
+
+    Returns:
+        Figure: the change of each layer's weights and of what it puts out; below, for the filters
+        that changed most, their ascended pictures and their feature maps of the first picture,
+        before over after, both on one scale.
+    """
+    layers, filters = len(result.layer_names), len(result.filters)
+    figure = plt.figure(figsize=(9, 0.8 + 0.2 * layers + 4.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(0.8 + 0.2 * layers, 4.4))
+    pair = above.subplots(1, 2, sharey=True)
+    for axis, changes, title in zip(
+        pair, (result.weights, result.activations), ("weights", "output"), strict=True
+    ):
+        shown = np.where(np.isfinite(changes), changes, 0) * 100
+        bars = axis.barh(range(layers), shown, color=TRAINING_COLOR)
+        texts = ["none" if c == 0 else "" if np.isnan(c) else f"{c:.1%}" for c in changes]
+        axis.bar_label(bars, texts, fontsize=7, padding=2)
+        axis.set_title(f"change of the {title}, % of its size", fontsize=9)
+        axis.set_xlim(0, max(1e-9, shown.max(initial=0)) * 1.2)
+    pair[0].set_yticks(range(layers), result.layer_names, fontsize=7)
+    pair[0].invert_yaxis()
+    axes = below.subplots(4, filters, squeeze=False)
+    top = max(float(maps[0].max()) for maps in result.feature_maps) or 1.0
+    for column, index in enumerate(result.filters):
+        for row, images in enumerate(result.filter_images):
+            ok = images.verdicts[column] == "ok"
+            tile = _or_nothing(_to_unit(images.images[column], value_range), ok)
+            axes[row, column].imshow(tile)
+        for row, maps in enumerate(result.feature_maps, start=2):
+            axes[row, column].imshow(maps[0, ..., column], cmap=ACTIVATION_COLORS, vmin=0, vmax=top)
+        axes[0, column].set_title(f"filter {index}", fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for line, what in zip(axes, ("before", "after", "before", "after"), strict=True):
+        line[0].set_ylabel(what, fontsize=8)
+    title = (
+        f"{result.layer_name}: what the filters want to see, and their maps of the first picture"
+    )
+    below.suptitle(title, x=0.01, ha="left", fontsize=9)
     return figure
 
 

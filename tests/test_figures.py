@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from cnnviz.diagnosis import FilterCensus, LayerCensus, MapTrust, Mistakes, ModelChanges
 from cnnviz.exciting_crops import ExcitingCrops
 from cnnviz.figures import (
     EVIDENCE_COLORS,
     SIGNED_COLORS,
     draw_activations,
     draw_calibration,
+    draw_census,
+    draw_changes,
     draw_confusion_matrix,
     draw_exciting_crops,
     draw_filters,
@@ -21,10 +24,10 @@ from cnnviz.figures import (
     draw_images,
     draw_learning_curves,
     draw_map_trust,
+    draw_mistakes,
 )
 from cnnviz.filter_ascent import FilterImages
 from cnnviz.grad_cam import GradCAM
-from cnnviz.trust import MapTrust
 
 RNG = np.random.default_rng(0)
 
@@ -74,6 +77,41 @@ def crops(filters=(0, 7, 14), count=4, activations=None):
     )
 
 
+def census():
+    verdicts = ("ok",) * 6 + ("never fires", "never fires", "same everywhere", "copy of 2")
+    layers = [LayerCensus(f"block{i}_conv1", np.zeros(10), verdicts) for i in range(1, 4)]
+    return FilterCensus(tuple(layers), 1200)
+
+
+def mistakes(count=2, neighbours=3):
+    return Mistakes(
+        images=pictures(count),
+        image_index=np.arange(count),
+        labels=np.zeros(count, int),
+        predicted=np.ones(count, int),
+        probabilities=np.tile([0.031, 0.969], (count, 1)),
+        evidence=(heat(count), heat(count, 1)) if count else None,
+        neighbours=RNG.uniform(0, 255, (count, neighbours, 24, 24, 3)),
+        neighbour_labels=np.ones((count, neighbours), int),
+        neighbour_index=np.zeros((count, neighbours), int),
+        similarity=np.full((count, neighbours), 0.87),
+    )
+
+
+def changes(weights=(0.0, 0.25, 0.0), activations=(0.0, 0.5, np.nan)):
+    return ModelChanges(
+        layer_names=("block4_conv2", "block4_conv3", "logit"),
+        weights=np.array(weights),
+        activations=np.array(activations),
+        probabilities=(np.zeros((2, 2)),) * 2,
+        maps=(heat(), heat()),
+        layer_name="block4_conv3",
+        filters=np.arange(4) * 7,
+        feature_maps=(RNG.uniform(0, 4, (2, 8, 8, 4)),) * 2,
+        filter_images=(filter_images(),) * 2,
+    )
+
+
 HISTORY = {
     "loss": [0.7, 0.5, 0.4],
     "val_loss": [0.65, 0.45, 0.5],
@@ -104,6 +142,12 @@ DRAWINGS = {
     "evidence in one wide picture": lambda: draw_heat_maps(
         pictures(1, 20, 30), [heat(1), heat(1, 1)], ("cat", "dog")
     ),
+    "census": lambda: draw_census(census()),
+    "mistakes": lambda: draw_mistakes(mistakes(), ("cat", "dog")),
+    "mistakes without neighbours": lambda: draw_mistakes(mistakes(1, 0), ("cat", "dog")),
+    "no mistakes": lambda: draw_mistakes(mistakes(0), ("cat", "dog")),
+    "changes": lambda: draw_changes(changes()),
+    "no changes": lambda: draw_changes(changes((0.0,) * 3, (0.0, 0.0, np.nan))),
     "no evidence": lambda: draw_heat_maps(
         pictures(1),
         heat(1, maps=np.zeros((1, 6, 6), np.float32), verdicts=("zero gradient",)),
@@ -197,6 +241,33 @@ def test_measures_of_trust_are_drawn_with_their_numbers():
     np.testing.assert_allclose(bars, [0.91, 0.5, 0])
     (line,) = panels(figure)[0].get_lines()
     assert set(line.get_xdata()) == {0.5}
+
+
+def test_census_is_drawn_in_shares_with_its_counts():
+    figure = draw_census(census())
+    (axis,) = panels(figure)
+    widths = [[bar.get_width() for bar in kind] for kind in axis.containers]
+    np.testing.assert_allclose(np.transpose(widths), [[60, 20, 10, 0, 10]] * 3)
+    assert "1,200 pictures" in texts(figure) and texts(figure).startswith("6 | 6 | 6 | 2 | 2 | 2")
+
+
+def test_mistakes_stand_with_their_evidence_and_their_neighbours():
+    figure = draw_mistakes(mistakes(), ("cat", "dog"))
+    assert len(panels(figure)) == 2 * (3 + 3)
+    text = texts(figure)
+    assert text.count("cat: 3.1%") == 2 and text.count("dog, 0.87 alike") == 6
+    assert "for cat" in text and "for dog" in text
+    assert "no mistake" in texts(draw_mistakes(mistakes(0), ("cat", "dog")))
+
+
+def test_changes_are_drawn_by_layer_and_nothing_is_called_none():
+    figure = draw_changes(changes())
+    weights, output, *tiles = panels(figure)
+    np.testing.assert_allclose([bar.get_width() for bar in weights.patches], [0, 25, 0])
+    np.testing.assert_allclose([bar.get_width() for bar in output.patches], [0, 50, 0])
+    assert len(tiles) == 4 * 4
+    assert texts(figure).count("none") == 3 and "25.0%" in texts(figure)
+    assert len({image.norm.vmax for axis in tiles[8:] for image in axis.get_images()}) == 1
 
 
 # pictures

@@ -1,14 +1,11 @@
-"""Measures of trust on a network whose evidence is known: red speaks for class 1, blue for 0."""
+"""Measures of trust on a network whose evidence is known: see `color_model`."""
 
 import cv2
 import keras
 import numpy as np
 import pytest
 
-from cnnviz.grad_cam import grad_cam
-from cnnviz.layers import class_probabilities
-from cnnviz.model import build_model
-from cnnviz.trust import (
+from cnnviz.diagnosis.trust import (
     BLUR,
     STEPS,
     deletion_and_insertion,
@@ -18,33 +15,9 @@ from cnnviz.trust import (
     map_trust,
     shuffled_weights,
 )
-
-
-@pytest.fixture(scope="module")
-def color_model():
-    model = keras.Sequential(
-        [
-            keras.Input((None, None, 3)),
-            keras.layers.Conv2D(2, 1, activation="relu", name="conv"),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(1, name="head"),
-        ]
-    )
-    kernel = np.array([[1, -1], [0, 0], [-1, 1]], np.float32)[None, None]
-    model.get_layer("conv").set_weights([kernel, np.zeros(2, np.float32)])
-    model.get_layer("head").set_weights([np.array([[20], [-20]]), np.zeros(1)])
-    return model
-
-
-@pytest.fixture(scope="module")
-def spots():
-    """Six grey pictures of 16x16 with a blue (0) or a red (1) square of 6x6 somewhere."""
-    random = np.random.default_rng(0)
-    images, labels = np.full((6, 16, 16, 3), 0.5, np.float32), np.tile([0, 1], 3)
-    for image, label in zip(images, labels, strict=True):
-        top, left = random.integers(0, 11, 2)
-        image[top : top + 6, left : left + 6] = [1, 0, 0] if label else [0, 0, 1]
-    return images, labels
+from cnnviz.grad_cam import grad_cam
+from cnnviz.layers import class_probabilities
+from cnnviz.model import build_model
 
 
 def test_mosaics_show_the_class_where_the_mask_says_so(color_model, spots):

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from cnnviz import layers
 from cnnviz.data import resize_image
-from cnnviz.diagnosis import evidence_share
+from cnnviz.diagnosis.measures import evidence_share
 from cnnviz.grad_cam import METHODS, grad_cam
 
 STEPS = 20  # in which a picture's pixels are taken away or put back: a twentieth of them each

@@ -1,0 +1,38 @@
+"""(model, data) -> what is wrong with either, in numbers. One module an idea."""
+
+from cnnviz.diagnosis.census import FilterCensus, LayerCensus, filter_census
+from cnnviz.diagnosis.changes import ModelChanges, compare_models
+from cnnviz.diagnosis.inputs import InputReport, check_inputs
+from cnnviz.diagnosis.labels import SuspectLabels, suspect_labels
+from cnnviz.diagnosis.measures import (
+    calibration_bins,
+    dead_channels,
+    evidence_share,
+    expected_calibration_error,
+)
+from cnnviz.diagnosis.mistakes import Mistakes, confident_mistakes
+from cnnviz.diagnosis.reliance import Reliance, reliance
+from cnnviz.diagnosis.trust import MapTrust, make_mosaics, map_trust
+
+__all__ = [
+    "FilterCensus",
+    "InputReport",
+    "LayerCensus",
+    "MapTrust",
+    "Mistakes",
+    "ModelChanges",
+    "Reliance",
+    "SuspectLabels",
+    "calibration_bins",
+    "check_inputs",
+    "compare_models",
+    "confident_mistakes",
+    "dead_channels",
+    "evidence_share",
+    "expected_calibration_error",
+    "filter_census",
+    "make_mosaics",
+    "map_trust",
+    "reliance",
+    "suspect_labels",
+]

@@ -1,0 +1,80 @@
+"""(model, data) -> checked batches of NumPy arrays, with a progress bar."""
+
+import numpy as np
+import tensorflow as tf
+
+from cnnviz import layers
+from cnnviz.progress import progress_bar
+
+DATA_FORMS = (
+    "a tf.data.Dataset of batches (images, labels), as `load_split` makes it, or a pair of arrays"
+)
+
+
+def image_batches(model, data, description):
+    """The pictures of a data set, batch by batch, so that they need not be in memory together.
+
+    Args:
+        model: The keras.Model that they are for.
+        data: tf.data.Dataset of batches, of (images, labels) or of images alone; a pair of arrays
+            (images, labels); or an array of images.
+        description: What is being done, for the progress bar.
+
+    Yields:
+        (B, H, W, C) float32 arrays.
+
+    Raises:
+        ValueError: If `data` is of another form, empty, or does not fit the model.
+    """
+    for images, _ in _batches(model, data, description):
+        yield images
+
+
+def labelled_batches(model, data, description):
+    """As `image_batches`, with the labels: yields (images, (B,) int32 labels).
+
+    Raises:
+        ValueError: Also if there are no labels, or they are not one class index a picture.
+    """
+    for images, labels in _batches(model, data, description):
+        if labels is None:
+            raise ValueError(f"`data` (of pictures without labels) must be {DATA_FORMS}")
+        labels = np.asarray(labels)
+        if labels.shape == (len(images), 1):
+            labels = labels[:, 0]
+        if labels.shape != (len(images),) or (labels != labels.astype(np.int32)).any():
+            raise ValueError(
+                f"`data` (with labels of shape {labels.shape}, {labels.dtype}) must have one class "
+                f"index for each of its {len(images)} pictures"
+            )
+        yield images, labels.astype(np.int32)
+
+
+def _batches(model, data, description):
+    count, batches = _as_batches(data)
+    empty = True
+    with progress_bar(count, description, "batch", leave=False) as bar:
+        for images, labels in batches:
+            yield layers.check_images(model, images), labels
+            bar.update()
+            empty = False
+    if empty:
+        raise ValueError("`data` (without a single picture) must not be empty")
+
+
+def _as_batches(data):
+    """(number of batches or None, iterator over (images, labels or None))."""
+    if isinstance(data, tf.data.Dataset):
+        count = int(data.cardinality())
+        if count == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("`data` (which never ends) must be finite: `data.take(100)` ends it")
+        parts = data.as_numpy_iterator()
+        pairs = (part if isinstance(part, tuple) else (part, None) for part in parts)
+        return (count if count >= 0 else None), pairs
+    images, labels = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
+    images = np.asarray(images)
+    if images.ndim != 4 or (labels is not None and len(labels) != len(images)):
+        raise ValueError(f"`data` (of type {type(data).__name__}) must be {DATA_FORMS}")
+    starts = range(0, len(images), layers.BATCH_SIZE)
+    ends = [slice(start, start + layers.BATCH_SIZE) for start in starts]
+    return len(ends), ((images[part], None if labels is None else labels[part]) for part in ends)

@@ -1,0 +1,112 @@
+"""(model, labelled pictures) -> the pictures whose label is most likely wrong."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cnnviz import layers
+from cnnviz.diagnosis.batches import labelled_batches
+from cnnviz.diagnosis.features import picture_features
+from cnnviz.training import train
+
+BATCH_SIZE = 32  # of the trainings
+
+
+@dataclasses.dataclass(frozen=True)
+class SuspectLabels:
+    """N pictures, ranked by how sure it is that their label is wrong.
+
+    Attributes:
+        ranking: (N,) int, the pictures' places in the data, the most suspect first.
+        labels: (N,) int32, the labels as given, in the order of the data.
+        probabilities: (N, classes) float32, what a model that had not seen the picture's label
+            gives its classes, in the order of the data.
+        class_index: (classes,) int32, the class of each column.
+    """
+
+    ranking: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    class_index: np.ndarray
+
+    @property
+    def given(self):
+        """(N,) float32, the probability of the label as given, in the order of the data."""
+        column = np.searchsorted(self.class_index, self.labels)
+        return self.probabilities[np.arange(len(self.labels)), column]
+
+
+def suspect_labels(model, data, *, folds=5, epochs=None, seed=0):
+    """Rank pictures by how sure a model is that their label is wrong.
+
+    The pictures are dealt into folds; what is said of a fold's labels comes from the others alone,
+    so that no label speaks for itself (confident learning, Northcutt et al. 2021, ranks by the same
+    probability of the label as given). By default only a last layer is fitted anew for each fold,
+    a logistic regression on the network's features, which takes seconds. Features of a network that
+    has learned these very labels by heart hide what is wrong with them: for such a network give
+    `epochs`, and a fresh copy of it is trained for each fold.
+
+    Args:
+        model: keras.Model that `grad_cam` takes; it is left as it was.
+        data: tf.data.Dataset of batches (images, labels) in a fixed order, or a pair of arrays. For
+            `epochs` all pictures must fit into memory.
+        folds: Parts that the data are dealt into, 2 or more.
+        epochs: None, or the epochs for which a copy of `model` with fresh weights is trained on the
+            rest of each fold, by `train`: a model that returns one logit.
+        seed: Seed of the folds and the trainings.
+
+    Returns:
+        SuspectLabels
+
+    Raises:
+        ValueError: If a class has fewer pictures than `folds`, or an argument is out of range.
+    """
+    if not (isinstance(folds, (int, np.integer)) and folds >= 2):
+        raise ValueError(f"`folds` (={folds!r}) must be an integer, 2 or more")
+    parts, labels = [], []
+    for images, batch_labels in labelled_batches(model, data, "features"):
+        parts.append(images if epochs else picture_features(model, images))
+        labels.append(batch_labels)
+    pictures, labels = np.concatenate(parts), np.concatenate(labels)
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2 or counts.min() < folds:
+        raise ValueError(
+            f"`data` (classes {classes.tolist()}, {counts.tolist()} pictures) must have two "
+            f"classes or more, with at least `folds` (={folds}) pictures of each"
+        )
+    deal = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    if epochs:
+        probabilities = _by_training(model, pictures, labels, deal, epochs, seed)
+    else:
+        probabilities = _by_features(pictures, labels, deal)
+    column = np.searchsorted(classes, labels)
+    ranking = probabilities[np.arange(len(labels)), column].argsort(kind="stable")
+    return SuspectLabels(
+        ranking, labels, probabilities.astype(np.float32), classes.astype(np.int32)
+    )
+
+
+def _by_features(features, labels, deal):
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    return cross_val_predict(head, features, labels, cv=deal, method="predict_proba")
+
+
+def _by_training(model, images, labels, deal, epochs, seed):
+    probabilities = np.empty((len(labels), 2), np.float32)
+    for number, (rest, fold) in enumerate(deal.split(images, labels)):
+        keras.utils.set_random_seed(seed + number)
+        copy = keras.models.clone_model(model)
+        data = [
+            tf.data.Dataset.from_tensor_slices((images[part], labels[part]))
+            for part in (rest, fold)
+        ]
+        shuffled = data[0].shuffle(len(rest), seed=seed).batch(BATCH_SIZE)
+        train(copy, shuffled, data[1].batch(BATCH_SIZE), epochs=epochs, seed=seed, verbose=0)
+        probabilities[fold] = layers.class_probabilities(copy, images[fold])
+    return probabilities

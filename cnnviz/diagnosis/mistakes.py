@@ -1,0 +1,149 @@
+"""(model, data, training data) -> its most confident mistakes, and what they have in common."""
+
+import dataclasses
+
+import numpy as np
+
+from cnnviz import layers
+from cnnviz.diagnosis.batches import labelled_batches
+from cnnviz.diagnosis.features import picture_features
+from cnnviz.grad_cam import GradCAM, grad_cam
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistakes:
+    """The n most confident mistakes of a model, the worst first.
+
+    Attributes:
+        images: (n, H, W, C) float32.
+        image_index: (n,) int, their places in the data.
+        labels: (n,) int32, what they are said to be.
+        predicted: (n,) int32, what the model takes them for.
+        probabilities: (n, classes) float32.
+        evidence: Two GradCAM: for the label, and for the predicted class; None if n is 0.
+        neighbours: (n, k, H, W, C) float32, the nearest pictures of the training data in the
+            network's own features, the nearest first; k is 0 where none were given.
+        neighbour_labels: (n, k) int32.
+        neighbour_index: (n, k) int, their places in the training data.
+        similarity: (n, k) float32, cosine of the angle between the features, up to 1.
+    """
+
+    images: np.ndarray
+    image_index: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+    evidence: tuple[GradCAM, GradCAM] | None
+    neighbours: np.ndarray
+    neighbour_labels: np.ndarray
+    neighbour_index: np.ndarray
+    similarity: np.ndarray
+
+
+def confident_mistakes(
+    model, data, training_data=None, *, count=6, neighbours=4, method="hires-cam"
+):
+    """Find what a model is wrong about and sure of, and the training pictures that are like it.
+
+    A picture whose nearest training pictures bear the model's answer was taken for one of them:
+    look at what they share. If the nearest bear its own label, the last layer is at fault.
+
+    Args:
+        model: keras.Model that `grad_cam` takes; it is left as it was.
+        data: tf.data.Dataset of batches (images, labels) in a fixed order, or a pair of arrays.
+        training_data: The same, of what the model was trained on; None looks for no neighbours.
+        count: Mistakes at most, 1 or more.
+        neighbours: Training pictures for each.
+        method: Of `grad_cam`, for the evidence.
+
+    Returns:
+        Mistakes: fewer than `count` if the model makes fewer; maybe none.
+
+    Raises:
+        ValueError: If the data or an argument is not as said here.
+    """
+    for name, number in (("count", count), ("neighbours", neighbours)):
+        if not (isinstance(number, (int, np.integer)) and number >= 1):
+            raise ValueError(f"`{name}` (={number!r}) must be an integer, 1 or more")
+    worst = _worst(model, data, count)
+    images, index, labels, probabilities = (worst[name] for name in _COLUMNS)
+    predicted = probabilities.argmax(axis=1).astype(np.int32)
+    evidence = None
+    if len(images):
+        evidence = tuple(
+            grad_cam(model, images, class_index=classes, method=method)
+            for classes in (labels, predicted)
+        )
+    if training_data is None or not len(images):
+        near = _no_neighbours(images)
+    else:
+        near = _nearest(model, images, training_data, neighbours)
+    return Mistakes(images, index, labels, predicted, probabilities, evidence, *near)
+
+
+_COLUMNS = ("images", "index", "labels", "probabilities")
+
+
+def _worst(model, data, count):
+    """The mistakes whose label has the lowest probability, in one pass and in little memory."""
+    kept, start = None, 0
+    for images, labels in labelled_batches(model, data, "mistakes"):
+        probabilities = layers.class_probabilities(model, images)
+        if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+            raise ValueError(
+                f"`data` (with labels {labels.min()}..{labels.max()}) must have labels in "
+                f"[0, {probabilities.shape[1]})"
+            )
+        wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+        index = start + np.arange(len(images))
+        new = dict(zip(_COLUMNS, (images, index, labels, probabilities), strict=True))
+        new = {name: values[wrong] for name, values in new.items()}
+        if kept is not None:
+            new = {name: np.concatenate([kept[name], new[name]]) for name in new}
+        given = new["probabilities"][np.arange(len(new["labels"])), new["labels"]]
+        first = given.argsort(kind="stable")[:count]
+        kept = {name: values[first] for name, values in new.items()}
+        start += len(images)
+    return kept
+
+
+def _no_neighbours(images):
+    count = len(images)
+    empty = np.zeros((count, 0), np.int32)
+    return (
+        np.zeros((count, 0, *images.shape[1:]), np.float32),
+        empty,
+        empty.astype(int),
+        empty.astype(np.float32),
+    )
+
+
+def _nearest(model, images, training_data, count):
+    """The most similar training pictures of each picture, in one pass and in little memory."""
+    wanted = _directions(model, images)
+    near, start = _no_neighbours(images), 0
+    for batch, batch_labels in labelled_batches(model, training_data, "neighbours"):
+        if batch.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"`training_data` (pictures of {batch.shape[1:]}) must be of the size of `data`, "
+                f"{images.shape[1:]}"
+            )
+        index, similarity = start + np.arange(len(batch)), wanted @ _directions(model, batch).T
+        new = batch, batch_labels, index, similarity
+        near = [_beside(one, other) for one, other in zip(near, new, strict=True)]
+        best = (-near[3]).argsort(axis=1, kind="stable")[:, :count]
+        near = [one[np.arange(len(images))[:, None], best] for one in near]
+        start += len(batch)
+    return near
+
+
+def _beside(kept, new):
+    """(n, k, ...) and (n, B, ...), or (B, ...) for all n -> (n, k + B, ...)."""
+    new = new if new.shape[:1] == kept.shape[:1] and new.ndim == kept.ndim else new[None]
+    return np.concatenate([kept, np.broadcast_to(new, (len(kept), *new.shape[1:]))], axis=1)
+
+
+def _directions(model, images):
+    features = picture_features(model, images)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(length, np.finfo(np.float32).tiny)

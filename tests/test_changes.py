@@ -1,0 +1,100 @@
+"""Identical networks differ by exactly nothing; one edited layer is named."""
+
+import keras
+import numpy as np
+import pytest
+
+from cnnviz.activations import extract_activations
+from cnnviz.diagnosis.changes import compare_models
+from cnnviz.model import build_model
+
+STEPS = {"steps": 3, "count": 4}
+
+
+@pytest.fixture
+def before():
+    keras.utils.set_random_seed(0)
+    return build_model(width=3, batch_normalization=False)
+
+
+@pytest.fixture
+def after(before):
+    model = build_model(width=3, batch_normalization=False)
+    model.set_weights(before.get_weights())
+    return model
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+
+
+def test_identical_weights_change_exactly_nothing(before, after, pictures):
+    result = compare_models(before, after, pictures, **STEPS)
+    assert len(result.layer_names) == 11  # ten convolutions and the head
+    assert (result.weights == 0).all() and (result.activations[:-1] == 0).all()
+    assert np.isnan(result.activations[-1])  # the logit is no feature map
+    for pair in (
+        result.probabilities,
+        result.feature_maps,
+        [maps.maps for maps in result.maps],
+        [images.images for images in result.filter_images],
+    ):
+        np.testing.assert_array_equal(*pair)
+    assert "0 of 3 answers changed" in str(result)
+
+
+def test_one_edited_layer_is_named(before, after, pictures):
+    layer = after.get_layer("block3_conv2")
+    kernel, bias = layer.get_weights()
+    kernel[..., 5] *= -1
+    layer.set_weights([kernel, bias])
+    result = compare_models(before, after, pictures, **STEPS)
+    place = result.layer_names.index("block3_conv2")
+    old = before.get_layer("block3_conv2").get_weights()[0]
+    moved = np.sqrt((2 * old[..., 5]) ** 2).ravel()
+    assert result.layer_name == "block3_conv2"
+    assert result.weights[place] == pytest.approx(np.linalg.norm(moved) / np.linalg.norm(old))
+    assert np.flatnonzero(result.weights).tolist() == [place]
+    assert (result.activations[:place] == 0).all() and (result.activations[place:-1] > 0).all()
+    maps = [extract_activations(m, pictures, "block3_conv2") for m in (before, after)]
+    one, other = (each["block3_conv2"] for each in maps)
+    expected = np.linalg.norm(other - one) / np.linalg.norm(one)
+    assert result.activations[place] == pytest.approx(expected, rel=1e-5)
+    assert 5 in result.filters
+    column = result.filters.tolist().index(5)
+    np.testing.assert_array_equal(result.feature_maps[1][..., column], other[..., 5])
+    unchanged = [index for index in range(4) if index != column]
+    np.testing.assert_allclose(
+        *(images.images[unchanged] for images in result.filter_images), atol=1e-3
+    )
+    row = next(line for line in str(result).splitlines() if "block3_conv2" in line)
+    assert float(row.split()[1]) == pytest.approx(result.weights[place], abs=6e-4)
+
+
+def test_names_that_keras_gave_need_not_agree(pictures):
+    models = [
+        keras.Sequential(
+            [
+                keras.Input((32, 32, 3)),
+                keras.layers.Conv2D(4, 3, activation="relu"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(2),
+            ]
+        )
+        for _ in range(2)
+    ]
+    assert models[0].layers[0].name != models[1].layers[0].name
+    models[1].set_weights(models[0].get_weights())
+    assert (compare_models(*models, pictures, **STEPS).weights == 0).all()
+
+
+def test_another_architecture_is_an_error(before, pictures):
+    other = build_model(width=4, batch_normalization=False)
+    with pytest.raises(ValueError, match="`before` .* one architecture"):
+        compare_models(before, other, pictures)
+
+
+def test_a_layer_without_weights_has_no_change_to_look_at(before, after, pictures):
+    with pytest.raises(ValueError, match="with weights"):
+        compare_models(before, after, pictures, layer_name="block2_add2")

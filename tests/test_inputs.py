@@ -1,0 +1,143 @@
+"""Faults of an input pipeline are planted one by one, and found; right inputs raise no alarm."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnviz.diagnosis.inputs import check_inputs
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def exacting_model():
+    """Red patches of 9x9 are class 1, green ones class 0; only in 0..255, and at one size.
+
+    At half the size a patch does not fill the filter; beyond the range a third channel fires and
+    drowns the others.
+    """
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            keras.layers.Conv2D(3, 9, padding="same", activation="relu", name="conv"),
+            keras.layers.GlobalMaxPooling2D(),
+            keras.layers.Dense(1, name="head"),
+        ]
+    )
+    kernel = np.zeros((9, 9, 3, 3), np.float32)
+    kernel[..., :, 0], kernel[..., :, 1], kernel[..., :, 2] = [1, -1, 0], [-1, 1, 0], [1, 1, 1]
+    bias = np.array([-1.2, -1.2, -5], np.float32)
+    model.get_layer("conv").set_weights([kernel / 81, bias])
+    model.get_layer("head").set_weights([np.array([[9.0], [-9], [500]]), np.zeros(1)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def patches():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 60).astype(np.int32)
+    images = random.uniform(90, 166, (60, SIZE, SIZE, 3)).astype(np.float32)
+    for image, label in zip(images, labels, strict=True):
+        top, left = random.integers(0, SIZE - 12, 2)
+        image[top : top + 12, left : left + 12] = [255, 0, 90] if label else [0, 255, 90]
+    return images, labels
+
+
+def as_dataset(images, labels):
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+
+
+def test_right_inputs_raise_no_alarm(exacting_model, patches):
+    for data in (
+        patches,
+        as_dataset(*patches),
+        as_dataset(*patches).unbatch().shuffle(60).batch(7),
+    ):
+        report = check_inputs(exacting_model, data)
+        assert report.findings == () and report.accuracy == 1 and report.pictures == 60
+        assert "nothing found" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (lambda images, labels: (images / 255, labels), r"in 0\.\.1, but the model wants 0\.\.255"),
+        (lambda images, labels: (images / 127.5 - 1, labels), r"in -1\.\.1, but .* 0\.\.255"),
+        (lambda images, labels: (images / 255**2, labels), r"0\.00392, but .* wants 0\.\.255"),
+        (lambda images, labels: (images[..., ::-1], labels), "BGR in place of RGB"),
+        (lambda images, labels: (images, 1 - labels), "another order .*, 0 is 1, 1 is 0"),
+        (
+            lambda images, labels: (images[:, ::2, ::2], labels),
+            "16x16 pixels, and the model does better at 32x32",
+        ),
+    ],
+    ids=["missing range", "minus one", "twice", "channels", "labels", "size"],
+)
+def test_each_planted_fault_is_found_alone(exacting_model, patches, plant, words):
+    images, labels = plant(*patches)
+    report = check_inputs(exacting_model, (np.ascontiguousarray(images), labels))
+    assert len(report.findings) == 1, report
+    assert re.search(words, str(report)), report
+    assert report.accuracy < 0.7 and report.mended_accuracy > 0.95
+    assert f"{report.accuracy:.1%} -> {report.mended_accuracy:.1%} right" in str(report)
+
+
+def test_a_model_that_wants_0_to_1_is_shown_0_to_255(exacting_model, patches):
+    scaled = keras.models.clone_model(exacting_model)
+    scaled.layers[0].scale, scaled.layers[0].offset = 2.0, -1.0
+    scaled.set_weights(exacting_model.get_weights())
+    assert check_inputs(scaled, (patches[0] / 255, patches[1])).findings == ()
+    (finding,) = check_inputs(scaled, patches).findings
+    assert "but the model wants 0..1:" in finding
+
+
+def test_two_faults_at_once_are_both_found(exacting_model, patches):
+    report = check_inputs(exacting_model, (patches[0][..., ::-1] / 255, patches[1]))
+    assert len(report.findings) == 2 and report.mended_accuracy == 1
+    assert "wants 0..255" in str(report) and "BGR" in str(report)
+
+
+def test_augmented_pictures_are_found(exacting_model, patches):
+    random = np.random.default_rng(0)
+
+    def flip(images):
+        return images[:, :, :: random.choice([-1, 1])]
+
+    flipped = as_dataset(*patches).map(
+        lambda images, labels: (
+            tf.ensure_shape(tf.numpy_function(flip, [images], tf.float32), (None, SIZE, SIZE, 3)),
+            labels,
+        )
+    )
+    (finding,) = check_inputs(exacting_model, flipped).findings
+    assert "change from one reading to the next" in finding
+
+
+def test_a_network_that_knows_nothing_gives_no_finding(patches):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1, kernel_initializer="zeros"),
+        ]
+    )
+    assert check_inputs(model, patches).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (lambda images, labels: images, {}, "without labels"),
+        (lambda images, labels: (images, labels + 1), {}, r"labels 1\.\.2"),
+        (lambda images, labels: (images, labels), {"max_pictures": 0}, r"`max_pictures` \(=0\)"),
+    ],
+)
+def test_wrong_arguments_are_named(exacting_model, patches, data, options, message):
+    with pytest.raises(ValueError, match=message):
+        check_inputs(exacting_model, data(*patches), **options)

@@ -1,0 +1,52 @@
+"""Reliance on regions of which it is known whether the network uses them."""
+
+import numpy as np
+import pytest
+
+from cnnviz.diagnosis.reliance import _mean_and_interval, reliance
+
+
+def test_a_network_relies_on_the_spot_and_on_nothing_else(color_model, spots):
+    images, labels = spots
+    masks = np.abs(images - 0.5).max(axis=3) > 0
+    on_spot = reliance(color_model, images, masks, class_index=labels)
+    assert on_spot.share == 1 and (on_spot.low, on_spot.high) == (1, 1)
+    assert on_spot.area == pytest.approx(36 / 256) and on_spot.pictures == 6
+    beside = reliance(color_model, images, ~masks)
+    assert beside.share == 0 and beside.changed == 0
+    assert "100% of the evidence" in str(on_spot)
+
+
+def test_answers_change_with_the_region_that_they_rest_on(color_model):
+    # Two red stripes, a strong one on the right: without it a blue one decides.
+    images = np.zeros((4, 16, 16, 3), np.float32)
+    images[:, :, :2, 2], images[:, :, 10:, 0] = 1, 1
+    images[3] = images[3, :, :, ::-1]  # blue wins, and loses what it rests on
+    right, left = np.zeros((2, 16, 16), bool)
+    right[:, 10:], left[:, :2] = True, True
+    images = np.concatenate([images, 1 - images])  # so that the mean colour is grey
+    result = reliance(color_model, images[:4], right)
+    assert result.changed == 1 and result.share == 1
+    assert reliance(color_model, images[:4], left).changed == 0
+
+
+def test_the_interval_is_that_of_a_mean():
+    values = np.random.default_rng(1).beta(2, 5, 400)
+    mean, low, high = _mean_and_interval(values, 0)
+    error = values.std(ddof=1) / 20
+    assert mean == pytest.approx(values.mean())
+    np.testing.assert_allclose(
+        [low, high], [mean - 1.96 * error, mean + 1.96 * error], atol=error / 5
+    )
+
+
+def test_maps_without_evidence_count_neither_for_nor_against(color_model, spots):
+    images, labels = spots
+    result = reliance(color_model, images, np.ones((16, 16), bool), class_index=1 - labels)
+    assert result.pictures == 0 and np.isnan([result.share, result.low, result.high]).all()
+
+
+@pytest.mark.parametrize("masks", [np.ones((3, 16, 16), bool), np.ones((6, 16, 16))])
+def test_masks_must_fit_the_pictures(color_model, spots, masks):
+    with pytest.raises(ValueError, match="`masks`"):
+        reliance(color_model, spots[0], masks)
