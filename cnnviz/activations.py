@@ -1,5 +1,8 @@
 """(model, images) -> {layer: (N, h, w, C) feature maps}: what each layer outputs."""
 
+import warnings
+
+import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
@@ -21,6 +24,10 @@ def extract_activations(model, images, layer_names=None):
 
     Raises:
         ValueError: If a layer is unknown, or not used, or the images do not fit the model.
+
+    Warns:
+        UserWarning: If NaN or infinity comes out of a layer, or the range of the images cannot be
+            the one that the model was trained on.
     """
     images = layers.check_images(model, images)
     if isinstance(layer_names, str):
@@ -47,4 +54,13 @@ def extract_activations(model, images, layer_names=None):
 
     key = ("activations", None if layer_names is None else tuple(chosen), images.shape[1:])
     function, order = layers.traced(model, key, make)
-    return dict(zip(order, layers.in_batches(function, images), strict=True))
+    layers.check_range(model, images)
+    found = dict(zip(order, layers.in_batches(function, images), strict=True))
+    for path, maps in found.items():
+        if not np.isfinite(maps).all():
+            message = (
+                f"NaN or infinity comes out of layer '{path}', the first of these in which it is"
+            )
+            warnings.warn(message, stacklevel=2)
+            break
+    return found

@@ -93,7 +93,10 @@ def ascend_filters(
         FilterImages
 
     Raises:
-        ValueError: If the layer, a filter or an option is not as said here.
+        ValueError: If the layer, a filter or an option is not as said here, or NaN comes out.
+
+    Warns:
+        UserWarning: If `value_range` cannot be the one that the model was trained on.
     """
     size = _image_size(model, image_size)
     batch_size = max(1, PIXELS_AT_ONCE // math.prod(size)) if batch_size is None else batch_size
@@ -123,6 +126,8 @@ def ascend_filters(
     filters = layers.check_indices(name, filters, count, owner)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     settings = [tf.constant([length, smoothness, low, high], tf.float32) for length in lengths]
+    ends = np.stack([np.full_like(start[0], low), np.full_like(start[0], high)])
+    layers.check_range(model, ends, "value_range")
     plan = list(zip(moves, settings, strict=True))
 
     batches = np.array_split(filters, range(batch_size, len(filters), batch_size))
@@ -133,6 +138,7 @@ def ascend_filters(
     images, activations, starts, reacts = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
+    layers.check_finite(model, images, activations, starts)
     verdicts = _verdicts(activations, starts, reacts)
     return FilterImages(images, filters, activations, starts, verdicts, path)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -111,7 +112,12 @@ def grad_cam(
         GradCAM
 
     Raises:
-        ValueError: If an argument is out of range or the model's layer or output does not fit.
+        ValueError: If an argument is out of range, the model's layer or output does not fit, or NaN
+            comes out.
+
+    Warns:
+        UserWarning: If the layer's feature map is of 1x1, or the range of the images cannot be the
+            one that the model was trained on.
     """
     images = layers.check_images(model, images)
     if method not in tuple(METHODS):
@@ -133,13 +139,16 @@ def grad_cam(
         model, key, lambda get_model: _trace(get_model, images, chosen, path, method, output_name)
     )
     _check_class_range(class_index, found["classes"])
+    layers.check_range(model, images)
     maps, scores, explained, strength = layers.in_batches(
         function, images, class_index.astype(np.int32)
     )
-    if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
-        raise ValueError(
-            f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown; look for "
-            "NaN in its weights"
+    layers.check_finite(model, scores, maps)
+    if maps.shape[1:] == (1, 1):
+        warnings.warn(
+            f"`layer_name` (='{found['layer_name']}') outputs feature maps of 1x1, which tell how "
+            "much evidence there is but not where; choose a layer before it",
+            stacklevel=2,
         )
     maps = maps if signed else np.maximum(maps, 0)
     nothing = "no evidence" if signed else "no positive evidence"
@@ -186,7 +195,7 @@ def _trace(get_model, images, chosen, path, method, output_name):
         class_index = tf.where(class_index == PREDICTED, predicted, class_index)
         score = tf.gather(scores, class_index, batch_dims=1)
         if path is None:
-            last = _last_feature_map(outputs, chosen, score)
+            last = last_feature_map(outputs, chosen, score)
         else:
             feature_map = layers.required_output(outputs, path)
             last = path, feature_map, _gradient(score, feature_map, path)
@@ -236,7 +245,7 @@ def _gradient(score, feature_map, path):
     return gradient
 
 
-def _last_feature_map(outputs, chosen, score):
+def last_feature_map(outputs, chosen, score):
     """The last layer that a person would choose, among those that the score depends on."""
     for path, feature_map in _feature_maps(outputs, chosen):
         if tuple(feature_map.shape[1:3]) != (1, 1):

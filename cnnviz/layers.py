@@ -9,6 +9,7 @@ need. Functional, Sequential, nested and subclassed models are all the same to i
 import contextlib
 import difflib
 import functools
+import re
 import warnings
 import weakref
 
@@ -17,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 BATCH_SIZE = 32  # pictures in one call of the model; bounds the memory
+RANGE_SAMPLE = 4  # pictures whose range is looked at
+LARGE = 50  # what reaches the first kernel of a network trained on rescaled pictures is less
 
 
 def named_layers(model):
@@ -120,7 +123,7 @@ def record_outputs(layers):
         dict[str, list]: each layer's outputs under its path, in the order of the layers' last
         calls; a layer that is used twice has two. On leaving, every layer's `call` is as it was.
     """
-    outputs, before = {}, {}
+    outputs = {}
 
     def wrap(path, call):
         @functools.wraps(call)
@@ -131,11 +134,19 @@ def record_outputs(layers):
 
         return recording_call
 
+    with _wrapped_calls(layers, wrap):
+        yield outputs
+
+
+@contextlib.contextmanager
+def _wrapped_calls(layers, wrap):
+    """Put `wrap(path, call)` in the place of each layer's `call`, for the length of the block."""
+    before = {}
     try:
         for path, layer in layers.items():
             before[path] = layer.__dict__.get("call")
             layer.__dict__["call"] = wrap(path, layer.call)  # past Keras's attribute tracking
-        yield outputs
+        yield
     finally:
         for path, call in reversed(before.items()):  # a layer may have two paths, two wrappers
             del layers[path].__dict__["call"]
@@ -171,6 +182,13 @@ def call_and_record(model, images, layers):
 def _call(model, images):
     try:
         return model(images, training=False)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        # Keras wraps what a layer raises: escapes for bold type before, all arguments after it.
+        reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\nArguments received")[0]
+        raise ValueError(
+            f"`model` (='{model.name}') cannot be called on `images` of shape "
+            f"{tuple(images.shape)}: {' '.join(reason.split())}"
+        ) from error
     finally:
         model._clear_losses()  # activity regularisers would leave tensors of this graph behind
 
@@ -318,7 +336,10 @@ def class_probabilities(model, images, *, output_name=None):
         gives the second. Sigmoids of several labels are returned as they are.
 
     Raises:
-        ValueError: If the images or the model's output have another shape.
+        ValueError: If the images or the model's output have another shape, or NaN comes out.
+
+    Warns:
+        UserWarning: If the range of the images cannot be the one that the model was trained on.
     """
     images = check_images(model, images)
 
@@ -342,7 +363,30 @@ def class_probabilities(model, images, *, output_name=None):
         return probabilities.get_concrete_function()
 
     function = traced(model, ("probabilities", output_name, images.shape[1:]), make)
-    return in_batches(function, images)
+    check_range(model, images)
+    found = in_batches(function, images)
+    check_finite(model, found)
+    return found
+
+
+def check_finite(model, *results):
+    """Raise a ValueError that says where to look if NaN or infinity came out of the model."""
+    if all(np.isfinite(result).all() for result in results):
+        return
+    broken = [
+        path
+        for path, layer in leaf_layers(model).items()
+        for weight in getattr(layer, "weights", ())
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+    ]
+    where = (
+        f"the weights of its layer '{broken[0]}' hold NaN or infinity"
+        if broken
+        else "its weights are finite; extract_activations shows where it begins"
+    )
+    raise ValueError(
+        f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown: {where}"
+    )
 
 
 def check_images(model, images):
@@ -388,6 +432,75 @@ def check_images(model, images):
             f"'{model.name}'"
         )
     return images
+
+
+def check_range(model, images, name="images"):
+    """Warn if the pictures' range cannot be the one that the model was trained on.
+
+    What the model does to the pictures before its first kernel tells. A model that makes them far
+    smaller takes 0..255; one that leaves numbers up to 255 as they are was hardly trained on them.
+
+    Args:
+        model: keras.Model.
+        images: (N, H, W, C) float32 array.
+        name: The argument's name, for the warning.
+    """
+    images = images[:: max(1, len(images) // RANGE_SAMPLE)][:RANGE_SAMPLE]
+    if not images.size or _spread(images) == 0:
+        return
+    arrived = _before_first_kernel(model, images)
+    if arrived is None:
+        return
+    low, high, gain = images.min(), images.max(), _spread(arrived) / _spread(images)
+    given = f"`{name}` (in {low:.3g}..{high:.3g})"
+    if -1 <= low and high <= 1 and 0 < gain < 1 / LARGE:
+        warnings.warn(
+            f"{given} look too small for model '{model.name}', which divides them by "
+            f"{1 / gain:.0f} before its first weights: it takes pictures in 0..255",
+            stacklevel=3,
+        )
+    # Around 1 and below 0: the mean was subtracted, as VGG and ResNet want it.
+    as_they_are = 0.5 < gain < 1.5 and arrived.min() >= 0
+    if low >= 0 and arrived.max() > LARGE and (as_they_are or gain >= 1.5):
+        warnings.warn(
+            f"{given} look too large for model '{model.name}', at whose first weights they arrive "
+            f"as {arrived.min():.3g}..{arrived.max():.3g}: rescale them as it was done for its "
+            "training, to 0..1 perhaps; if there was no rescaling, all is well",
+            stacklevel=3,
+        )
+
+
+def _spread(images):
+    """The largest difference within a channel."""
+    return np.ptp(images, axis=tuple(range(images.ndim - 1))).max()
+
+
+class _Stop(BaseException):
+    """No error: ends a call of the model where there is nothing more to learn."""
+
+
+def _before_first_kernel(model, images):
+    """What the first layer with a kernel receives, as an array; None if there is none."""
+    received = []
+
+    def wrap(path, call):
+        @functools.wraps(call)
+        def stopping_call(*args, **kwargs):
+            received.extend([*args, *kwargs.values()][:1])
+            raise _Stop
+
+        return stopping_call
+
+    with_kernel = {
+        path: layer
+        for path, layer in leaf_layers(model).items()
+        if any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", ()))
+    }
+    with contextlib.suppress(_Stop, Exception), _wrapped_calls(with_kernel, wrap):
+        _call(model, tf.constant(images))  # an error comes again, and is told, in the call proper
+    if not (received and tf.is_tensor(received[0]) and hasattr(received[0], "numpy")):
+        return None
+    return tf.cast(received[0], tf.float32).numpy()
 
 
 def input_shape(model):

@@ -37,6 +37,7 @@ def test_default_is_every_feature_map_in_the_order_of_the_model(images):
     assert all(maps.ndim == 4 for maps in found.values())
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_inference_mode_whatever_the_layers():
     layers = [
         keras.Input((8, 8, 3)),
@@ -49,6 +50,7 @@ def test_inference_mode_whatever_the_layers():
 
 
 @pytest.mark.parametrize("name", ["backbone/inner/conv", "conv", "inner/conv"])
+@pytest.mark.case("arrays and models", "right")
 def test_nested_layer_by_its_path_or_its_name(pooled_network, images, name):
     model, convolution, _ = pooled_network("nested twice")
     found = extract_activations(model, images, name)
@@ -56,6 +58,7 @@ def test_nested_layer_by_its_path_or_its_name(pooled_network, images, name):
     np.testing.assert_allclose(found["backbone/inner/conv"], convolution(images), rtol=1e-5)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_nested_model_is_a_layer_too(pooled_network, images):
     model, convolution, _ = pooled_network("nested")
     found = extract_activations(model, images, ["backbone"])["backbone"]
@@ -63,6 +66,7 @@ def test_nested_model_is_a_layer_too(pooled_network, images):
 
 
 @pytest.mark.parametrize("kind", ["sequential", "subclassed"])
+@pytest.mark.case("arrays and models", "right")
 def test_default_layers_of_other_models(pooled_network, images, kind):
     model, convolution, _ = pooled_network(kind)
     found = extract_activations(model, images)
@@ -70,6 +74,7 @@ def test_default_layers_of_other_models(pooled_network, images, kind):
     np.testing.assert_allclose(found["conv"], convolution(images), rtol=1e-5)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_layers_without_space_come_as_asked_for_and_in_that_order(pooled_network, images):
     model, convolution, dense = pooled_network()
     found = extract_activations(model, images, ("head", "pooling", "conv"))
@@ -91,10 +96,12 @@ def test_many_pictures_equal_one_by_one(pooled_network):
         np.testing.assert_allclose(whole[index : index + 1], single, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_no_pictures_give_empty_arrays(pooled_network, images):
     assert extract_activations(pooled_network()[0], images[:0])["conv"].shape == (0, 5, 5, 6)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_any_picture_size_where_the_model_takes_any():
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3, name="conv")])
     for height, width in ((8, 8), (9, 11)):
@@ -109,6 +116,7 @@ def shared_convolution():
     return keras.Model(inputs, convolution(convolution(inputs))), convolution
 
 
+@pytest.mark.case("arrays and models", "flagged")
 def test_layer_that_is_used_twice_gives_its_last_output_and_a_warning():
     model, _ = shared_convolution()
     picture = np.random.default_rng(0).uniform(size=(1, 8, 8, 3)).astype(np.float32)
@@ -117,6 +125,7 @@ def test_layer_that_is_used_twice_gives_its_last_output_and_a_warning():
     np.testing.assert_allclose(found, model.predict(picture, verbose=0), rtol=1e-5)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_layer_that_stands_in_two_nested_models(images):
     relu = keras.layers.ReLU(name="relu")
 
@@ -144,6 +153,7 @@ def two_branches():
     return keras.Model(inputs, keras.layers.Add()([branch("left"), branch("right")]))
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_bare_name_of_two_layers_is_ambiguous():
     model, picture = two_branches(), np.ones((8, 8, 3))
     with pytest.raises(ValueError, match="ambiguous.*'left/conv', 'right/conv'"):
@@ -152,6 +162,7 @@ def test_bare_name_of_two_layers_is_ambiguous():
     assert not np.allclose(found["left/conv"], found["right/conv"])
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_unknown_name_is_offered_the_nearest(pooled_network, images):
     with pytest.raises(ValueError, match=r"'pulling'.*'pooling'"):
         extract_activations(pooled_network()[0], images, ["conv", "pulling"])
@@ -166,6 +177,7 @@ class WithUnusedLayer(keras.Model):
         return self.used(images)
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_layer_that_is_not_called_is_an_error(images):
     model = WithUnusedLayer()
     model(images)

@@ -26,6 +26,11 @@ def one_convolution(filters=4, side=8, activation="relu", policy=None, seed=0):
     return keras.Sequential([keras.Input((side, side, 3)), convolution])
 
 
+def rescaling_convolution(shape=(8, 8, 3)):
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(2, 3, name="conv")]
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
 def climbed(model, picture, index):
     """What is climbed, for (N, H, W, 3), in float64: ReLU and a tenth of what goes into it."""
     kernel, bias = (weights.astype(np.float64) for weights in model.get_layer("conv").get_weights())
@@ -74,8 +79,8 @@ def test_activations_are_those_of_the_returned_pictures(image_size):
 
 
 def test_pictures_lie_in_the_value_range_and_the_start_in_its_middle():
-    model = one_convolution()
     for low, high in ((0, 1), (-1, 1), (0, 255)):
+        model = one_convolution() if high == 1 else rescaling_convolution()
         result = ascend_filters(model, "conv", steps=20, step_size=0.2, value_range=(low, high))
         assert low <= result.images.min() and result.images.max() <= high
         assert result.images.max() - result.images.min() > 0.5 * (high - low)
@@ -99,6 +104,7 @@ def faulty_layer():
     return model
 
 
+@pytest.mark.case("arrays and models", "flagged")
 def test_verdicts_on_planted_faults(faulty_layer):
     result = ascend_filters(faulty_layer, "conv", **UNIT)
     assert result.verdicts == ("ok", "dead", "dead", "ok", "dead")
@@ -106,6 +112,7 @@ def test_verdicts_on_planted_faults(faulty_layer):
     assert not result.activations[1:3].any() and result.activations[4] == 1
 
 
+@pytest.mark.case("arrays and models", "flagged")
 def test_ascent_that_cannot_move_has_no_gain(faulty_layer):
     result = ascend_filters(faulty_layer, "conv", [0, 1], steps=1, step_size=1e-9, **UNIT)
     assert result.verdicts == ("no gain", "dead")
@@ -141,13 +148,15 @@ def test_seed_decides_the_pictures():
         ((8, 8, 3), np.int64(8), (8, 8, 3)),
     ],
 )
+@pytest.mark.case("arrays and models", "right")
 def test_size_of_the_pictures(shape, image_size, expected):
-    model = keras.Sequential([keras.Input(shape), keras.layers.Conv2D(2, 3, name="conv")])
+    model = rescaling_convolution(shape)
     result = ascend_filters(model, "conv", 1, image_size=image_size, steps=1)
     assert result.images.shape == (1, *expected)
     assert result.images.dtype == result.activations.dtype == np.float32
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_one_filter_and_all_filters():
     model = one_convolution(filters=3)
     assert ascend_filters(model, "conv", 2, steps=1, **UNIT).filters.tolist() == [2]
@@ -196,6 +205,7 @@ def test_first_step_for_a_class_follows_its_weights(monkeypatch, pooled_network)
 
 
 @pytest.mark.parametrize("class_index", [4, -1, [0, 4], [], 1.0, "dog"])
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_class_is_an_error(pooled_network, class_index):
     with pytest.raises(ValueError, match="`class_index`"):
         ascend_filters(pooled_network()[0], class_index=class_index, **UNIT)
@@ -204,17 +214,20 @@ def test_wrong_class_is_an_error(pooled_network, class_index):
 @pytest.mark.parametrize(
     "target", [{}, {"layer_name": "conv", "class_index": 0}, {"filters": 1, "class_index": 0}]
 )
+@pytest.mark.case("arrays and models", "reported")
 def test_target_is_a_layer_or_classes(target):
     with pytest.raises(ValueError, match="`layer_name`.*or `class_index`"):
         ascend_filters(one_convolution(), **target)
 
 
 @pytest.mark.parametrize("filters", [4, -1, [0, 4], [], 1.0, "1", True, [[0, 1]]])
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_filters_are_an_error(filters):
     with pytest.raises(ValueError, match="`filters`"):
         ascend_filters(one_convolution(), "conv", filters, **UNIT)
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_error_says_which_filter_and_how_many_there_are():
     with pytest.raises(ValueError, match=r"`filters` \(=40\) must be in \[0, 4\) for layer 'conv'"):
         ascend_filters(one_convolution(), "conv", [1, 40], **UNIT)
@@ -239,11 +252,13 @@ def test_error_says_which_filter_and_how_many_there_are():
         ("image_size", (8, 8)),
     ],
 )
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_option_is_an_error_that_names_it(name, value):
     with pytest.raises(ValueError, match=rf"`{name}` \(="):
         ascend_filters(one_convolution(), "conv", **{name: value})
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_size_that_the_model_does_not_take_is_an_error():
     with pytest.raises(ValueError, match=r"\(1, 9, 9, 3\).*must be \(N, 8, 8, 3\)"):
         ascend_filters(one_convolution(), "conv", image_size=9)
@@ -253,11 +268,13 @@ def test_size_that_the_model_does_not_take_is_an_error():
     ("name", "message"),
     [("conf", "nearest are.*'conv'"), ("head", r"'head'. outputs shape \(None, 4\)")],
 )
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_layer_is_an_error(pooled_network, name, message):
     with pytest.raises(ValueError, match=message):
         ascend_filters(pooled_network()[0], name)
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_layer_that_does_not_see_the_picture_is_an_error():
     inputs = keras.Input((8, 8, 3))
     outputs = keras.layers.Conv2D(2, 3, name="conv")(keras.ops.stop_gradient(inputs))

@@ -30,6 +30,7 @@ def class_activation_map(convolution, dense, images, chosen):
 
 
 @pytest.mark.parametrize(("kind", "head"), CASES)
+@pytest.mark.case("arrays and models", "right")
 def test_map_is_the_class_activation_map(pooled_network, images, kind, head):
     model, convolution, dense = pooled_network(kind, head)
     for chosen in range(max(2, dense.units)):
@@ -57,6 +58,7 @@ def test_squashed_head_gives_the_maps_of_the_plain_one(pooled_network, images, p
     ("kind", "head"),
     [("functional", "sigmoid"), ("functional", "softmax"), ("subclassed", "sigmoid in call")],
 )
+@pytest.mark.case("arrays and models", "right")
 def test_saturated_probability_still_gives_the_map(pooled_network, images, kind, head):
     model, convolution, dense = pooled_network(kind, head)
     kernel, bias = dense.get_weights()
@@ -261,6 +263,7 @@ def test_a_signed_map_of_what_speaks_against_the_class_is_ok(pooled_network, ima
 
 
 @pytest.mark.parametrize("method", ["layer-cam", "grad-cam++"])
+@pytest.mark.case("arrays and models", "reported")
 def test_methods_that_drop_what_speaks_against_cannot_be_signed(pooled_network, images, method):
     with pytest.raises(ValueError, match=f"`signed` .=True. needs .*'{method}'"):
         grad_cam(pooled_network()[0], images, method=method, signed=True)
@@ -278,6 +281,7 @@ def two_outputs(kind):
 
 
 @pytest.mark.parametrize(("kind", "name"), [(list, "second"), (list, 1), (dict, "second")])
+@pytest.mark.case("arrays and models", "right")
 def test_one_of_two_outputs_is_explained(images, kind, name):
     model, convolution, (_, dense) = two_outputs(kind)
     maps, logits = class_activation_map(convolution, dense, images, 2)
@@ -290,6 +294,7 @@ def test_one_of_two_outputs_is_explained(images, kind, name):
 
 
 @pytest.mark.parametrize(("kind", "name"), [(list, None), (dict, None), (list, "third"), (list, 2)])
+@pytest.mark.case("arrays and models", "reported")
 def test_an_output_that_is_not_there_is_an_error(images, kind, name):
     with pytest.raises(ValueError, match="`output_name` .*'first', 'second'"):
         grad_cam(two_outputs(kind)[0], images, output_name=name)
@@ -340,6 +345,7 @@ def test_more_pictures_than_fit_one_batch(pooled_network, images):
     np.testing.assert_allclose(whole.maps[40], single.maps[0], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_no_pictures_give_empty_results(pooled_network, images):
     result = grad_cam(pooled_network()[0], images[:0])
     assert result.maps.shape == (0, 5, 5) and result.verdicts == ()
@@ -348,11 +354,13 @@ def test_no_pictures_give_empty_results(pooled_network, images):
 @pytest.mark.parametrize(
     "class_index", [4, -1, 2**32, 1.0, "dog", True, [0, 1], [0, 1, 4], [0, 1, -1], [[0, 1, 2]]]
 )
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_class_index_is_an_error(pooled_network, images, class_index):
     with pytest.raises(ValueError, match="class_index"):
         grad_cam(pooled_network()[0], images, class_index=class_index)
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_one_output_has_two_classes(pooled_network, images):
     with pytest.raises(ValueError, match=r"`class_index` \(=2\) must be in \[0, 2\)"):
         grad_cam(pooled_network(head="sigmoid")[0], images, class_index=2)
@@ -446,6 +454,7 @@ def one_relu_for_all():
         one_relu_for_all,
     ],
 )
+@pytest.mark.case("arrays and models", "right")
 def test_default_layer_is_the_last_feature_map_before_pooling(images, build):
     model = build()
     result = grad_cam(model, images)
@@ -460,6 +469,7 @@ def test_default_layer_of_the_classifier_is_its_last_addition(normalised):
     assert result.layer_name == "block4_add3" and result.maps.shape == (1, 2, 3)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_mobilenet_v3_gets_a_spatial_map():
     model = keras.applications.MobileNetV3Small(weights=None, input_shape=(64, 64, 3), classes=5)
     result = grad_cam(model, np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)))
@@ -470,6 +480,7 @@ def test_mobilenet_v3_gets_a_spatial_map():
     assert last.shape[1:] == (2, 2, 576)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_transfer_learning_model_is_explained_without_its_augmentation():
     keras.utils.set_random_seed(0)
     backbone = keras.applications.MobileNetV2(
@@ -495,6 +506,7 @@ def test_transfer_learning_model_is_explained_without_its_augmentation():
     np.testing.assert_allclose(first.maps, expected, rtol=1e-4, atol=1e-4 * expected.max())
 
 
+@pytest.mark.case("arrays and models", "flagged")
 def test_score_that_ignores_the_layer_has_zero_gradient(pooled_network, images):
     model, _, dense = pooled_network()
     kernel, bias = dense.get_weights()
@@ -504,6 +516,7 @@ def test_score_that_ignores_the_layer_has_zero_gradient(pooled_network, images):
     assert not result.maps.any()
 
 
+@pytest.mark.case("arrays and models", "flagged")
 def test_features_that_only_speak_against_the_class(pooled_network, images):
     model, _, dense = pooled_network()
     kernel, bias = dense.get_weights()
@@ -515,6 +528,7 @@ def test_features_that_only_speak_against_the_class(pooled_network, images):
 
 
 @pytest.mark.parametrize("place", ["conv", "head"])
+@pytest.mark.case("arrays and models", "reported")
 def test_nan_in_the_weights_is_an_error(pooled_network, images, place):
     model = pooled_network()[0]
     layer = model.get_layer(place)
@@ -524,6 +538,7 @@ def test_nan_in_the_weights_is_an_error(pooled_network, images, place):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.case("arrays and models", "reported")
 def test_nan_in_the_gradient_alone_is_an_error(images, method):
     inputs = keras.Input((12, 12, 3))
     silent = keras.layers.Conv2D(4, 3, activation="relu", bias_initializer=_minus_100)(inputs)
@@ -539,11 +554,13 @@ def _minus_100(shape, dtype=None):
 
 
 @pytest.mark.parametrize("name", ["pooling", "head"])
+@pytest.mark.case("arrays and models", "reported")
 def test_layer_without_feature_maps_is_an_error(pooled_network, images, name):
     with pytest.raises(ValueError, match=f"`layer_name` .='{name}'. outputs shape"):
         grad_cam(pooled_network()[0], images, layer_name=name)
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_layer_that_the_output_does_not_depend_on_is_an_error(images):
     inputs = keras.Input((12, 12, 3))
     used = keras.layers.Conv2D(4, 3, name="used")(inputs)
@@ -554,6 +571,7 @@ def test_layer_that_the_output_does_not_depend_on_is_an_error(images):
         grad_cam(keras.Model(inputs, outputs), images, layer_name="side")
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_network_without_feature_maps_is_an_error(images):
     model = keras.Sequential(
         [keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
@@ -562,11 +580,31 @@ def test_network_without_feature_maps_is_an_error(images):
         grad_cam(model, images)
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_layer_name_is_offered_the_nearest(pooled_network, images):
     with pytest.raises(ValueError, match="'conw'.*'backbone/conv'"):
         grad_cam(pooled_network("nested")[0], images, layer_name="conw")
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_unknown_method_is_an_error(pooled_network, images):
     with pytest.raises(ValueError, match="`method` .='cam'.*'grad-cam'"):
         grad_cam(pooled_network()[0], images, method="cam")
+
+
+@pytest.mark.case("arrays and models", "flagged")
+def test_a_layer_of_1x1_gives_its_evidence_and_a_warning(images):
+    model = squeezed_to_one_pixel()
+    name = model.layers[2].name  # after the pooling
+    with pytest.warns(UserWarning, match=f"`layer_name` .='{name}'. outputs .* 1x1"):
+        result = grad_cam(model, images, layer_name=name)
+    assert result.maps.shape == (3, 1, 1)
+
+
+@pytest.mark.case("arrays and models", "flagged")
+def test_dead_layer_has_no_evidence(pooled_network, images):
+    model, convolution, _ = pooled_network()
+    kernel, bias = convolution.get_weights()
+    convolution.set_weights([kernel, bias - 100])
+    result = grad_cam(model, images)
+    assert not result.maps.any() and set(result.verdicts) == {"no positive evidence"}

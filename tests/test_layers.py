@@ -72,6 +72,7 @@ def test_names_of_flat_models(pooled_network, kind):
     assert list(layers.named_layers(pooled_network(kind)[0])) == ["conv", "pooling", "head"]
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_one_name_for_two_layers_of_a_subclassed_model(images):
     class Twins(keras.Model):
         def __init__(self):
@@ -89,6 +90,7 @@ def test_one_name_for_two_layers_of_a_subclassed_model(images):
     np.testing.assert_allclose(found["twin'"], images * 6, rtol=1e-6)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_composite_layer_is_opened(images):
     class Block(keras.layers.Layer):
         def __init__(self):
@@ -145,6 +147,7 @@ def softmax(logits):
         ("nested", "sigmoid"),
     ],
 )
+@pytest.mark.case("arrays and models", "right")
 def test_probabilities_of_every_head(pooled_network, images, kind, head):
     model = pooled_network(kind, head)[0]
     expected = model.predict(images, verbose=0)
@@ -160,6 +163,7 @@ def test_probabilities_of_every_head(pooled_network, images, kind, head):
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_sigmoids_of_several_labels_stay_as_they_are(pooled_network, images):
     model = pooled_network(head="sigmoid", units=3)[0]
     expected = model.predict(images, verbose=0)
@@ -173,7 +177,7 @@ def state_of(model):
     """All of a model that a person may have set."""
     found = layers.named_layers(model).values()
     return (
-        [layer.trainable for layer in found],
+        [getattr(layer, "trainable", None) for layer in found],  # an operation has none
         [sorted(vars(layer)) for layer in found],
         [layer.call for layer in found],
         [weights.tobytes() for weights in model.get_weights()],
@@ -182,6 +186,7 @@ def state_of(model):
     )
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_model_is_left_as_it_was_and_can_still_be_trained(probed_network, images):
     model, _ = probed_network
     model.get_layer("conv").trainable = False
@@ -198,6 +203,7 @@ def test_model_is_left_as_it_was_and_can_still_be_trained(probed_network, images
 
 
 @every_method
+@pytest.mark.case("arrays and models", "right")
 def test_model_is_left_as_it_was_after_an_error_inside_it(probed_network, images, method):
     model, probe = probed_network
     before = state_of(model)
@@ -210,6 +216,7 @@ def test_model_is_left_as_it_was_after_an_error_inside_it(probed_network, images
     assert np.isfinite(method(model, images)).all()
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_model_is_left_as_it_was_after_a_wrong_layer(pooled_network, images):
     model = pooled_network("nested")[0]
     before = state_of(model)
@@ -221,6 +228,7 @@ def test_model_is_left_as_it_was_after_a_wrong_layer(pooled_network, images):
     assert state_of(model) == before
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_call_that_a_person_replaced_is_kept(pooled_network, images):
     model, convolution, _ = pooled_network()
     original = convolution.call
@@ -246,9 +254,10 @@ def test_second_call_traces_nothing(probed_network, images, method):
 def test_all_filters_of_a_layer_are_one_trace(probed_network):
     model, probe = probed_network
     before = probe.calls
-    result = ascend_filters(model, "conv", steps=3, batch_size=24)
+    options = {"value_range": (0, 1)}
+    result = ascend_filters(model, "conv", steps=3, batch_size=24, **options)
     assert len(result.filters) == 64
-    ascend_filters(model, "conv", [5], steps=4, seed=7)
+    ascend_filters(model, "conv", [5], steps=4, seed=7, **options)
     assert probe.calls == before + 1
 
 
@@ -291,7 +300,7 @@ def test_model_can_be_forgotten_after_all_methods(pooled_network, images, kind):
     layers.class_probabilities(model, images)
     extract_activations(model, images)
     grad_cam(model, images)
-    ascend_filters(model, path, [0], steps=1)
+    ascend_filters(model, path, [0], steps=1, value_range=(0, 1))
     reference = weakref.ref(model)
     del model
     gc.collect()
@@ -302,6 +311,7 @@ def test_model_can_be_forgotten_after_all_methods(pooled_network, images, kind):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.case("arrays and models", "right")
 def test_mixed_precision_gives_finite_float32_near_the_full_precision(
     pooled_network, images, policy
 ):
@@ -342,12 +352,14 @@ def test_mixed_precision_gives_finite_float32_near_the_full_precision(
     ],
 )
 @pytest.mark.parametrize("name", ["class_probabilities", "extract_activations", "grad_cam"])
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_pictures_are_an_error(pooled_network, pictures, message, name):
     with pytest.raises(ValueError, match=message):
         METHODS[name](pooled_network()[0], pictures)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float64", "float16", "bool"])
+@pytest.mark.case("arrays and models", "right")
 def test_pictures_of_every_number_type_become_float32(pooled_network, dtype):
     pictures = np.random.default_rng(0).integers(0, 2, (2, 12, 12, 3)).astype(dtype)
     found = layers.check_images(pooled_network()[0], pictures)
@@ -355,6 +367,7 @@ def test_pictures_of_every_number_type_become_float32(pooled_network, dtype):
     np.testing.assert_array_equal(found, pictures)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_pictures_as_tensors_and_lists(pooled_network, images):
     model = pooled_network()[0]
     for pictures in (keras.ops.convert_to_tensor(images), list(images), images.tolist()):
@@ -363,10 +376,12 @@ def test_pictures_as_tensors_and_lists(pooled_network, images):
     np.testing.assert_allclose(layers.check_images(model, bfloat16), images, atol=0.01)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_single_picture_becomes_a_batch(pooled_network, images):
     assert layers.check_images(pooled_network()[0], images[0]).shape == (1, 12, 12, 3)
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_free_sizes_are_shown_as_letters():
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)])
     with pytest.raises(ValueError, match=r"must be \(N, H, W, 3\)"):
@@ -384,6 +399,7 @@ def test_free_sizes_are_shown_as_letters():
     ],
 )
 @every_method
+@pytest.mark.case("arrays and models", "reported")
 def test_wrong_model_is_an_error(images, build, message, method):
     with pytest.raises(ValueError, match=message):
         method(build(), images)
@@ -397,6 +413,7 @@ def _functional(inputs, outputs):
 
 
 @pytest.mark.parametrize("name", ["class_probabilities", "grad_cam"])
+@pytest.mark.case("arrays and models", "reported")
 def test_classifier_has_one_output_of_classes(images, name):
     with pytest.raises(ValueError, match="`output_name` .=None. must be one of"):
         METHODS[name](_functional(inputs=1, outputs=2), images)
@@ -405,10 +422,12 @@ def test_classifier_has_one_output_of_classes(images, name):
         METHODS[name](maps, images)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_layers_of_a_model_with_several_outputs_can_still_be_seen(images):
     model = _functional(inputs=1, outputs=2)
     assert extract_activations(model, images)["conv"].shape == (3, 10, 10, 2)
-    assert ascend_filters(model, "conv", steps=1).images.shape == (2, 12, 12, 3)
+    images = ascend_filters(model, "conv", steps=1, value_range=(0, 1)).images
+    assert images.shape == (2, 12, 12, 3)
 
 
 def pooled_features():
@@ -416,6 +435,7 @@ def pooled_features():
     return images, keras.layers.Conv2D(3, 3, name="conv")(images)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_softmax_before_a_flattening_is_seen_through():
     images, features = pooled_features()
     pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(features)
@@ -429,6 +449,7 @@ def test_softmax_before_a_flattening_is_seen_through():
     np.testing.assert_allclose(grad_cam(model, pictures).scores, expected.max(axis=1), rtol=1e-5)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_probabilities_put_together_by_hand_are_not_taken_for_logits():
     images, features = pooled_features()
     p = keras.layers.Dense(1, "sigmoid")(keras.layers.GlobalAveragePooling2D()(features))
@@ -439,6 +460,7 @@ def test_probabilities_put_together_by_hand_are_not_taken_for_logits():
     )
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_a_model_that_hides_its_layers_in_a_tf_function_is_told_so():
     class Hidden(keras.Model):
         def __init__(self):
@@ -457,6 +479,7 @@ def test_a_model_that_hides_its_layers_in_a_tf_function_is_told_so():
             look(model, pictures)
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_statistics_adapted_after_the_first_call_are_seen():
     normalization = keras.layers.Normalization()
     normalization.adapt(np.zeros((2, 8, 8, 3), np.float32) + [[[[-1, 0, 1]]], [[[1, 2, 3]]]])
@@ -472,6 +495,7 @@ def test_statistics_adapted_after_the_first_call_are_seen():
     assert np.abs(after - before).max() > 1e-3
 
 
+@pytest.mark.case("arrays and models", "right")
 def test_a_layer_that_holds_its_parent_does_not_loop():
     class Inner(keras.layers.Layer):
         def call(self, images):
@@ -489,8 +513,165 @@ def test_a_layer_that_holds_its_parent_does_not_loop():
     assert list(layers.named_layers(Outer())) == ["inner"]
 
 
+@pytest.mark.case("arrays and models", "reported")
 def test_pictures_of_different_sizes_are_an_error_with_the_remedy():
     images, features = pooled_features()
     pictures = [np.zeros((8, 8, 3)), np.zeros((9, 8, 3))]
     with pytest.raises(ValueError, match="one size"):
         extract_activations(keras.Model(images, features), pictures)
+
+
+# --------------------------------------------------------------------- pictures in another range
+
+
+def preprocessed(*before):
+    """A classifier with these layers between the pictures and its first convolution."""
+    after = [keras.layers.Conv2D(2, 3, name="conv"), keras.layers.GlobalAveragePooling2D()]
+    return keras.Sequential([keras.Input((12, 12, 3)), *before, *after, keras.layers.Dense(2)])
+
+
+def adapted(scale):
+    normalization = keras.layers.Normalization()
+    normalization.adapt(scale * np.random.default_rng(1).uniform(0, 1, (9, 12, 12, 3)))
+    return normalization
+
+
+def by_operations():
+    inputs = keras.Input((12, 12, 3))
+    features = keras.layers.Conv2D(2, 3, name="conv")(inputs / 127.5 - 1)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    return keras.Model(inputs, keras.layers.Dense(2)(pooled))
+
+
+class Dividing(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = keras.layers.Conv2D(2, 3, name="conv"), keras.layers.Dense(2)
+
+    def call(self, images):
+        return self.head(keras.ops.mean(self.conv(images / 255), (1, 2)))
+
+
+def subclassed_dividing():
+    model = Dividing()
+    model(np.zeros((1, 12, 12, 3), np.float32))
+    return model
+
+
+def nested_rescaling():
+    inner = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Rescaling(1 / 255)])
+    return preprocessed(keras.layers.RandomFlip(), inner)
+
+
+TAKE_0_TO_255 = {
+    "Rescaling to 0..1": lambda: preprocessed(keras.layers.Rescaling(1 / 255)),
+    "Rescaling to -1..1": lambda: preprocessed(keras.layers.Rescaling(1 / 127.5, offset=-1)),
+    "Normalization": lambda: preprocessed(adapted(255)),
+    "operations": by_operations,
+    "subclassed": subclassed_dividing,
+    "in a nested model": nested_rescaling,
+}
+TAKE_0_TO_1 = {
+    "nothing": lambda: preprocessed(),
+    "Rescaling to -1..1": lambda: preprocessed(keras.layers.Rescaling(2.0, offset=-1)),
+    "Normalization": lambda: preprocessed(adapted(1)),
+}
+
+
+def look(name, model, images):
+    """Any of the methods; ascent is told the range of the pictures."""
+    if name == "ascend_filters":
+        return ascend_filters(model, "conv", [0], steps=1, value_range=(0, round(images.max())))
+    return METHODS[name](model, images)
+
+
+@pytest.mark.case("arrays and models", "flagged")
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", TAKE_0_TO_255)
+def test_pictures_in_0_to_1_for_a_model_that_takes_0_to_255_are_flagged(images, kind, name):
+    model = TAKE_0_TO_255[kind]()
+    before = state_of(model)
+    argument = "value_range" if name == "ascend_filters" else "images"
+    with pytest.warns(UserWarning, match=f"`{argument}` .*too small .*takes pictures in 0..255"):
+        look(name, model, images)
+    assert state_of(model) == before
+    look(name, model, 255 * images)  # a warning would be an error
+    if name != "ascend_filters":
+        look(name, model, 0 * images)  # all black: nothing can be said
+        look(name, model, 0 * images + np.float32([0.1, 0.2, 0.3]))  # nor of one colour
+
+
+@pytest.mark.case("arrays and models", "flagged")
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", TAKE_0_TO_1)
+def test_pictures_in_0_to_255_for_a_model_that_takes_0_to_1_are_flagged(images, kind, name):
+    model = TAKE_0_TO_1[kind]()
+    argument = "value_range" if name == "ascend_filters" else "images"
+    with pytest.warns(UserWarning, match=f"`{argument}` .*too large .*0..1 perhaps"):
+        look(name, model, 255 * images)
+    look(name, model, images)
+
+
+@pytest.mark.parametrize("name", ["VGG's mean outside", "VGG's mean inside"])
+def test_pictures_whose_mean_is_subtracted_are_not_flagged(images, name):
+    mean = np.array([103.9, 116.8, 123.7], np.float32)
+    if name == "VGG's mean outside":
+        layers.class_probabilities(preprocessed(), 255 * images - mean)
+    else:
+        inside = keras.layers.Rescaling(1.0, offset=(-mean).tolist())
+        layers.class_probabilities(preprocessed(inside), 255 * images)
+
+
+# ------------------------------------------------------------- pictures and weights that do not fit
+
+
+@pytest.mark.case("arrays and models", "reported")
+@pytest.mark.parametrize("name", ["class_probabilities", "extract_activations", "grad_cam"])
+def test_pictures_that_a_subclassed_model_does_not_take_are_an_error(pooled_network, images, name):
+    model = pooled_network("subclassed")[0]
+    with pytest.raises(
+        ValueError, match=r"cannot be called on `images` of shape \(None, 12, 12, 1\)"
+    ):
+        METHODS[name](model, images[..., :1])
+    assert np.isfinite(METHODS[name](model, images)).all()
+
+
+@pytest.mark.case("arrays and models", "reported")
+@pytest.mark.parametrize("name", ["class_probabilities", "extract_activations", "grad_cam"])
+def test_pictures_too_small_for_a_model_of_any_size_are_an_error(images, name):
+    convolutions = [keras.layers.Conv2D(2, 3, name="conv"), keras.layers.Conv2D(2, 3)]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((None, None, 3)), *convolutions, *head])
+    with pytest.raises(ValueError, match=r"`images` of shape \(None, 4, 4, 3\)") as error:
+        METHODS[name](model, images[:, :4, :4])
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+def with_nan(pooled_network, place):
+    model = pooled_network()[0]
+    kernel, bias = model.get_layer(place).get_weights()
+    kernel.flat[1] = np.nan
+    model.get_layer(place).set_weights([kernel, bias])
+    return model
+
+
+@pytest.mark.case("arrays and models", "reported")
+@pytest.mark.parametrize("name", ["class_probabilities", "grad_cam", "ascend_filters"])
+def test_nan_in_the_weights_is_an_error_that_names_the_layer(pooled_network, images, name):
+    with pytest.raises(ValueError, match="NaN or infinity .*layer 'conv' hold NaN"):
+        METHODS[name](with_nan(pooled_network, "conv"), images)
+
+
+@pytest.mark.case("arrays and models", "flagged")
+def test_activations_with_nan_are_given_and_flagged(pooled_network, images):
+    """They are what one looks at to find where NaN begins."""
+    model = with_nan(pooled_network, "head")
+    assert np.isfinite(extract_activations(model, images)["conv"]).all()
+    with pytest.warns(UserWarning, match="NaN or infinity comes out of layer 'head'"):
+        found = extract_activations(model, images, ["conv", "head"])
+    assert np.isfinite(found["conv"]).all() and np.isnan(found["head"]).any()
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_no_pictures_give_no_probabilities(pooled_network, images):
+    assert layers.class_probabilities(pooled_network()[0], images[:0]).shape == (0, 4)

@@ -15,6 +15,7 @@ SHORTENED = {
         "DRAWN_SIZES": "(32,)",
         "DRAWN_COUNTS": '{"train": 48, "validation": 16, "test": 24}',
         "DRAWN_WIDTH": "4",
+        "PLANTED": "140",
     },
     "2_visualizing_cnns": {
         "IMAGE_SIZE": "64",
@@ -50,20 +51,20 @@ def text_of(notebook):
 def test_training_notebook_runs_and_saves_a_model_that_the_other_one_opens(tmp_path):
     first, second = PATHS
     notebook = run(first, SHORTENED[first.stem], tmp_path)
-    assert figures_in(notebook) == 5
+    assert figures_in(notebook) == 5 + 4
     assert re.search(r"\d+ of 24 right", text_of(notebook))
     assert (tmp_path / "cats_vs_dogs.keras").is_file()
 
     own_model = SHORTENED[second.stem] | {"MODEL": '"cats_vs_dogs.keras"'}
     notebook = run(second, own_model, tmp_path)
     convolutions = 10
-    assert figures_in(notebook) == 1 + convolutions + convolutions + 4
+    assert figures_in(notebook) == 1 + convolutions + convolutions + 5
 
 
 def test_looking_notebook_runs_on_the_shipped_model(tmp_path):
     path = PATHS[1]
     notebook = run(path, SHORTENED[path.stem], tmp_path)
-    assert figures_in(notebook) == 1 + 10 + 10 + 4
+    assert figures_in(notebook) == 1 + 10 + 10 + 5
     assert re.search(r"evidence on the animal: \d+%", text_of(notebook))
 
 
@@ -81,7 +82,7 @@ def test_looking_notebook_runs_on_a_model_of_another_kind(tmp_path):
     model.save(tmp_path / "own.keras")
     path = PATHS[1]
     notebook = run(path, SHORTENED[path.stem] | {"MODEL": '"own.keras"'}, tmp_path)
-    assert figures_in(notebook) == 1 + 2 + 1 + 4
+    assert figures_in(notebook) == 1 + 2 + 1 + 5
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -1,0 +1,205 @@
+"""Any bytes and any arrays -> a right result or a ValueError in one line; never anything else.
+
+`FUZZ_EXAMPLES=20000 pytest tests/test_fuzz.py` tries for minutes; what that finds belongs into the
+corpus of pictures and among the other tests.
+"""
+
+import os
+import warnings
+
+import hypothesis
+import hypothesis.extra.numpy as arrays
+import hypothesis.strategies as some
+import keras
+import numpy as np
+import pytest
+from picture_corpus import FORMATS, NOISE, SMOOTH, bad_files, encode, good_files
+
+from cnnviz.activations import extract_activations
+from cnnviz.data import MAX_PIXELS, decode_image
+from cnnviz.filter_ascent import ascend_filters
+from cnnviz.grad_cam import grad_cam
+from cnnviz.layers import class_probabilities
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+fuzz = hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=EXAMPLES == 60,  # the default run always tries the same
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+FILES = [file.data for file in good_files().values()] + [data for data, _ in bad_files().values()]
+
+
+def one_line(error):
+    return "\n" not in str(error) and "\x1b" not in str(error) and len(str(error)) > 5
+
+
+# pictures
+
+
+@some.composite
+def changed_files(draw):
+    """A file of the corpus with a few pieces overwritten, inserted, taken out or cut off."""
+    data = bytearray(draw(some.sampled_from(FILES)))
+    for _ in range(draw(some.integers(1, 4))):
+        place = draw(some.integers(0, len(data)))
+        piece = draw(some.binary(max_size=8))
+        change = draw(some.sampled_from(["overwrite", "insert", "take out", "cut off"]))
+        if change == "overwrite":
+            data[place : place + len(piece)] = piece
+        elif change == "insert":
+            data[place:place] = piece
+        elif change == "take out":
+            del data[place : place + draw(some.integers(1, 200))]
+        else:
+            del data[place:]
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore")  # what Pillow remarks beside
+@fuzz
+@hypothesis.given(changed_files())
+def test_any_bytes_are_a_picture_or_an_error(data):
+    try:
+        pixels = decode_image(data)
+    except ValueError as error:
+        assert one_line(error)
+    else:
+        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+        assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
+
+
+@pytest.mark.filterwarnings("ignore")
+@fuzz
+@hypothesis.given(some.sampled_from(sorted(FORMATS)), some.booleans(), some.floats(0, 1))
+def test_no_file_that_was_cut_off_is_accepted(name, noisy, share):
+    data = encode(NOISE if noisy else SMOOTH, name, **FORMATS[name][0])
+    decode_image(data)
+    with pytest.raises(ValueError):
+        decode_image(data[: int(share * (len(data) - 1))])
+
+
+# arrays and names
+
+
+def _model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv"),
+            keras.layers.GlobalAveragePooling2D(name="pooling"),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+
+
+MODEL = _model()
+sides = some.sampled_from([1, 2, 7])  # few, since each size is traced anew
+shapes = some.one_of(
+    some.tuples(some.integers(0, 3), sides, sides, some.just(3)),
+    some.tuples(sides, sides, some.sampled_from([1, 3, 4])),
+    arrays.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4),
+)
+dtypes = some.sampled_from(
+    "float32 float64 float16 uint8 int64 uint16 bool complex64 U3 M8[s]".split()
+)
+pictures = some.one_of(
+    arrays.arrays(dtypes, shapes),
+    arrays.arrays("float32", shapes, elements=some.floats(-300, 300, width=32)),
+    some.none(),
+    some.text(max_size=5),
+    some.lists(some.lists(some.integers(0, 255), max_size=3), max_size=3),
+)
+indices = some.one_of(
+    some.none(),
+    some.integers(-3, 5),
+    some.lists(some.integers(-1, 3), max_size=3),
+    some.floats(),
+    some.booleans(),
+    some.text(max_size=2),
+)
+names = some.one_of(
+    some.none(), some.sampled_from(["conv", "pooling", "head", "con", ""]), some.text(max_size=8)
+)
+options = {
+    "class_index": indices,
+    "layer_name": names,
+    "method": some.sampled_from(["grad-cam", "hires-cam", "fine", "", None]),
+    "signed": some.booleans(),
+}
+
+
+def checked(look, *args, **kwargs):
+    """What `look` returns, or None after an error of one line; the model is left as it was."""
+    before = [weights.tobytes() for weights in MODEL.get_weights()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return look(MODEL, *args, **kwargs)
+    except ValueError as error:
+        assert one_line(error)
+        return None
+    finally:
+        assert [weights.tobytes() for weights in MODEL.get_weights()] == before
+        assert not any("call" in vars(layer) for layer in MODEL.layers)
+
+
+def count_of(images):
+    shape = np.shape(images)
+    return shape[0] if len(shape) == 4 else 1
+
+
+@fuzz
+@hypothesis.given(pictures)
+def test_any_array_gives_probabilities_or_an_error(images):
+    found = checked(class_probabilities, images)
+    if found is not None:
+        assert found.shape == (count_of(images), 3) and found.dtype == np.float32
+        np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+
+
+@fuzz
+@hypothesis.given(pictures, some.one_of(names, some.lists(names, max_size=2)))
+def test_any_array_and_name_give_activations_or_an_error(images, layer_names):
+    found = checked(extract_activations, images, layer_names)
+    for values in (found or {}).values():
+        assert len(values) == count_of(images) and values.dtype == np.float32
+
+
+@fuzz
+@hypothesis.given(pictures, some.fixed_dictionaries({}, optional=options))
+def test_any_array_and_option_give_a_map_or_an_error(images, chosen):
+    found = checked(grad_cam, images, **chosen)
+    if found is not None:
+        count = count_of(images)
+        assert len(found.maps) == len(found.scores) == len(found.verdicts) == count
+        assert np.isfinite(found.maps).all() and (
+            chosen.get("signed") or found.maps.min(initial=0) >= 0
+        )
+
+
+@fuzz
+@hypothesis.given(
+    names,
+    indices,
+    some.fixed_dictionaries(
+        {"steps": some.integers(-1, 2), "image_size": some.sampled_from([None, 0, 7, 7.5, "a"])},
+        optional={
+            "class_index": indices,
+            "step_size": some.floats(),
+            "value_range": some.one_of(
+                some.just((0, 1)), some.tuples(some.floats(), some.floats())
+            ),
+            "seed": some.integers(-1, 3),
+        },
+    ),
+)
+def test_any_filter_and_option_give_pictures_or_an_error(layer_name, filters, chosen):
+    found = checked(ascend_filters, layer_name, filters, **chosen)
+    if found is not None:
+        assert len(found.images) == len(found.filters) == len(found.verdicts) > 0
+        assert np.isfinite(found.images).all()
