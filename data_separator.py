@@ -114,9 +114,11 @@ def separate(source, destination, *, shares=(80, 10, 10), count=None, size=None)
         SeparationError: If the source is not what it should be, or the destination is in use.
             `destination` is then as it was.
     """
-    source, destination = Path(source).resolve(), Path(destination).resolve()
+    source, destination = _real(source), _real(destination)
     if not source.exists():
         raise SeparationError(f"SOURCE {source} does not exist.")
+    if not (source.is_dir() or source.is_file()):  # a pipe would be waited for
+        raise SeparationError(f"SOURCE {source} is neither a folder nor a zip.")
     check_destination(source, destination)
     with working_folder(destination) as working, contextlib.ExitStack() as archives:
         files = list_files(source, working, archives)
@@ -126,6 +128,10 @@ def separate(source, destination, *, shares=(80, 10, 10), count=None, size=None)
         write_photographs(placements, working, size)
         write_table(placements, working / TABLE)
     return placements
+
+
+def _real(path):
+    return Path(os.path.realpath(path))  # Path.resolve fails on links in a circle
 
 
 def _require_both_classes(labels, source):
@@ -591,7 +597,7 @@ def main(argv=None):
     """Run the command line; returns the exit code: 0, 2 for an expected failure, 130 for Ctrl-C."""
     try:
         given = parse_arguments(argv)
-        source, destination = given.source.resolve(), given.destination.resolve()
+        source, destination = _real(given.source), _real(given.destination)
         check_destination(source, destination)
         if given.download:
             download(source)

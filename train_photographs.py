@@ -56,8 +56,8 @@ def main():
     folded = cnnviz.fold_batch_normalization(model)
     temperature = cnnviz.calibrate(folded, cnnviz.load_split(photos / "validation", **data))
     print(f"temperature {temperature:.2f}")
-    folded.save(options.model)
-    report(keras.saving.load_model(options.model, compile=False), photos, data)
+    cnnviz.save_model(folded, options.model)
+    report(cnnviz.load_model(options.model), photos, data)
 
 
 def report(model, photos, data):

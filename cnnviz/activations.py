@@ -26,11 +26,12 @@ def extract_activations(model, images, layer_names=None):
         ValueError: If a layer is unknown, or not used, or the images do not fit the model.
 
     Warns:
-        UserWarning: If NaN or infinity comes out of a layer, or the range of the images cannot be
-            the one that the model was trained on.
+        UserWarning: If a layer is used several times in one call, whose last output is taken; if
+            NaN or infinity comes out of a layer; if the range of the images cannot be the one that
+            the model was trained on.
     """
     images = layers.check_images(model, images)
-    if isinstance(layer_names, str):
+    if isinstance(layer_names, str) or not (layer_names is None or np.iterable(layer_names)):
         layer_names = [layer_names]
     chosen = layers.leaf_layers(model)
     if layer_names is not None:
@@ -43,6 +44,7 @@ def extract_activations(model, images, layer_names=None):
             if layer_names is None:
                 maps = {path: calls[-1] for path, calls in outputs.items()}
                 maps = {path: y for path, y in maps.items() if y.shape.rank == 4}
+                _warn_of_several({path: len(outputs[path]) for path in maps})
             else:
                 maps = {path: layers.required_output(outputs, path) for path in chosen}
             order[:] = maps
@@ -64,3 +66,14 @@ def extract_activations(model, images, layer_names=None):
             warnings.warn(message, stacklevel=2)
             break
     return found
+
+
+def _warn_of_several(calls):
+    """Say which layers are used several times in one call; `calls` counts by path."""
+    several = ", ".join(f"'{path}' ({count} times)" for path, count in calls.items() if count > 1)
+    if several:
+        warnings.warn(
+            "layers are used several times in one call, and the last output of each is taken: "
+            f"{several}",
+            stacklevel=2,
+        )

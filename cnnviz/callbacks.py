@@ -34,6 +34,8 @@ class BestWeights(keras.callbacks.Callback):
             history = read_history(history_file(self.checkpoint))
             rows = zip(history["val_accuracy"], history["val_loss"], strict=True)
             self.quality = max((accuracy, -loss) for accuracy, loss in rows)
+        elif self.checkpoint and not resume_folder(self.checkpoint).exists():
+            keep_earlier(self.checkpoint)
         self.weights = self.model.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -160,6 +162,12 @@ def finished_epochs(checkpoint):
     """How many epochs a training that goes on has behind it."""
     state = checkpoint and resume_state(checkpoint)
     return int(state.name.split(".")[0]) if state else 0
+
+
+def keep_earlier(checkpoint):
+    """Copy the checkpoint of a training that ended: the first epochs of the next are worse."""
+    if Path(checkpoint).exists():
+        shutil.copy2(checkpoint, Path(checkpoint).with_suffix(".earlier.keras"))
 
 
 def load_state(model, file, checkpoint):

@@ -18,6 +18,7 @@ JITTER = 4  # pixels by which the picture is moved at random in each step
 SETTLING = 0.8  # share of the steps after which it stays, and settles at the place it is measured
 LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
 CLASSES = "class scores"  # in place of a layer's name
+LARGEST = 1e15  # of numbers that are given: their products are finite in float32
 FLAT_ACTIVATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softmax")
 
 
@@ -153,24 +154,33 @@ def _image_size(model, image_size):
 
 
 def _check_options(steps, step_size, smoothness, value_range, seed, batch_size):
-    bounds = np.asarray(value_range)
-    rising = bounds.shape == (2,) and np.isfinite(bounds).all() and bounds[0] < bounds[1]
-    integers = (int, np.integer)
+    at_once = "an integer, 1 or more, or None"
     for name, value, is_right, rule in (
-        ("steps", steps, isinstance(steps, integers) and steps >= 1, "an integer, 1 or more"),
-        ("step_size", step_size, step_size > 0, "above 0"),
-        ("smoothness", smoothness, smoothness >= 0, "0 or more"),
-        ("seed", seed, isinstance(seed, integers) and seed >= 0, "an integer, 0 or more"),
-        (
-            "batch_size",
-            batch_size,
-            isinstance(batch_size, integers) and batch_size >= 1,
-            "an integer, 1 or more, or None",
-        ),
-        ("value_range", value_range, rising, "two finite numbers, the lower one first"),
+        ("steps", steps, _is_integer(steps, 1), "an integer, 1 or more"),
+        ("step_size", step_size, _is_number(step_size) and step_size > 0, "above 0, and finite"),
+        ("smoothness", smoothness, _is_number(smoothness) and smoothness >= 0, "0 or more"),
+        ("seed", seed, _is_integer(seed, 0), "an integer, 0 or more"),
+        ("batch_size", batch_size, _is_integer(batch_size, 1), at_once),
+        ("value_range", value_range, _is_range(value_range), "two numbers, the lower one first"),
     ):
         if not is_right:
             raise ValueError(f"`{name}` (={value!r}) must be {rule}")
+
+
+def _is_integer(value, least):
+    return isinstance(value, (int, np.integer)) and value >= least
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.integer, np.floating)) and abs(value) <= LARGEST
+
+
+def _is_range(value):
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        return False
+    return _is_number(low) and _is_number(high) and low < high
 
 
 def _check_target(layer_name, filters, class_index):
@@ -249,7 +259,8 @@ def _smooth(gradient, smoothness):
     """Weight the spatial frequencies of (N, H, W, C) gradients by frequency ** -smoothness."""
     height, width = gradient.shape[1:3]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequency = np.maximum(frequency, 1 / max(height, width)).astype(np.float32)
+    longest = max(height, width)
+    frequency = np.maximum(frequency * longest, 1).astype(np.float32)  # 1: no power overflows
     spectrum = tf.signal.rfft2d(tf.transpose(gradient, (0, 3, 1, 2)))
     spectrum *= tf.cast(tf.pow(frequency, -smoothness), tf.complex64)
     smooth = tf.signal.irfft2d(spectrum, fft_length=(height, width))

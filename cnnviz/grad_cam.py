@@ -160,10 +160,14 @@ def _check_class_index(class_index, count):
     """-> (count,) integers, `PREDICTED` where none was chosen."""
     if class_index is None:
         return np.full(count, PREDICTED)
-    class_index = np.asarray(class_index)
+    given = class_index
+    try:
+        class_index = np.asarray(given)
+    except ValueError:  # lists of different lengths
+        class_index = np.empty((0, 0))
     if class_index.dtype.kind not in "iu" or class_index.shape not in ((), (count,)):
         raise ValueError(
-            f"`class_index` (={class_index!r}) must be None, an integer, or one integer for each "
+            f"`class_index` (={given!r}) must be None, an integer, or one integer for each "
             f"of the {count} images"
         )
     if np.any(class_index < 0):

@@ -416,12 +416,15 @@ def check_images(model, images):
         ) from None
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
         raise ValueError(f"`images` (of dtype {images.dtype}) must be numbers")
-    images = images.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinity is told below
+        images = images.astype(np.float32)
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4:
         raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"`images` (of shape {images.shape}) must have pixels")
     if not np.isfinite(images).all():
-        raise ValueError("`images` holds NaN or infinity; every value must be finite")
+        raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
     expected = input_shape(model)
     if expected is not None and any(
         size is not None and size != given
@@ -448,9 +451,14 @@ def check_range(model, images, name="images"):
     images = images[:: max(1, len(images) // RANGE_SAMPLE)][:RANGE_SAMPLE]
     if not images.size or _spread(images) == 0:
         return
-    arrived = _before_first_kernel(model, images)
+    key = ("range", images.shape[1:])
+    try:
+        arrived = traced(model, key, functools.partial(_start_of, images=images))(images)
+    except Exception:  # it comes again, and is told, in the call proper
+        return
     if arrived is None:
         return
+    arrived = arrived.numpy()
     low, high, gain = images.min(), images.max(), _spread(arrived) / _spread(images)
     given = f"`{name}` (in {low:.3g}..{high:.3g})"
     if -1 <= low and high <= 1 and 0 < gain < 1 / LARGE:
@@ -479,28 +487,35 @@ class _Stop(BaseException):
     """No error: ends a call of the model where there is nothing more to learn."""
 
 
-def _before_first_kernel(model, images):
-    """What the first layer with a kernel receives, as an array; None if there is none."""
-    received = []
+def _start_of(get_model, images):
+    """A traced function: images -> what the first layer with a kernel receives; None if none."""
 
-    def wrap(path, call):
-        @functools.wraps(call)
-        def stopping_call(*args, **kwargs):
-            received.extend([*args, *kwargs.values()][:1])
-            raise _Stop
+    @tf.function(autograph=False, input_signature=[image_spec(images)])
+    def start(batch):
+        received = []
 
-        return stopping_call
+        def wrap(path, call):
+            @functools.wraps(call)
+            def stopping_call(*args, **kwargs):
+                received.extend([*args, *kwargs.values()][:1])
+                raise _Stop
 
-    with_kernel = {
-        path: layer
-        for path, layer in leaf_layers(model).items()
-        if any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", ()))
-    }
-    with contextlib.suppress(_Stop, Exception), _wrapped_calls(with_kernel, wrap):
-        _call(model, tf.constant(images))  # an error comes again, and is told, in the call proper
-    if not (received and tf.is_tensor(received[0]) and hasattr(received[0], "numpy")):
-        return None
-    return tf.cast(received[0], tf.float32).numpy()
+            return stopping_call
+
+        model = get_model()
+        with_kernel = {
+            path: layer
+            for path, layer in leaf_layers(model).items()
+            if any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", ()))
+        }
+        with contextlib.suppress(_Stop), _wrapped_calls(with_kernel, wrap):
+            _call(model, batch)
+        # A tensor of another graph is inside a tf.function of the model's own.
+        found = received[0] if received else None
+        inside = tf.is_tensor(found) and getattr(found, "graph", None) is batch.graph
+        return tf.cast(found, tf.float32) if inside else None
+
+    return start.get_concrete_function()
 
 
 def input_shape(model):
@@ -540,9 +555,13 @@ def check_indices(name, indices, count, owner):
     Raises:
         ValueError: If one of them does not exist, or there is none.
     """
-    indices = np.arange(count) if indices is None else np.atleast_1d(indices)
+    given = indices
+    try:
+        indices = np.arange(count) if given is None else np.atleast_1d(given)
+    except ValueError:  # lists of different lengths
+        indices = np.empty(0)
     if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
-        raise ValueError(f"`{name}` (={indices!r}) must be integers, or None for all")
+        raise ValueError(f"`{name}` (={given!r}) must be integers, or None for all")
     for wrong in indices[(indices < 0) | (indices >= count)]:
         raise ValueError(f"`{name}` (={wrong}) must be in [0, {count}) for {owner}")
     return indices

@@ -84,8 +84,13 @@ def fastest_precision():
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
         major = capability[0] if capability else 0
         return {7: "mixed_float16"}.get(major, "mixed_bfloat16" if major >= 8 else "float32")
-    flags = CPU_INFO.read_text() if CPU_INFO.exists() else ""
-    return "mixed_bfloat16" if re.search(r"\b(amx_bf16|avx512_bf16)\b", flags) else "float32"
+    return "mixed_bfloat16" if processor_has("amx_bf16", "avx512_bf16") else "float32"
+
+
+def processor_has(*flags):
+    """Whether the processor says of itself that it has one of these instruction sets (Linux)."""
+    known = CPU_INFO.read_text() if CPU_INFO.exists() else ""
+    return re.search(rf"\b({'|'.join(flags)})\b", known) is not None
 
 
 def _convolution(features, filters, strides, name, batch_normalization, dtype):

@@ -21,6 +21,7 @@ from picture_corpus import (
 )
 
 from cnnviz import figures
+from cnnviz.activations import extract_activations
 from cnnviz.data import (
     CLASS_NAMES,
     decode_image,
@@ -30,6 +31,7 @@ from cnnviz.data import (
     resize_image,
     sample_image,
 )
+from cnnviz.grad_cam import grad_cam
 
 RNG = np.random.default_rng(0)
 
@@ -298,8 +300,8 @@ def test_files_that_are_no_photographs_are_passed_over(split, name):
 
 @pytest.mark.case("pictures", "right")
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_training_activations_and_overlays_see_the_same_way_up(orientation, tmp_path):
-    """The two ways to read a file, and what a figure then shows."""
+def test_training_activations_and_overlays_see_the_same_way_up(orientation, tmp_path, color_model):
+    """The two ways to read a file, what a layer makes of it, and what figures then show."""
     data = encode(stored_turned(SMOOTH, orientation), "JPEG", quality=95, exif=exif_of(orientation))
     for name in CLASS_NAMES:
         (tmp_path / f"{name}s").mkdir()
@@ -311,6 +313,19 @@ def test_training_activations_and_overlays_see_the_same_way_up(orientation, tmp_
     figure = figures.draw_images(image[None])
     shown = np.asarray(figure.axes[0].images[0].get_array())
     assert np.abs(shown / shown.max() * 255 - image / image.max() * 255).max() < 2
+    image = image / 255
+    upright = resize_image(SMOOTH, 32) / 255
+    redder = np.maximum(upright[..., 0] - upright[..., 2], 0)  # what the first filter sees
+    assert (
+        mean_difference(extract_activations(color_model, image)["conv"][0, ..., 0], redder) < 0.02
+    )
+    evidence = grad_cam(color_model, image, class_index=1, layer_name="conv")
+    figure = figures.draw_heat_maps(image[None], evidence, CLASS_NAMES, value_range=(0, 1))
+    picture, overlay = figure.axes[0].images[0], figure.axes[2].images[1]
+    assert picture.origin == overlay.origin == "upper"
+    assert picture.get_extent() == overlay.get_extent()
+    assert mean_difference(np.asarray(picture.get_array()), upright) < 0.02
+    assert mean_difference(np.asarray(overlay.get_array()), redder / redder.max()) < 0.03
 
 
 @pytest.mark.case("pictures", "right")

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import importlib.util
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -427,6 +428,22 @@ def test_bad_sources_are_one_line(kind, tmp_path, capsys):
 def test_a_missing_source_is_named(tmp_path, capsys):
     assert_fails([tmp_path / "none.zip", tmp_path / "photos"], "none.zip does not exist", capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.case("separator", "reported")
+@pytest.mark.parametrize("kind", ["pipe", "links in a circle", "link to nothing"])
+def test_a_source_that_is_no_file_is_named(kind, tmp_path, capsys):
+    source, other = tmp_path / "source.zip", tmp_path / "other"
+    if kind == "pipe":
+        os.mkfifo(source)
+    else:
+        source.symlink_to(other)
+    if kind == "links in a circle":
+        other.symlink_to(source)
+    before = sorted(tmp_path.iterdir())
+    message = "neither a folder nor a zip" if kind == "pipe" else "does not exist"
+    assert_fails([source, tmp_path / "photos"], message, capsys)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.case("separator", "right")

@@ -381,8 +381,8 @@ def test_ten_photographs(tmp_path):
 
 
 @right
-@pytest.mark.parametrize("more", [1, 20])
-def test_growth_by_one_and_by_a_tenth_moves_nothing(more, tmp_path):
+@pytest.mark.parametrize("more", [2, 20])
+def test_growth_by_one_percent_and_by_ten_moves_nothing(more, tmp_path):
     def photographs(count):
         return {f"train/{'cat' if i % 2 else 'dog'}.{i}.jpg": tiny(i) for i in range(count)}
 

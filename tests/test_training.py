@@ -65,7 +65,7 @@ def train_astray(model=None, *, epochs=6, **options):
 @pytest.fixture(autouse=True)
 def no_xla(monkeypatch):
     """Compiling would take longer than these short trainings."""
-    monkeypatch.setattr(training, "_can_be_compiled", lambda model: False)
+    monkeypatch.setattr(training, "_is_faster_compiled", lambda model: False)
 
 
 def accuracy_of(model):
@@ -489,12 +489,23 @@ def test_pictures_of_other_types_train_as_float32_does(dtype):
     np.testing.assert_allclose(histories(other), histories(whole), rtol=1e-5)
 
 
-CAN_BE_COMPILED = training._can_be_compiled  # before the fixture replaces it
+IS_FASTER_COMPILED = training._is_faster_compiled  # before the fixture replaces it
 
 
-@pytest.mark.parametrize("first_layer, compiled", [("Rescaling", True), ("RandomRotation", False)])
-def test_compiled_where_every_layer_can_be(first_layer, compiled, monkeypatch):
-    monkeypatch.setattr(training, "_can_be_compiled", CAN_BE_COMPILED)
+@pytest.mark.parametrize(
+    "first_layer, flags, compiled",
+    [
+        ("Rescaling", "avx2", True),
+        ("RandomRotation", "avx2", False),
+        ("Rescaling", "avx512f", False),
+    ],
+)
+def test_compiled_where_every_layer_can_be_and_the_processor_gains(
+    first_layer, flags, compiled, monkeypatch, tmp_path
+):
+    (tmp_path / "cpuinfo").write_text(f"flags : sse {flags}_vnni {flags}")
+    monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(training, "_is_faster_compiled", IS_FASTER_COMPILED)
     inner = keras.Sequential([keras.Input((16, 16, 3)), getattr(keras.layers, first_layer)(0.1)])
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((16, 16, 3)), inner, *head])
