@@ -1,16 +1,37 @@
 """(arrays or results) -> Figure: every figure, and the only place that scales for the eye."""
 
+from __future__ import annotations
+
 import functools
 import math
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import cv2
 import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-STYLE = {
-    "figure.facecolor": "white",
+from cnnviz import descriptions
+
+if TYPE_CHECKING:
+    import keras
+
+    from cnnviz.diagnosis import FilterCensus, MapTrust, Mistakes, ModelChanges
+    from cnnviz.exciting_crops import ExcitingCrops
+    from cnnviz.filter_ascent import FilterImages
+    from cnnviz.grad_cam import GradCAM
+
+STYLE: dict[str, Any] = {
+    # Black on white whatever the style of the person's own figures, which may be dark.
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "white"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color"), "black"),
+    **dict.fromkeys(("xtick.color", "ytick.color"), "black"),
+    **dict.fromkeys(("savefig.facecolor", "axes.titlecolor"), "auto"),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "inherit"),
     "figure.dpi": 110,
     "font.size": 10,
     "axes.titlesize": 10,
@@ -34,24 +55,81 @@ CENSUS_COLORS = {  # of Okabe and Ito, told apart by every kind of eye
 }
 NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
 GAP = 2  # pixels between the tiles of a mosaic
+# Inches. On a page of 640 pixels no letter is lower than 8: a figure 9 inches wide takes 9 points.
+TILES_WIDTH = 7.4  # of a mosaic
+PANEL = 1.6  # side of a picture that stands beside others
+
+P = ParamSpec("P")
 
 
-def _styled(draw):
-    """Apply the style for one figure, and keep pyplot from showing the figure a second time."""
+class DescribedFigure(Figure):
+    """A figure with alternative text, for who cannot see it.
 
-    @functools.wraps(draw)
-    def draw_styled(*args, **kwargs):
+    Jupyter keeps the text as metadata of the output. `jupyter nbconvert --template classic` makes
+    it the `alt` of the picture, and its default template too where `lab/index.html.j2` says so.
+
+    Attributes:
+        alt: What the figure is, and its main numbers.
+    """
+
+    alt: str = ""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """As in Matplotlib, in the style of this module."""
         with plt.rc_context(STYLE):
-            figure = draw(*args, **kwargs)
-            figure.canvas.draw_idle()
-            plt.close(figure)
-        return figure
+            super().savefig(*args, **kwargs)
 
-    return draw_styled
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+        """For Jupyter: metadata alone; its own formatters draw, in the formats that were chosen."""
+        from IPython import get_ipython
+
+        formatters = get_ipython().display_formatter.formatters
+        kinds = [kind for kind in ("image/png", "image/jpeg") if Figure in formatters[kind]]
+        return {}, _Joined({kind: {"alt": self.alt} for kind in kinds})
 
 
-@_styled
-def draw_images(images, titles=None, *, columns=6, value_range=(0, 255)):
+class _Joined(dict[str, dict[str, Any]]):
+    """Metadata to which a formatter adds its own, in place of putting it there instead."""
+
+    def __setitem__(self, kind: str, metadata: dict[str, Any]) -> None:
+        super().__setitem__(kind, self.get(kind, {}) | metadata)
+
+
+def _described(
+    describe: Callable[..., str],
+) -> Callable[[Callable[P, DescribedFigure]], Callable[P, DescribedFigure]]:
+    """Draw one figure in the style, describe it, and keep pyplot from showing it a second time."""
+
+    def decorate(draw: Callable[P, DescribedFigure]) -> Callable[P, DescribedFigure]:
+        @functools.wraps(draw)
+        def draw_described(*args: P.args, **kwargs: P.kwargs) -> DescribedFigure:
+            with plt.rc_context(STYLE):
+                figure = draw(*args, **kwargs)
+                figure.canvas.draw_idle()
+                plt.close(figure)
+            figure.alt = describe(*args, **kwargs)
+            return figure
+
+        return draw_described
+
+    return decorate
+
+
+def _subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[DescribedFigure, Any]:
+    """As `plt.subplots`; nothing overlaps."""
+    return plt.subplots(rows, columns, FigureClass=DescribedFigure, layout="constrained", **options)
+
+
+@_described(descriptions.images)
+def draw_images(
+    images: ArrayLike | Sequence[ArrayLike],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int = 6,
+    value_range: tuple[float, float] = (0, 255),
+) -> DescribedFigure:
     """Draw pictures in a grid.
 
     Args:
@@ -66,20 +144,21 @@ def draw_images(images, titles=None, *, columns=6, value_range=(0, 255)):
     images = _pictures(images, titles)
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.7 * columns, 1.95 * rows), squeeze=False, layout="constrained"
-    )
+    size = (PANEL * columns, (PANEL + 0.25) * rows)
+    figure, axes = _subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
         axis.imshow(_to_unit(image, value_range))
         if titles is not None:
-            axis.set_title(_wrapped(titles[index], 1.7), fontsize=9)
+            axis.set_title(_wrapped(titles[index], PANEL))
     return figure
 
 
-@_styled
-def draw_learning_curves(history):
+@_described(descriptions.learning_curves)
+def draw_learning_curves(
+    history: keras.callbacks.History | Mapping[str, Sequence[float]],
+) -> DescribedFigure:
     """Draw loss and accuracy of training and validation, epoch by epoch.
 
     Args:
@@ -90,7 +169,7 @@ def draw_learning_curves(history):
         Figure
     """
     history = getattr(history, "history", history)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure, axes = _subplots(1, 2, figsize=(9, 3.2))
     units = {"loss": ("loss (cross-entropy, nats)", ""), "accuracy": ("accuracy (%)", " %")}
     for axis, (name, (label, unit)) in zip(axes, units.items(), strict=True):
         scale = 100 if name == "accuracy" else 1
@@ -111,8 +190,10 @@ def draw_learning_curves(history):
     return figure
 
 
-@_styled
-def draw_calibration(bins, error):
+@_described(descriptions.calibration)
+def draw_calibration(
+    bins: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], error: float
+) -> DescribedFigure:
     """Draw how often the model is right against how sure it is (a reliability diagram).
 
     Args:
@@ -124,9 +205,7 @@ def draw_calibration(bins, error):
     """
     edges, shares, confidences, right = bins
     filled = shares > 0
-    figure, (upper, lower) = plt.subplots(
-        2, 1, figsize=(4.4, 4.6), sharex=True, height_ratios=(3, 1), layout="constrained"
-    )
+    figure, (upper, lower) = _subplots(2, figsize=(4.4, 4.6), sharex=True, height_ratios=(3, 1))
     upper.plot([0, 100], [0, 100], color="0.6", linestyle="--", label="perfectly calibrated")
     upper.plot(
         100 * confidences[filled], 100 * right[filled],
@@ -145,8 +224,10 @@ def draw_calibration(bins, error):
     return figure
 
 
-@_styled
-def draw_confusion_matrix(labels, predicted, class_names):
+@_described(descriptions.confusion_matrix)
+def draw_confusion_matrix(
+    labels: ArrayLike, predicted: ArrayLike, class_names: Sequence[str]
+) -> DescribedFigure:
     """Draw how often each class was taken for each.
 
     Args:
@@ -161,9 +242,7 @@ def draw_confusion_matrix(labels, predicted, class_names):
     matrix = np.zeros((count, count), int)
     np.add.at(matrix, (np.asarray(labels, int), np.asarray(predicted, int)), 1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure, axis = plt.subplots(
-        figsize=(1.9 + 1.3 * count, 1.3 + 1.1 * count), layout="constrained"
-    )
+    figure, axis = _subplots(figsize=(1.9 + 1.3 * count, 1.3 + 1.1 * count))
     shown = axis.imshow(100 * shares, vmin=0, vmax=100, cmap="cividis")
     for row, column in np.ndindex(count, count):
         text = f"{matrix[row, column]}\n{100 * shares[row, column]:.1f} %"
@@ -180,8 +259,10 @@ def draw_confusion_matrix(labels, predicted, class_names):
     return figure
 
 
-@_styled
-def draw_activations(feature_maps, layer_name, *, dead=None):
+@_described(descriptions.activations)
+def draw_activations(
+    feature_maps: ArrayLike, layer_name: str, *, dead: ArrayLike | None = None
+) -> DescribedFigure:
     """Draw every channel of a layer's output for one picture, all on one scale.
 
     Args:
@@ -220,8 +301,10 @@ def draw_activations(feature_maps, layer_name, *, dead=None):
     return figure
 
 
-@_styled
-def draw_filters(result, *, value_range=(0, 255)):
+@_described(descriptions.filters)
+def draw_filters(
+    result: FilterImages, *, value_range: tuple[float, float] = (0, 255)
+) -> DescribedFigure:
     """Draw what excites each filter of a layer.
 
     Args:
@@ -246,8 +329,13 @@ def draw_filters(result, *, value_range=(0, 255)):
     return figure
 
 
-@_styled
-def draw_exciting_crops(result, *, ascended=None, value_range=(0, 255)):
+@_described(descriptions.exciting_crops)
+def draw_exciting_crops(
+    result: ExcitingCrops,
+    *,
+    ascended: FilterImages | None = None,
+    value_range: tuple[float, float] = (0, 255),
+) -> DescribedFigure:
     """Draw what excites filters in real pictures, strongest first, one row a filter.
 
     Args:
@@ -267,11 +355,8 @@ def draw_exciting_crops(result, *, ascended=None, value_range=(0, 255)):
     first = 0 if ascended is None else 1
     if first:
         _check_ascended(ascended, result)
-    figure, axes = plt.subplots(
-        rows, first + count,
-        figsize=(1.25 * (first + count), (1.25 * height / width + 0.22) * rows + 0.4),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    size = (1.25 * (first + count), (1.25 * height / width + 0.22) * rows + 0.4)
+    figure, axes = _subplots(rows, first + count, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -316,8 +401,15 @@ def _or_nothing(picture, there_is_something):
     return picture if there_is_something else np.full_like(picture, NOTHING_TO_SEE)
 
 
-@_styled
-def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0, 255)):
+@_described(descriptions.heat_maps)
+def draw_heat_maps(
+    images: ArrayLike | Sequence[ArrayLike],
+    results: GradCAM | Sequence[GradCAM],
+    class_names: Sequence[str],
+    *,
+    titles: Sequence[str] | None = None,
+    value_range: tuple[float, float] = (0, 255),
+) -> DescribedFigure:
     """Draw where the evidence lies: picture, raw map, overlay; for several classes side by side.
 
     Args:
@@ -336,19 +428,14 @@ def draw_heat_maps(images, results, class_names, *, titles=None, value_range=(0,
     images = _pictures(images, titles, *(result.maps for result in results))
     rows, columns = len(images), 1 + 2 * len(results)
     height, width = np.shape(images[0])[:2]
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(1.9 * columns + 0.5 * len(results), (1.9 * height / width + 0.3) * rows + 0.3),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (PANEL * columns + 0.5 * len(results), (PANEL * height / width + 0.4) * rows + 0.3)
+    figure, axes = _subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for row, image in enumerate(images):
         picture = _to_unit(image, value_range)
         axes[row, 0].imshow(picture)
-        axes[row, 0].set_title(_wrapped(titles[row], 1.9) if titles is not None else "picture")
+        axes[row, 0].set_title(_wrapped(titles[row], PANEL) if titles is not None else "picture")
         for index, result in enumerate(results):
             alike = [other for other in results if other.method == result.method]
             top = max(float(np.abs(other.maps[row]).max(initial=0)) for other in alike)
@@ -371,11 +458,11 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     shown = pair[0].imshow(raw, cmap=colors, vmin=least * top, vmax=top, extent=extent)
     direction = "for or against" if signed else "for"
     title = f"{result.method} {direction} {name}, {raw.shape[0]}x{raw.shape[1]}"
-    pair[0].set_title(_wrapped(title, 1.9))
+    pair[0].set_title(_wrapped(title, PANEL))
     bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03)
-    bar.ax.tick_params(labelsize=7)
+    bar.ax.tick_params(labelsize=9)
     _draw_overlay(pair[1], picture, raw / top, colors, least)
-    pair[1].set_title(_wrapped(f"{name} {result.scores[row]:+.2f} logit", 1.9))
+    pair[1].set_title(_wrapped(f"{name} {result.scores[row]:+.2f} logit", PANEL))
     if verdict != "ok":
         pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color="white")
 
@@ -390,8 +477,8 @@ def _draw_overlay(axis, picture, evidence, colors, least):
     axis.imshow(strength, cmap=colors, vmin=least, vmax=1, alpha=opacity)
 
 
-@_styled
-def draw_map_trust(result):
+@_described(descriptions.map_trust)
+def draw_map_trust(result: MapTrust) -> DescribedFigure:
     """Draw how far the heat maps of several methods can be trusted, one panel a measure.
 
     Args:
@@ -402,33 +489,31 @@ def draw_map_trust(result):
         out.
     """
     measures = {
-        "focus": "evidence on the right\ntwo of four: high is good",
-        "pointing": "evidence on the right\none of four: high is good",
-        "deletion": "probability while evidence\nis taken away: low is good",
-        "insertion": "probability while it\nis put back: high is good",
-        "survival": "what is left with shuffled\nweights: near 0 is good",
+        "focus": "evidence on the\nright two of four:\nhigh is good",
+        "pointing": "evidence on the\nright one of four:\nhigh is good",
+        "deletion": "probability while it\nis taken away:\nlow is good",
+        "insertion": "probability while it\nis put back:\nhigh is good",
+        "survival": "what is left with\nshuffled weights:\nnear 0 is good",
     }
-    figure, axes = plt.subplots(
-        1, len(measures), figsize=(2.2 * len(measures), 0.9 + 0.3 * len(result.methods)),
-        sharey=True, layout="constrained",
-    )  # fmt: skip
+    size = (1.8 * len(measures), 1.1 + 0.3 * len(result.methods))
+    figure, axes = _subplots(1, len(measures), figsize=size, sharey=True)
     known = result.methods.index("random")
     for axis, (measure, title) in zip(axes, measures.items(), strict=True):
         values = getattr(result, measure)
         axis.barh(result.methods, np.nan_to_num(values), color=TRAINING_COLOR)
         for row, value in enumerate(values):
             if np.isfinite(value):
-                axis.text(max(value, 0) + 0.02, row, f"{value:.2f}", va="center", fontsize=8)
+                axis.text(max(value, 0) + 0.02, row, f"{value:.2f}", va="center", fontsize=9)
         nothing = values[known] if np.isfinite(values[known]) else 0
         axis.axvline(nothing, color="0.4", linestyle="--", linewidth=0.8)
-        axis.set(xlim=(min(0, np.nanmin(values) * 1.1), 1.2), xticks=(0, 0.5, 1))
-        axis.set_title(title, fontsize=8)
+        axis.set(xlim=(min(0, np.nanmin(values) * 1.1), 1.3), xticks=(0, 0.5, 1))
+        axis.set_title(title, fontsize=9)
     axes[0].invert_yaxis()
     return figure
 
 
-@_styled
-def draw_census(result):
+@_described(descriptions.census)
+def draw_census(result: FilterCensus) -> DescribedFigure:
     """Draw what the channels of each layer do, as a bar of shares a layer.
 
     Args:
@@ -437,7 +522,7 @@ def draw_census(result):
     Returns:
         Figure: the first layer on top; a number in a part of a bar is that of its channels.
     """
-    figure, axis = plt.subplots(figsize=(9, 1.0 + 0.28 * len(result.layers)), layout="constrained")
+    figure, axis = _subplots(figsize=(9, 1.0 + 0.28 * len(result.layers)))
     names = [layer.layer_name for layer in result.layers]
     start = np.zeros(len(names))
     for kind, color in CENSUS_COLORS.items():
@@ -447,7 +532,7 @@ def draw_census(result):
         dark = matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(color))[2] < 0.75
         texts = [str(count) if part >= 4 else "" for count, part in zip(counts, share, strict=True)]
         axis.bar_label(
-            bars, texts, label_type="center", fontsize=8, color="white" if dark else "black"
+            bars, texts, label_type="center", fontsize=9, color="white" if dark else "black"
         )
         start += share
     axis.invert_yaxis()
@@ -455,13 +540,15 @@ def draw_census(result):
     axis.set_title(f"what the channels did on {result.pictures:,} pictures", pad=24)
     axis.legend(
         ncols=len(CENSUS_COLORS), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
-        fontsize=8, borderpad=0, handlelength=1.2,
+        fontsize=9, borderpad=0, handlelength=1.2,
     )  # fmt: skip
     return figure
 
 
-@_styled
-def draw_mistakes(result, class_names, *, value_range=(0, 255)):
+@_described(descriptions.mistakes)
+def draw_mistakes(
+    result: Mistakes, class_names: Sequence[str], *, value_range: tuple[float, float] = (0, 255)
+) -> DescribedFigure:
     """Draw confident mistakes: the picture, the evidence for both classes, what it was taken for.
 
     Args:
@@ -475,39 +562,41 @@ def draw_mistakes(result, class_names, *, value_range=(0, 255)):
     """
     rows, neighbours = len(result.images), result.neighbours.shape[1]
     if not rows:
-        figure, axis = plt.subplots(figsize=(5, 0.6))
+        figure, axis = _subplots(figsize=(5, 0.6))
         axis.axis("off")
         axis.set_title("no mistake was made")
         return figure
-    figure, axes = plt.subplots(
-        rows, 3 + neighbours, figsize=(1.5 * (3 + neighbours), 1.8 * rows),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    size = (1.3 * (3 + neighbours), 1.8 * rows)
+    figure, axes = _subplots(rows, 3 + neighbours, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for row, line in enumerate(axes):
         picture = _to_unit(result.images[row], value_range)
         given = result.probabilities[row, result.labels[row]]
         line[0].imshow(picture)
-        line[0].set_title(f"{class_names[result.labels[row]]}: {given:.1%}", fontsize=8)
+        title = f"{class_names[result.labels[row]]}: {given:.1%}"
+        line[0].set_title(_wrapped(title, 1.3), fontsize=9)
         top = max(float(maps.maps[row].max(initial=0)) for maps in result.evidence) or 1.0
         for axis, maps in zip(line[1:3], result.evidence, strict=True):
             _draw_overlay(axis, picture, maps.maps[row] / top, EVIDENCE_COLORS, 0)
             name, verdict = class_names[maps.class_index[row]], maps.verdicts[row]
             title = f"for {name}" if verdict == "ok" else f"{verdict} ({name})"
-            axis.set_title(_wrapped(title, 1.5), fontsize=8)
+            axis.set_title(_wrapped(title, 1.3), fontsize=9)
         for place, axis in enumerate(line[3:]):
             axis.imshow(_to_unit(result.neighbours[row, place], value_range))
             name = class_names[result.neighbour_labels[row, place]]
-            axis.set_title(f"{name}, {result.similarity[row, place]:.2f} alike", fontsize=8)
+            title = f"{name}, {result.similarity[row, place]:.2f} alike"
+            axis.set_title(_wrapped(title, 1.3), fontsize=9)
     columns = "mistake and what its label got, evidence for the label and for the answer"
     columns += ", nearest training pictures" if neighbours else ""
     figure.suptitle(_wrapped(columns, figure.get_figwidth()), x=0.01, ha="left", fontsize=10)
     return figure
 
 
-@_styled
-def draw_changes(result, *, value_range=(0, 255)):
+@_described(descriptions.changes)
+def draw_changes(
+    result: ModelChanges, *, value_range: tuple[float, float] = (0, 255)
+) -> DescribedFigure:
     """Draw what changed between two states of a network.
 
     Args:
@@ -520,7 +609,8 @@ def draw_changes(result, *, value_range=(0, 255)):
         before over after, both on one scale.
     """
     layers, filters = len(result.layer_names), len(result.filters)
-    figure = plt.figure(figsize=(9, 0.8 + 0.2 * layers + 4.4), layout="constrained")
+    size = (9, 0.8 + 0.2 * layers + 4.4)
+    figure = plt.figure(figsize=size, FigureClass=DescribedFigure, layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(0.8 + 0.2 * layers, 4.4))
     pair = above.subplots(1, 2, sharey=True)
     for axis, changes, title in zip(
@@ -529,10 +619,10 @@ def draw_changes(result, *, value_range=(0, 255)):
         shown = np.where(np.isfinite(changes), changes, 0) * 100
         bars = axis.barh(range(layers), shown, color=TRAINING_COLOR)
         texts = ["none" if c == 0 else "" if np.isnan(c) else f"{c:.1%}" for c in changes]
-        axis.bar_label(bars, texts, fontsize=7, padding=2)
+        axis.bar_label(bars, texts, fontsize=9, padding=2)
         axis.set_title(f"change of the {title}, % of its size", fontsize=9)
         axis.set_xlim(0, max(1e-9, shown.max(initial=0)) * 1.2)
-    pair[0].set_yticks(range(layers), result.layer_names, fontsize=7)
+    pair[0].set_yticks(range(layers), result.layer_names, fontsize=9)
     pair[0].invert_yaxis()
     axes = below.subplots(4, filters, squeeze=False)
     top = max(float(maps[0].max()) for maps in result.feature_maps) or 1.0
@@ -543,11 +633,11 @@ def draw_changes(result, *, value_range=(0, 255)):
             axes[row, column].imshow(tile)
         for row, maps in enumerate(result.feature_maps, start=2):
             axes[row, column].imshow(maps[0, ..., column], cmap=ACTIVATION_COLORS, vmin=0, vmax=top)
-        axes[0, column].set_title(f"filter {index}", fontsize=8)
+        axes[0, column].set_title(f"filter {index}", fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for line, what in zip(axes, ("before", "after", "before", "after"), strict=True):
-        line[0].set_ylabel(what, fontsize=8)
+        line[0].set_ylabel(what, fontsize=9)
     title = (
         f"{result.layer_name}: what the filters want to see, and their maps of the first picture"
     )
@@ -561,13 +651,11 @@ def _draw_tiles(tiles, indices, labels):
     enlarge = max(1, math.ceil(40 / max(height, width)))  # so that the gaps stay thin
     tiles = tiles.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     height, width = tiles.shape[1:3]
-    columns = min(count, 16 if count > 32 else 8)
-    tile_inches = 0.62 if columns > 8 else min(2.5, 8 / columns)
+    columns = min(count, 12 if count > 32 else 8)
+    tile_inches = min(2.5, TILES_WIDTH / columns)
     rows = math.ceil(count / columns)
     mosaic = np.ones((rows * (height + GAP), columns * (width + GAP), 3), np.float32)
-    figure, axis = plt.subplots(
-        figsize=(columns * tile_inches, rows * tile_inches + 0.4), layout="constrained"
-    )
+    figure, axis = _subplots(figsize=(columns * tile_inches, rows * tile_inches + 0.4))
     for place, (tile, index, label) in enumerate(zip(tiles, indices, labels, strict=True)):
         top, left = place // columns * (height + GAP), place % columns * (width + GAP)
         mosaic[top : top + height, left : left + width] = tile
