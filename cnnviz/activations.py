@@ -48,7 +48,8 @@ def extract_activations(model, images, layer_names=None):
             else:
                 maps = {path: layers.required_output(outputs, path) for path in chosen}
             order[:] = maps
-            return [tf.cast(y, tf.float32) for y in maps.values()]
+            maps = [tf.cast(y, tf.float32) for y in maps.values()]
+            return maps, [tf.reduce_all(tf.math.is_finite(y), range(1, y.shape.rank)) for y in maps]
 
         order = []
         activations.get_concrete_function()
@@ -57,15 +58,15 @@ def extract_activations(model, images, layer_names=None):
     key = ("activations", None if layer_names is None else tuple(chosen), images.shape[1:])
     function, order = layers.traced(model, key, make)
     layers.check_range(model, images)
-    found = dict(zip(order, layers.in_batches(function, images), strict=True))
-    for path, maps in found.items():
-        if not np.isfinite(maps).all():
+    maps, are_finite = layers.in_batches(function, images)
+    for path, is_finite in zip(order, are_finite, strict=True):
+        if not is_finite.all():
             message = (
                 f"NaN or infinity comes out of layer '{path}', the first of these in which it is"
             )
             warnings.warn(message, stacklevel=2)
             break
-    return found
+    return dict(zip(order, maps, strict=True))
 
 
 def _warn_of_several(calls):
