@@ -216,7 +216,7 @@ def _place(evidence, verdict):
         return verdict
     row, column = np.unravel_index(np.abs(evidence).argmax(), evidence.shape)
     height, width = evidence.shape
-    vertical = ("top", "", "bottom")[3 * row // height]
-    horizontal = ("left", "", "right")[3 * column // width]
+    vertical = ("top", "", "bottom")[int((row + 0.5) * 3 // height)]
+    horizontal = ("left", "", "right")[int((column + 0.5) * 3 // width)]
     against = "against it, " if evidence[row, column] < 0 else ""
     return against + (" ".join(filter(None, (vertical, horizontal))) or "centre")
