@@ -1,14 +1,19 @@
 """(model, images) -> {layer: (N, h, w, C) feature maps}: what each layer outputs."""
 
 import warnings
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from cnnviz import layers
 
 
-def extract_activations(model, images, layer_names=None):
+def extract_activations(
+    model: keras.Model, images: ArrayLike, layer_names: str | Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
     """Record what the layers of a model output for some pictures, all in one pass.
 
     Args:

@@ -1,6 +1,7 @@
 """(folder or file of photographs) -> batches (N, H, W, 3) or (H, W, 3), RGB in 0..255, upright."""
 
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -146,7 +147,7 @@ def resize_image(image, image_size):
     )
 
 
-def load_image(path, *, image_size=None):
+def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -> np.ndarray:
     """Load one picture file of any common format.
 
     Args:
@@ -222,7 +223,15 @@ def list_split(directory):
     return paths, np.array(labels, np.int32)
 
 
-def load_split(directory, *, image_size, batch_size=32, shuffle=False, seed=0, cache=True):
+def load_split(
+    directory: str | os.PathLike[str],
+    *,
+    image_size: int,
+    batch_size: int = 32,
+    shuffle: bool = False,
+    seed: int = 0,
+    cache: bool = True,
+) -> tf.data.Dataset:
     """Load one part of the separated photographs as batches.
 
     Args:
@@ -271,7 +280,7 @@ def load_split(directory, *, image_size, batch_size=32, shuffle=False, seed=0, c
     return data.map(to_float, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
-def sample_image():
+def sample_image() -> np.ndarray:
     """A real photograph of a cat that is there without a download.
 
     Returns:

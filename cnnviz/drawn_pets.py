@@ -10,9 +10,11 @@ blue, and what the pixel shows (scene, animal or telling part), so masks and pic
 """
 
 import math
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -73,7 +75,13 @@ class DrawnPets:
     watermark_masks: np.ndarray
 
 
-def drawn_pets(count, *, image_size=96, seed=0, watermark=None):
+def drawn_pets(
+    count: int,
+    *,
+    image_size: int = 96,
+    seed: int = 0,
+    watermark: Literal["cat", "dog"] | None = None,
+) -> DrawnPets:
     """Draws cats and dogs whose class only the ears and the muzzle tell.
 
     A picture depends on `seed`, its index and `image_size` alone, so that a smaller `count` gives
@@ -114,8 +122,15 @@ def drawn_pets(count, *, image_size=96, seed=0, watermark=None):
 
 
 def write_drawn_pets(
-    directory, *, train=1600, validation=200, test=400, image_size=96, seed=0, watermark=None
-):
+    directory: str | os.PathLike[str],
+    *,
+    train: int = 1600,
+    validation: int = 200,
+    test: int = 400,
+    image_size: int = 96,
+    seed: int = 0,
+    watermark: Literal["cat", "dog"] | None = None,
+) -> None:
     """Draws a data set as files, in the folders that `data_separator.py` makes of photographs.
 
     Args:

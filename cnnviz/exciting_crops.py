@@ -1,9 +1,12 @@
 """(model, images, layer, filters) -> the pieces of real pictures that excite each filter most."""
 
 import dataclasses
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.receptive_field import boxes_in
@@ -36,7 +39,14 @@ class ExcitingCrops:
     layer_name: str
 
 
-def exciting_crops(model, images, layer_name, filters=None, *, count=4):
+def exciting_crops(
+    model: keras.Model,
+    images: ArrayLike,
+    layer_name: str,
+    filters: int | Sequence[int] | np.ndarray | None = None,
+    *,
+    count: int = 4,
+) -> ExcitingCrops:
     """Find what in real pictures excites filters most (Zeiler & Fergus 2014).
 
     Gradient ascent shows what a filter could react to; this shows what it does react to. Each

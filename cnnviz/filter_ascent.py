@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -42,25 +44,25 @@ class FilterImages:
     filters: np.ndarray
     activations: np.ndarray
     start_activations: np.ndarray
-    verdicts: tuple
+    verdicts: tuple[str, ...]
     layer_name: str
 
 
 def ascend_filters(
-    model,
-    layer_name=None,
-    filters=None,
+    model: keras.Model,
+    layer_name: str | None = None,
+    filters: int | Sequence[int] | np.ndarray | None = None,
     *,
-    class_index=None,
-    image_size=None,
-    steps=30,
-    step_size=0.05,
-    smoothness=1.0,
-    value_range=(0.0, 255.0),
-    seed=0,
-    batch_size=None,
-    output_name=None,
-):
+    class_index: int | Sequence[int] | np.ndarray | None = None,
+    image_size: int | None = None,
+    steps: int = 30,
+    step_size: float = 0.05,
+    smoothness: float = 1.0,
+    value_range: tuple[float, float] = (0.0, 255.0),
+    seed: int = 0,
+    batch_size: int | None = None,
+    output_name: str | int | None = None,
+) -> FilterImages:
     """Find pictures that excite filters or classes, by gradient ascent from a grey picture.
 
     Each picture starts as grey with faint noise and climbs the mean activation of its filter over

@@ -3,11 +3,18 @@
 import dataclasses
 import functools
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from cnnviz import layers
+
+Method: TypeAlias = Literal["grad-cam", "hires-cam", "grad-cam++", "layer-cam", "fine"]
+ClassIndex: TypeAlias = int | Sequence[int] | np.ndarray
 
 PREDICTED = -1  # in place of a class index: the class with the highest score
 
@@ -37,7 +44,7 @@ class GradCAM:
     scores: np.ndarray
     class_index: np.ndarray
     layer_name: str
-    verdicts: tuple
+    verdicts: tuple[str, ...]
     method: str = "grad-cam"
 
 
@@ -62,7 +69,7 @@ def _layer_cam(feature_map, gradient):
 
 
 # (feature map, gradient of the score) -> evidence of each channel, all (N, h, w, C).
-METHODS = {
+METHODS: dict[Method, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "grad-cam": _grad_cam,  # Selvaraju et al. 2017, "Grad-CAM"
     "hires-cam": _hires_cam,  # Draelos & Carin 2020, "Use HiResCAM instead of Grad-CAM"
     "grad-cam++": _grad_cam_plus_plus,  # Chattopadhyay et al. 2018, "Grad-CAM++"
@@ -73,15 +80,15 @@ SIGNED_METHODS = ("grad-cam", "hires-cam", "fine")  # the others keep only what 
 
 
 def grad_cam(
-    model,
-    images,
+    model: keras.Model,
+    images: ArrayLike,
     *,
-    class_index=None,
-    layer_name=None,
-    method="grad-cam",
-    signed=False,
-    output_name=None,
-):
+    class_index: ClassIndex | None = None,
+    layer_name: str | None = None,
+    method: Method = "grad-cam",
+    signed: bool = False,
+    output_name: str | int | None = None,
+) -> GradCAM:
     """Show where a classifier finds its evidence for a class.
 
     The gradient of the class's logit with respect to a layer's feature map tells how much each

@@ -16,13 +16,14 @@ import weakref
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 BATCH_SIZE = 32  # pictures in one call of the model; bounds the memory
 RANGE_SAMPLE = 4  # pictures whose range is looked at
 LARGE = 50  # what reaches the first kernel of a network trained on rescaled pictures is less
 
 
-def named_layers(model):
+def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]:
     """List every layer of a model, those inside nested models and composite layers too.
 
     Args:
@@ -59,7 +60,7 @@ def _children(parent):
     return []
 
 
-def convolution_layers(model, *, pooling=False):
+def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
     """Names of the convolution layers of a model, in the model's order.
 
     Args:
@@ -322,7 +323,9 @@ def check_output(output):
         )
 
 
-def class_probabilities(model, images, *, output_name=None):
+def class_probabilities(
+    model: keras.Model, images: ArrayLike, *, output_name: str | int | None = None
+) -> np.ndarray:
     """Probability of each class, for a head of any kind.
 
     Args:

@@ -19,7 +19,13 @@ PRETRAINED_PATH = Path(__file__).parent / "weights" / "cats_vs_dogs.keras"
 BLOCKS = ((1, 1), (3, 2), (3, 14 / 3), (3, 34 / 3))
 
 
-def build_model(*, image_size=None, width=24, batch_normalization=True, precision=None):
+def build_model(
+    *,
+    image_size: int | None = None,
+    width: int = 24,
+    batch_normalization: bool = True,
+    precision: str | None = None,
+) -> keras.Model:
     """Build the cats-versus-dogs classifier, untrained.
 
     Four blocks of 3x3 convolutions at 1/2, 1/4, 1/8 and 1/16 of the resolution; after the first
@@ -71,7 +77,7 @@ def build_model(*, image_size=None, width=24, batch_normalization=True, precisio
     return keras.Model(images, logit, name="cats_vs_dogs")
 
 
-def fastest_precision():
+def fastest_precision() -> str:
     """The Keras dtype policy in which this machine trains fastest without losing accuracy.
 
     Returns:
@@ -104,7 +110,7 @@ def _convolution(features, filters, strides, name, batch_normalization, dtype):
     return keras.layers.ReLU(name=f"{name}_relu", dtype=dtype)(norm(features))
 
 
-def fold_batch_normalization(model):
+def fold_batch_normalization(model: keras.Model) -> keras.Model:
     """Turn a trained classifier into the same function with fewer layers.
 
     In inference batch normalisation is one scale and one shift for each filter, which the
@@ -143,7 +149,7 @@ def fold_batch_normalization(model):
     return folded
 
 
-def calibrate(model, data):
+def calibrate(model: keras.Model, data: tf.data.Dataset) -> float:
     """Make the model as sure as it is right: temperature scaling (Guo et al. 2017).
 
     The logit is divided by the one number, the temperature, that makes the labels of `data` most
@@ -183,7 +189,7 @@ def calibrate(model, data):
     return temperature
 
 
-def load_pretrained():
+def load_pretrained() -> keras.Model:
     """Load the shipped classifier, trained from scratch on photographs of cats and dogs.
 
     Returns:

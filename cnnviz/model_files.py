@@ -11,7 +11,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of such a file
 PICKLE = b"\x80"
 
 
-def save_model(model, path):
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Save a model so that the file is there whole or as it was before, whenever this is cut short.
 
     `keras.Model.save` writes in place: a process that is killed while it does, or a full disk,
@@ -42,7 +42,7 @@ def save_model(model, path):
         unfinished.unlink(missing_ok=True)
 
 
-def load_model(path):
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Load a whole model from a file, to look into it.
 
     Args:

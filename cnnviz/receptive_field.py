@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -10,7 +11,9 @@ from cnnviz.data import check_image_size
 from cnnviz.filter_ascent import DEFAULT_IMAGE_SIZE
 
 
-def receptive_field(model, layer_name, *, image_size=None):
+def receptive_field(
+    model: keras.Model, layer_name: str, *, image_size: int | tuple[int, int] | None = None
+) -> np.ndarray:
     """Find the part of the picture that each position of a feature map depends on.
 
     Nothing is measured: the boxes are read off the operations that TensorFlow traces, so that any

@@ -1,7 +1,10 @@
 """(model, training batches, validation batches) -> the trained model and its history."""
 
 import ctypes
+import os
 import warnings
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -23,18 +26,18 @@ from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, ORTHOGONALIZING_STEPS,
 
 
 def train(
-    model,
-    train_data,
-    validation_data,
+    model: keras.Model,
+    train_data: tf.data.Dataset,
+    validation_data: tf.data.Dataset,
     *,
-    epochs,
-    image_sizes=None,
-    learning_rate=LEARNING_RATE,
-    augment=True,
-    checkpoint=None,
-    seed=0,
-    verbose="auto",
-):
+    epochs: int,
+    image_sizes: Sequence[int] | None = None,
+    learning_rate: float = LEARNING_RATE,
+    augment: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    verbose: Literal["auto", 0, 1, 2] = "auto",
+) -> keras.callbacks.History:
     """Train a classifier that returns one logit, and leave it with its best weights.
 
     Muon for the convolutions (Jordan et al. 2024) and AdamW for the rest (Loshchilov & Hutter

@@ -1,11 +1,16 @@
 """(model, data) -> checked batches of NumPy arrays, with a progress bar."""
 
+from typing import TypeAlias
+
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.progress import progress_bar
 
+LabelledData: TypeAlias = tf.data.Dataset | tuple[ArrayLike, ArrayLike]
+PictureData: TypeAlias = tf.data.Dataset | tuple[ArrayLike, ArrayLike] | ArrayLike
 DATA_FORMS = (
     "a tf.data.Dataset of batches (images, labels), as `load_split` makes it, or a pair of arrays"
 )

@@ -1,13 +1,14 @@
 """(model, data) -> the filters of each layer that do no work."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
-from cnnviz.diagnosis.batches import image_batches
+from cnnviz.diagnosis.batches import PictureData, image_batches
 
 COPY_CORRELATION = 0.9999  # from which on two channels count as one
 COPY_POSITIONS = 50  # where a channel fires less often, nothing is said about copies
@@ -29,9 +30,9 @@ class LayerCensus:
 
     layer_name: str
     firing: np.ndarray
-    verdicts: tuple
+    verdicts: tuple[str, ...]
 
-    def count(self, kind):
+    def count(self, kind: str) -> int:
         """How many channels have the verdict `kind`, one of `KINDS`."""
         return sum(verdict.startswith(kind) for verdict in self.verdicts)
 
@@ -45,10 +46,10 @@ class FilterCensus:
         pictures: How many pictures were seen.
     """
 
-    layers: tuple
+    layers: tuple[LayerCensus, ...]
     pictures: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max(len(layer.layer_name) for layer in self.layers)
         lines = [f"{'layer':{width}}  channels" + "".join(f"{kind:>17}" for kind in KINDS)]
         for layer in self.layers:
@@ -57,7 +58,9 @@ class FilterCensus:
         return "\n".join(lines)
 
 
-def filter_census(model, data, layer_names=None):
+def filter_census(
+    model: keras.Model, data: PictureData, layer_names: str | Sequence[str] | None = None
+) -> FilterCensus:
     """Count, over a data set, the filters that never fire, always fire, are constant or copies.
 
     The data set is streamed: memory does not grow with the number of pictures.

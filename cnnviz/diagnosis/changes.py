@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.activations import extract_activations
@@ -28,7 +30,7 @@ class ModelChanges:
         filter_images: Two FilterImages of them, ascended from the same noise.
     """
 
-    layer_names: tuple
+    layer_names: tuple[str, ...]
     weights: np.ndarray
     activations: np.ndarray
     probabilities: tuple[np.ndarray, np.ndarray]
@@ -38,7 +40,7 @@ class ModelChanges:
     feature_maps: tuple[np.ndarray, np.ndarray]
     filter_images: tuple[FilterImages, FilterImages]
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max(map(len, self.layer_names))
         lines = [f"{'layer':{width}}  {'weights':>9}  {'activations':>11}"]
         for row in zip(self.layer_names, self.weights, self.activations, strict=True):
@@ -49,8 +51,16 @@ class ModelChanges:
 
 
 def compare_models(
-    before, after, images, *, layer_name=None, count=6, steps=30, value_range=(0, 255), seed=0
-):
+    before: keras.Model,
+    after: keras.Model,
+    images: ArrayLike,
+    *,
+    layer_name: str | None = None,
+    count: int = 6,
+    steps: int = 30,
+    value_range: tuple[float, float] = (0, 255),
+    seed: int = 0,
+) -> ModelChanges:
     """Put two states of one network side by side: same pictures, same seed, same places.
 
     Args:

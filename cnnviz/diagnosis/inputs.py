@@ -4,12 +4,13 @@ import dataclasses
 import hashlib
 import warnings
 
+import keras
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from cnnviz import layers
 from cnnviz.data import resize_image
-from cnnviz.diagnosis.batches import labelled_batches
+from cnnviz.diagnosis.batches import LabelledData, labelled_batches
 
 MAX_PICTURES = 500  # of the data that are looked at; a fault of the pipeline is in all of them
 LESS_LOSS = 0.8  # a change counts if it brings the cross-entropy below this share of what it was,
@@ -35,18 +36,20 @@ class InputReport:
         pictures: How many pictures were looked at.
     """
 
-    findings: tuple
+    findings: tuple[str, ...]
     accuracy: float
     mended_accuracy: float
     pictures: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join(self.findings) or (
             f"nothing found: {self.accuracy:.1%} of {self.pictures} pictures right as they come"
         )
 
 
-def check_inputs(model, data, *, max_pictures=MAX_PICTURES):
+def check_inputs(
+    model: keras.Model, data: LabelledData, *, max_pictures: int = MAX_PICTURES
+) -> InputReport:
     """Find out whether pictures and labels come in the form that a trained model was trained on.
 
     The faults of an input pipeline make no error, only wrong answers. Each is undone on trial here:

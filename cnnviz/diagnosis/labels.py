@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cnnviz import layers
-from cnnviz.diagnosis.batches import labelled_batches
+from cnnviz.diagnosis.batches import LabelledData, labelled_batches
 from cnnviz.diagnosis.features import picture_features
 from cnnviz.training import train
 
@@ -36,13 +36,20 @@ class SuspectLabels:
     class_index: np.ndarray
 
     @property
-    def given(self):
+    def given(self) -> np.ndarray:
         """(N,) float32, the probability of the label as given, in the order of the data."""
         column = np.searchsorted(self.class_index, self.labels)
         return self.probabilities[np.arange(len(self.labels)), column]
 
 
-def suspect_labels(model, data, *, folds=5, epochs=None, seed=0):
+def suspect_labels(
+    model: keras.Model,
+    data: LabelledData,
+    *,
+    folds: int = 5,
+    epochs: int | None = None,
+    seed: int = 0,
+) -> SuspectLabels:
     """Rank pictures by how sure a model is that their label is wrong.
 
     The pictures are dealt into folds; what is said of a fold's labels comes from the others alone,

@@ -2,9 +2,10 @@
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def dead_channels(feature_maps):
+def dead_channels(feature_maps: ArrayLike) -> np.ndarray:
     """Find the channels that put out one and the same value everywhere, on every picture.
 
     Args:
@@ -24,7 +25,7 @@ def dead_channels(feature_maps):
     return highest <= lowest
 
 
-def evidence_share(maps, masks):
+def evidence_share(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
     """Share of each heat map's evidence that lies inside a mask.
 
     The share of the picture that the mask covers is what a map without any knowledge would reach
@@ -56,7 +57,9 @@ def evidence_share(maps, masks):
     return shares
 
 
-def expected_calibration_error(probabilities, labels, *, bins=15):
+def expected_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15
+) -> float:
     """How far the model's confidence is from how often it is right (Guo et al. 2017).
 
     The pictures are put into bins by the probability of their predicted class; in each bin the
@@ -78,7 +81,9 @@ def expected_calibration_error(probabilities, labels, *, bins=15):
     return float((shares * np.abs(right - confidences)).sum())
 
 
-def calibration_bins(probabilities, labels, *, bins=15):
+def calibration_bins(
+    probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Sort predictions by their confidence: what a reliability diagram shows.
 
     Args:

@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from cnnviz import layers
-from cnnviz.diagnosis.batches import labelled_batches
+from cnnviz.diagnosis.batches import LabelledData, labelled_batches
 from cnnviz.diagnosis.features import picture_features
-from cnnviz.grad_cam import GradCAM, grad_cam
+from cnnviz.grad_cam import GradCAM, Method, grad_cam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,14 @@ class Mistakes:
 
 
 def confident_mistakes(
-    model, data, training_data=None, *, count=6, neighbours=4, method="hires-cam"
-):
+    model: keras.Model,
+    data: LabelledData,
+    training_data: LabelledData | None = None,
+    *,
+    count: int = 6,
+    neighbours: int = 4,
+    method: Method = "hires-cam",
+) -> Mistakes:
     """Find what a model is wrong about and sure of, and the training pictures that are like it.
 
     A picture whose nearest training pictures bear the model's answer was taken for one of them:

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import keras
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import bootstrap
 
 from cnnviz import layers
 from cnnviz.diagnosis.measures import evidence_share
-from cnnviz.grad_cam import grad_cam
+from cnnviz.grad_cam import ClassIndex, Method, grad_cam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Reliance:
     changed: float
     pictures: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.share:.0%} of the evidence ({self.low:.0%} to {self.high:.0%}) lies on "
             f"{self.area:.0%} of the picture; {self.changed:.0%} of the answers change without it "
@@ -38,7 +40,15 @@ class Reliance:
         )
 
 
-def reliance(model, images, masks, *, class_index=None, method="hires-cam", seed=0):
+def reliance(
+    model: keras.Model,
+    images: ArrayLike,
+    masks: ArrayLike,
+    *,
+    class_index: ClassIndex | None = None,
+    method: Method = "hires-cam",
+    seed: int = 0,
+) -> Reliance:
     """Measure how much a model relies on a region, such as a corner or the background.
 
     Two numbers that do not rest on each other: where the heat map lies, and whether the answer

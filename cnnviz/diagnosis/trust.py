@@ -6,15 +6,18 @@ together from others, because parts of it are taken away, or because the weights
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 
 import cv2
+import keras
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from cnnviz import layers
 from cnnviz.data import resize_image
 from cnnviz.diagnosis.measures import evidence_share
-from cnnviz.grad_cam import METHODS, grad_cam
+from cnnviz.grad_cam import METHODS, Method, grad_cam
 
 STEPS = 20  # in which a picture's pixels are taken away or put back: a twentieth of them each
 BLUR = 1 / 12  # standard deviation of the blur that insertion starts from, as a share of the side
@@ -51,14 +54,14 @@ class MapTrust:
             near 0 is good: then the map shows what was learned, and not only the picture.
     """
 
-    methods: tuple
+    methods: tuple[str, ...]
     focus: np.ndarray
     pointing: np.ndarray
     deletion: np.ndarray
     insertion: np.ndarray
     survival: np.ndarray
 
-    def __str__(self):
+    def __str__(self) -> str:
         names = [field.name for field in dataclasses.fields(self)][1:]
         lines = [f"{'method':>12}" + "".join(f"{name:>11}" for name in names)]
         for index, method in enumerate(self.methods):
@@ -67,7 +70,15 @@ class MapTrust:
         return "\n".join(lines)
 
 
-def map_trust(model, images, labels, *, methods=tuple(METHODS), mosaics=60, seed=0):
+def map_trust(
+    model: keras.Model,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    methods: Sequence[Method] = tuple(METHODS),
+    mosaics: int = 60,
+    seed: int = 0,
+) -> MapTrust:
     """Measure how far heat maps of a model can be trusted, for several methods.
 
     Args:
@@ -130,7 +141,15 @@ def _check_labelled(model, images, labels):
     return images, labels.astype(np.int32)
 
 
-def make_mosaics(model, images, labels, *, own=2, count=60, seed=0):
+def make_mosaics(
+    model: keras.Model,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    own: int = 2,
+    count: int = 60,
+    seed: int = 0,
+) -> Mosaics:
     """Put pictures together, two by two, some of a class and the rest of others.
 
     Args:
