@@ -16,8 +16,7 @@ from cnnviz.progress import progress_bar
 DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
 PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
-JITTER = 4  # pixels by which the picture is moved at random in each step
-SETTLING = 0.8  # share of the steps after which it stays, and settles at the place it is measured
+SETTLING = 0.8  # share of the steps after which a picture is not moved any more, and settles
 LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
 CLASSES = "class scores"  # in place of a layer's name
 LARGEST = 1e15  # of numbers that are given: their products are finite in float32
@@ -58,6 +57,7 @@ def ascend_filters(
     steps: int = 30,
     step_size: float = 0.05,
     smoothness: float = 1.0,
+    jitter=4,
     value_range: tuple[float, float] = (0.0, 255.0),
     seed: int = 0,
     batch_size: int | None = None,
@@ -86,6 +86,7 @@ def ascend_filters(
         step_size: Root mean square change of a picture in the first step, as a share of the value
             range; it falls to nothing in even steps.
         smoothness: Exponent by which the weight of a spatial frequency falls; 0 weighs all alike.
+        jitter: Pixels up to which the picture is moved at random in each step; 0 leaves it.
         value_range: Lowest and highest pixel value that the model takes.
         seed: Seed of the noise and the movements.
         batch_size: Pictures in one call of the model, which bounds the memory; None takes as many
@@ -103,13 +104,13 @@ def ascend_filters(
     """
     size = _image_size(model, image_size)
     batch_size = max(1, PIXELS_AT_ONCE // math.prod(size)) if batch_size is None else batch_size
-    _check_options(steps, step_size, smoothness, value_range, seed, batch_size)
+    _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size)
     _check_target(layer_name, filters, class_index)
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)
     noise = random.normal(size=(*size, _channels(model))).astype(np.float32)
     start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)
-    moves = random.integers(-JITTER, JITTER + 1, (steps, 2), dtype=np.int32)
+    moves = random.integers(-jitter, jitter + 1, (steps, 2), dtype=np.int32)
     moves[round(SETTLING * steps) :] = 0
 
     start = layers.check_images(model, start)
@@ -155,12 +156,13 @@ def _image_size(model, image_size):
     return image_size, image_size
 
 
-def _check_options(steps, step_size, smoothness, value_range, seed, batch_size):
+def _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size):
     at_once = "an integer, 1 or more, or None"
     for name, value, is_right, rule in (
         ("steps", steps, _is_integer(steps, 1), "an integer, 1 or more"),
         ("step_size", step_size, _is_number(step_size) and step_size > 0, "above 0, and finite"),
         ("smoothness", smoothness, _is_number(smoothness) and smoothness >= 0, "0 or more"),
+        ("jitter", jitter, _is_integer(jitter, 0), "an integer, 0 or more"),
         ("seed", seed, _is_integer(seed, 0), "an integer, 0 or more"),
         ("batch_size", batch_size, _is_integer(batch_size, 1), at_once),
         ("value_range", value_range, _is_range(value_range), "two numbers, the lower one first"),
