@@ -32,8 +32,8 @@ def extract_activations(
 
     Warns:
         UserWarning: If a layer is used several times in one call, whose last output is taken; if
-            NaN or infinity comes out of a layer; if the range of the images cannot be the one that
-            the model was trained on.
+            NaN or infinity is in the model's weights or comes out of a layer; if the range of the
+            images cannot be the one that the model was trained on.
     """
     images = layers.check_images(model, images)
     if isinstance(layer_names, str) or not (layer_names is None or np.iterable(layer_names)):
@@ -64,13 +64,11 @@ def extract_activations(
     function, order = layers.traced(model, key, make)
     layers.check_range(model, images)
     maps, are_finite = layers.in_batches(function, images)
-    for path, is_finite in zip(order, are_finite, strict=True):
-        if not is_finite.all():
-            message = (
-                f"NaN or infinity comes out of layer '{path}', the first of these in which it is"
-            )
-            warnings.warn(message, stacklevel=2)
-            break
+    if broken := layers.broken_layer(model):
+        message = f"the weights of layer '{broken}' hold NaN or infinity"
+        warnings.warn(message, stacklevel=2)
+    else:
+        _warn_of_infinity(zip(order, are_finite, strict=True))
     return dict(zip(order, maps, strict=True))
 
 
@@ -83,3 +81,14 @@ def _warn_of_several(calls):
             f"{several}",
             stacklevel=2,
         )
+
+
+def _warn_of_infinity(are_finite):
+    """Name the first layer out of which something comes that is not finite."""
+    for path, is_finite in are_finite:
+        if not is_finite.all():
+            warnings.warn(
+                f"NaN or infinity comes out of layer '{path}', the first of these in which it is",
+                stacklevel=3,
+            )
+            return

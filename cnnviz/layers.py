@@ -373,23 +373,46 @@ def class_probabilities(
 
 
 def check_finite(model, *results):
-    """Raise a ValueError that says where to look if NaN or infinity came out of the model."""
-    if all(np.isfinite(result).all() for result in results):
-        return
-    broken = [
-        path
-        for path, layer in leaf_layers(model).items()
-        for weight in getattr(layer, "weights", ())
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all()
-    ]
-    where = (
-        f"the weights of its layer '{broken[0]}' hold NaN or infinity"
-        if broken
-        else "its weights are finite; extract_activations shows where it begins"
-    )
-    raise ValueError(
-        f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown: {where}"
-    )
+    """Raise a ValueError that says where to look if NaN or infinity is in the model or came out."""
+    broken = broken_layer(model)
+    if broken:
+        raise ValueError(
+            f"`model` (='{model.name}') computes with NaN or infinity: the weights of its layer "
+            f"'{broken}' hold it"
+        )
+    if not all(np.isfinite(result).all() for result in results):
+        raise ValueError(
+            f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown: its "
+            "weights are finite; extract_activations shows where it begins"
+        )
+
+
+def broken_layer(model):
+    """Path of the first layer whose weights hold NaN or infinity, or None.
+
+    Its output need not tell: on some processors TensorFlow computes a convolution and its ReLU at
+    once, and makes zeros of NaN.
+    """
+
+    def make(get_model):
+        @tf.function(autograph=False, input_signature=[])
+        def sums():
+            weights = (w for layer in leaf_layers(get_model()).values() for w in _floats(layer))
+            return [tf.reduce_sum(weight) for weight in weights]
+
+        return sums.get_concrete_function()
+
+    if all(np.isfinite(float(total)) for total in traced(model, "sums of weights", make)()):
+        return None
+    for path, layer in leaf_layers(model).items():
+        if not all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in _floats(layer)):
+            return path
+    return None  # only a sum was too large
+
+
+def _floats(layer):
+    """The weights of a layer, or of an operation, that are floating-point numbers."""
+    return [w for w in getattr(layer, "weights", ()) if "float" in str(w.dtype)]
 
 
 def check_images(model, images):
@@ -452,17 +475,19 @@ def check_range(model, images, name="images"):
         name: The argument's name, for the warning.
     """
     images = images[:: max(1, len(images) // RANGE_SAMPLE)][:RANGE_SAMPLE]
-    if not images.size or _spread(images) == 0:
+    if not len(images):
         return
     key = ("range", images.shape[1:])
     try:
-        arrived = traced(model, key, functools.partial(_start_of, images=images))(images)
+        measured = traced(model, key, functools.partial(_start_of, images=images))(images)
     except Exception:  # it comes again, and is told, in the call proper
         return
-    if arrived is None:
+    if measured is None:
         return
-    arrived = arrived.numpy()
-    low, high, gain = images.min(), images.max(), _spread(arrived) / _spread(images)
+    (low, high, spread), (first, last, spread_then) = measured.numpy().tolist()
+    if spread == 0:
+        return
+    gain = spread_then / spread
     given = f"`{name}` (in {low:.3g}..{high:.3g})"
     if -1 <= low and high <= 1 and 0 < gain < 1 / LARGE:
         warnings.warn(
@@ -471,19 +496,22 @@ def check_range(model, images, name="images"):
             stacklevel=3,
         )
     # Around 1 and below 0: the mean was subtracted, as VGG and ResNet want it.
-    as_they_are = 0.5 < gain < 1.5 and arrived.min() >= 0
-    if low >= 0 and arrived.max() > LARGE and (as_they_are or gain >= 1.5):
+    as_they_are = 0.5 < gain < 1.5 and first >= 0
+    if low >= 0 and last > LARGE and (as_they_are or gain >= 1.5):
         warnings.warn(
             f"{given} look too large for model '{model.name}', at whose first weights they arrive "
-            f"as {arrived.min():.3g}..{arrived.max():.3g}: rescale them as it was done for its "
+            f"as {first:.3g}..{last:.3g}: rescale them as it was done for its "
             "training, to 0..1 perhaps; if there was no rescaling, all is well",
             stacklevel=3,
         )
 
 
-def _spread(images):
-    """The largest difference within a channel."""
-    return np.ptp(images, axis=tuple(range(images.ndim - 1))).max()
+def _range_of(images):
+    """Lowest and highest value, and the largest difference within a channel: (3,) tensor."""
+    images = tf.cast(images, tf.float32)
+    others = range(images.shape.rank - 1)
+    low, high = tf.reduce_min(images, others), tf.reduce_max(images, others)
+    return tf.stack([tf.reduce_min(low), tf.reduce_max(high), tf.reduce_max(high - low)])
 
 
 class _Stop(BaseException):
@@ -491,7 +519,10 @@ class _Stop(BaseException):
 
 
 def _start_of(get_model, images):
-    """A traced function: images -> what the first layer with a kernel receives; None if none."""
+    """A traced function: images -> (2, 3), their range and that of what the first kernel gets.
+
+    It returns None where no layer has a kernel.
+    """
 
     @tf.function(autograph=False, input_signature=[image_spec(images)])
     def start(batch):
@@ -516,7 +547,7 @@ def _start_of(get_model, images):
         # A tensor of another graph is inside a tf.function of the model's own.
         found = received[0] if received else None
         inside = tf.is_tensor(found) and getattr(found, "graph", None) is batch.graph
-        return tf.cast(found, tf.float32) if inside else None
+        return tf.stack([_range_of(batch), _range_of(found)]) if inside else None
 
     return start.get_concrete_function()
 
@@ -581,11 +612,17 @@ def in_batches(function, *arrays):
     Returns:
         What `function` returns, as NumPy arrays over all rows; no rows give empty arrays.
     """
+    rows = len(arrays[0])
+    if not rows:  # TensorFlow's convolutions of nothing have a wrong shape on some processors
+        one = in_batches(function, *(np.zeros((1, *a.shape[1:]), a.dtype) for a in arrays))
+        return tf.nest.map_structure(lambda values: values[:0], one)
     parts = [
         tf.nest.map_structure(
             lambda tensor: tensor.numpy(),
             function(*(array[start : start + BATCH_SIZE] for array in arrays)),
         )
-        for start in range(0, max(1, len(arrays[0])), BATCH_SIZE)
+        for start in range(0, rows, BATCH_SIZE)
     ]
+    if len(parts) == 1:  # not copied again
+        return parts[0]
     return tf.nest.map_structure(lambda *same: np.concatenate(same), *parts)

@@ -1,5 +1,6 @@
 """(keras.Model) <-> a file: written whole or not at all, and no code in it is ever run."""
 
+import contextlib
 import os
 import re
 import zipfile
@@ -23,12 +24,14 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
             `<path>.new.keras` stands beside it.
 
     Raises:
-        ValueError: If `path` does not end in `.keras`.
+        ValueError: If `path` does not end in `.keras`, or `model` is no keras.Model.
         OSError: If the file cannot be written; `path` is then as it was.
     """
-    path = Path(path)
+    path = _as_path(path)
     if path.suffix != ".keras":
         raise ValueError(f"`path` (='{path}') must end in '.keras'")
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
     unfinished = Path(f"{path}.new.keras")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,8 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
             f"`path` (='{path}') cannot be written, and is as it was: {error.strerror or error}"
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -56,15 +60,14 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         ValueError: If the file is damaged, holds no model, or one that cannot be read without its
             classes or without running code; the message says what to do.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise FileNotFoundError(
-            f"`path` (='{path}') is a folder; keras.layers.TFSMLayer runs a SavedModel, but its "
-            "layers cannot be looked into"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` (='{path}') is not a file")
-    if trouble := _trouble(path):
+    path = _as_path(path)
+    try:
+        trouble = _trouble(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # not allowed, or a name that no file can have
+        raise type(error)(f"`path` (='{path}') cannot be read: {error.strerror}") from None
+    if trouble:
         raise ValueError(f"`path` (='{path}') {trouble}")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -73,8 +76,22 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         raise ValueError(f"`path` (='{path}') cannot be loaded: {reason}") from error
 
 
+def _as_path(path):
+    try:
+        return Path(path)
+    except TypeError:
+        raise ValueError(f"`path` (={path!r}) must be the path of a file") from None
+
+
 def _trouble(path):
     """What is wrong with a file, as far as that can be told without Keras; "" if nothing is."""
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"`path` (='{path}') is a folder; keras.layers.TFSMLayer runs a SavedModel, but its "
+            "layers cannot be looked into"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` (='{path}') is not a file")
     with path.open("rb") as file:
         head = file.read(len(HDF5))
     if head == HDF5:

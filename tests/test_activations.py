@@ -125,7 +125,17 @@ def test_layer_that_is_used_twice_gives_its_last_output_and_a_warning():
     np.testing.assert_allclose(found, model.predict(picture, verbose=0), rtol=1e-5)
 
 
-@pytest.mark.case("arrays and models", "right")
+@pytest.mark.case("arrays and models", "flagged")
+def test_layers_that_are_used_twice_are_named_where_none_is_chosen():
+    model, _ = shared_convolution()
+    picture = np.random.default_rng(0).uniform(size=(1, 8, 8, 3)).astype(np.float32)
+    with pytest.warns(UserWarning, match="several times .*last output .*'conv' .2 times."):
+        found = extract_activations(model, picture)
+    assert list(found) == ["conv"]
+    np.testing.assert_allclose(found["conv"], model.predict(picture, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.case("arrays and models", "flagged")
 def test_layer_that_stands_in_two_nested_models(images):
     relu = keras.layers.ReLU(name="relu")
 
@@ -137,7 +147,8 @@ def test_layer_that_stands_in_two_nested_models(images):
     first, second = block("a", 3), block("b", 4)
     inputs = keras.Input((12, 12, 3))
     model = keras.Model(inputs, second(first(inputs)))
-    found = extract_activations(model, images)
+    with pytest.warns(UserWarning, match="last output .*'a/relu' .2 times., 'b/relu' .2 times."):
+        found = extract_activations(model, images)
     assert set(found) == {"a/conv_a", "a/relu", "b/conv_b", "b/relu"}
     np.testing.assert_allclose(found["b/relu"], second(first(images)), rtol=1e-5)
     assert "call" not in vars(relu)
@@ -166,6 +177,13 @@ def test_bare_name_of_two_layers_is_ambiguous():
 def test_unknown_name_is_offered_the_nearest(pooled_network, images):
     with pytest.raises(ValueError, match=r"'pulling'.*'pooling'"):
         extract_activations(pooled_network()[0], images, ["conv", "pulling"])
+
+
+@pytest.mark.case("arrays and models", "reported")
+@pytest.mark.parametrize("layer_names", [3, [3], [None], "", ["conv", ["head"]], b"conv"])
+def test_what_is_no_name_is_an_error(pooled_network, images, layer_names):
+    with pytest.raises(ValueError, match="`layer_name` .*is no layer of .*nearest"):
+        extract_activations(pooled_network()[0], images, layer_names)
 
 
 class WithUnusedLayer(keras.Model):

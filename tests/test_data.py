@@ -9,6 +9,7 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import tensorflow as tf
+from conftest import nobody
 from picture_corpus import (
     NOISE,
     SMOOTH,
@@ -133,19 +134,6 @@ def test_what_is_no_path_is_an_error(name):
 def test_a_name_that_no_file_can_have_is_an_error(tmp_path):
     with pytest.raises(OSError, match="`path` .*cannot be read: File name too long"):
         load_image(tmp_path / ("a" * 300 + ".jpg"))
-
-
-@contextlib.contextmanager
-def nobody():
-    """As a user who may read nothing of this; the superuser may read everything."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.case("pictures", "reported")

@@ -352,11 +352,12 @@ def test_no_pictures_give_empty_results(pooled_network, images):
 
 
 @pytest.mark.parametrize(
-    "class_index", [4, -1, 2**32, 1.0, "dog", True, [0, 1], [0, 1, 4], [0, 1, -1], [[0, 1, 2]]]
+    "class_index",
+    [4, -1, 2**32, 1.0, "dog", True, [0, 1], [0, 1, 4], [0, 1, -1], [[0, 1, 2]], [[0], 1, 2]],
 )
 @pytest.mark.case("arrays and models", "reported")
 def test_wrong_class_index_is_an_error(pooled_network, images, class_index):
-    with pytest.raises(ValueError, match="class_index"):
+    with pytest.raises(ValueError, match="`class_index`"):
         grad_cam(pooled_network()[0], images, class_index=class_index)
 
 

@@ -29,12 +29,12 @@ class Probe(keras.layers.Layer):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.calls, self.fails = 0, False
+        self.calls, self.error = 0, None
 
     def call(self, features):
         self.calls += 1
-        if self.fails:
-            raise RuntimeError("planted")
+        if self.error:
+            raise self.error("planted")
         return features
 
 
@@ -175,13 +175,15 @@ def test_sigmoids_of_several_labels_stay_as_they_are(pooled_network, images):
 
 def state_of(model):
     """All of a model that a person may have set."""
-    found = layers.named_layers(model).values()
+    found = [model, *layers.named_layers(model).values()]
+    optimizer = getattr(model, "optimizer", None)
     return (
         [getattr(layer, "trainable", None) for layer in found],  # an operation has none
         [sorted(vars(layer)) for layer in found],
         [layer.call for layer in found],
-        [weights.tobytes() for weights in model.get_weights()],
-        (getattr(model, "optimizer", None), model.compiled, model.trainable),
+        [variable.numpy().tobytes() for variable in model.variables],  # seeds and statistics too
+        [variable.numpy().tobytes() for variable in optimizer.variables] if optimizer else None,
+        (optimizer, model.compiled, getattr(model, "loss", None)),
         len(model.losses),
     )
 
@@ -203,17 +205,59 @@ def test_model_is_left_as_it_was_and_can_still_be_trained(probed_network, images
 
 
 @every_method
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.case("arrays and models", "right")
-def test_model_is_left_as_it_was_after_an_error_inside_it(probed_network, images, method):
+def test_model_is_left_as_it_was_after_an_error_inside_it(probed_network, images, method, error):
     model, probe = probed_network
+    model.get_layer("conv").trainable = False
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
     before = state_of(model)
-    probe.fails = True
-    with pytest.raises(RuntimeError, match="planted"):
+    probe.error = error
+    with pytest.raises(error, match="planted"):
         method(model, images)
-    probe.fails = False
-    after = state_of(model)
-    assert after == before
+    probe.error = None
+    assert state_of(model) == before
     assert np.isfinite(method(model, images)).all()
+
+
+@every_method
+@pytest.mark.case("arrays and models", "right")
+def test_model_is_left_as_it_was_after_an_error_while_it_runs(pooled_network, images, method):
+    """Not while it is traced: the layer refuses numbers, not shapes."""
+
+    class Refusing(keras.layers.Layer):
+        def build(self, shape):
+            self.limit = self.add_weight(initializer="zeros", trainable=False)
+
+        def call(self, features):
+            with tf.control_dependencies([tf.debugging.assert_less(self.limit, 1.0, "planted")]):
+                return tf.identity(features)
+
+    inner = pooled_network()[0]
+    model = keras.Sequential([keras.Input((12, 12, 3)), Refusing(), *inner.layers[1:]])
+    expected = method(model, images)
+    model.layers[0].limit.assign(2)
+    before = state_of(model)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="planted"):
+        method(model, images)
+    assert state_of(model) == before
+    model.layers[0].limit.assign(0)
+    np.testing.assert_array_equal(method(model, images), expected)
+
+
+@every_method
+@pytest.mark.case("arrays and models", "right")
+def test_augmentation_and_dropout_in_the_model_change_nothing(pooled_network, images, method):
+    convolution, *end = pooled_network()[0].layers[1:]
+    start = [keras.layers.RandomFlip(), keras.layers.RandomRotation(0.5)]
+    start += [keras.layers.RandomContrast(0.5), keras.layers.GaussianNoise(1.0)]
+    between = [keras.layers.SpatialDropout2D(0.9), keras.layers.Dropout(0.9)]
+    model = keras.Sequential([keras.Input((12, 12, 3)), *start, convolution, *between, *end])
+    before = state_of(model)
+    found = method(model, images)
+    assert state_of(model) == before
+    np.testing.assert_allclose(found, method(pooled_network()[0], images), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.case("arrays and models", "right")
@@ -346,6 +390,8 @@ def test_mixed_precision_gives_finite_float32_near_the_full_precision(
         (np.zeros((1, 16, 12, 3)), r"must be \(N, 12, 12, 3\)"),
         (np.full((1, 12, 12, 3), np.nan), "`images` holds NaN or infinity"),
         (np.full((1, 12, 12, 3), np.inf), "`images` holds NaN or infinity"),
+        (np.full((1, 12, 12, 3), 1e300), "`images` holds NaN or infinity"),
+        (np.zeros((1, 0, 12, 3)), r"`images` .of shape \(1, 0, 12, 3\). must have pixels"),
         (np.zeros((1, 12, 12, 3), complex), "of dtype complex128"),
         ("cat.jpg", "of dtype <U7"),
         (None, "of dtype object"),
@@ -658,7 +704,7 @@ def with_nan(pooled_network, place):
 @pytest.mark.case("arrays and models", "reported")
 @pytest.mark.parametrize("name", ["class_probabilities", "grad_cam", "ascend_filters"])
 def test_nan_in_the_weights_is_an_error_that_names_the_layer(pooled_network, images, name):
-    with pytest.raises(ValueError, match="NaN or infinity .*layer 'conv' hold NaN"):
+    with pytest.raises(ValueError, match="NaN or infinity: the weights of its layer 'conv' hold"):
         METHODS[name](with_nan(pooled_network, "conv"), images)
 
 
@@ -666,10 +712,35 @@ def test_nan_in_the_weights_is_an_error_that_names_the_layer(pooled_network, ima
 def test_activations_with_nan_are_given_and_flagged(pooled_network, images):
     """They are what one looks at to find where NaN begins."""
     model = with_nan(pooled_network, "head")
-    assert np.isfinite(extract_activations(model, images)["conv"]).all()
-    with pytest.warns(UserWarning, match="NaN or infinity comes out of layer 'head'"):
+    with pytest.warns(UserWarning, match="the weights of layer 'head' hold NaN or infinity"):
         found = extract_activations(model, images, ["conv", "head"])
     assert np.isfinite(found["conv"]).all() and np.isnan(found["head"]).any()
+
+
+@pytest.mark.case("arrays and models", "flagged")
+def test_nan_before_a_relu_is_flagged_though_the_relu_may_hide_it(pooled_network, images):
+    """oneDNN's convolution with ReLU makes zeros of NaN."""
+    with pytest.warns(UserWarning, match="the weights of layer 'conv' hold NaN or infinity"):
+        extract_activations(with_nan(pooled_network, "conv"), images)
+
+
+@pytest.mark.case("arrays and models", "flagged")
+def test_infinity_that_comes_about_in_a_layer_is_flagged(pooled_network, images):
+    model = pooled_network()[0]
+    convolution, dense = model.get_layer("conv"), model.get_layer("head")
+    convolution.set_weights([1e30 * weight for weight in convolution.get_weights()])
+    dense.set_weights([1e30 * weight for weight in dense.get_weights()])
+    with pytest.warns(UserWarning, match="NaN or infinity comes out of layer 'head', the first"):
+        found = extract_activations(model, images, ["conv", "head"])
+    assert np.isfinite(found["conv"]).all() and not np.isfinite(found["head"]).all()
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_weights_whose_sum_is_too_large_are_not_called_infinite(pooled_network):
+    model = pooled_network()[0]
+    kernel, bias = model.get_layer("conv").get_weights()
+    model.get_layer("conv").set_weights([np.full_like(kernel, 3e38), bias])
+    assert layers.broken_layer(model) is None
 
 
 @pytest.mark.case("arrays and models", "right")

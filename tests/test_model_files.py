@@ -1,5 +1,6 @@
 """Model files, sound, damaged and hostile, and a process that is killed while it saves."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from conftest import nobody
 
 from cnnviz.layers import class_probabilities
 from cnnviz.model_files import load_model, save_model
@@ -135,8 +137,15 @@ def renamed(before, after):
     return lambda folder: shutil.copy(saved(folder / before), folder / after)
 
 
+def circle(folder):
+    (folder / "b.keras").symlink_to(folder / "a.keras")
+    (folder / "a.keras").symlink_to(folder / "b.keras")
+    return folder / "a.keras"
+
+
 UNREADABLE = {
     "missing": (lambda folder: folder / "model.keras", "model.keras'. is not a file"),
+    "links in a circle": (circle, "a.keras'. is not a file"),
     "folder": (lambda folder: folder, "is a folder; keras.layers.TFSMLayer"),
     "empty": (changed(lambda data: b""), r"\(0 bytes\) is not a whole '.keras' file"),
     "a quarter": (changed(lambda data: data[: len(data) // 4]), "is not a whole '.keras' file"),
@@ -163,6 +172,77 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.case("model files", "reported")
+@pytest.mark.parametrize("function", ["module: os", "module: posix", "module: builtins"])
+def test_a_lambda_that_names_a_function_runs_no_code(function, tmp_path):
+    """No code in the file, but the name of some."""
+    module = function.removeprefix("module: ")
+    name = {"os": "system", "posix": "system", "builtins": "exec"}[module]
+    path = saved(tmp_path / "model.keras", keras.layers.Rescaling(1.0))
+    mark = tmp_path / "was here"
+    argument = f"open({str(mark)!r}, 'w')" if name == "exec" else f"touch '{mark}'"
+    with zipfile.ZipFile(path) as archive:
+        files = {member: archive.read(member) for member in archive.namelist()}
+    config = json.loads(files["config.json"])
+    named = {"class_name": "function", "module": module, "config": name, "registered_name": name}
+    layer = next(la for la in config["config"]["layers"] if la["class_name"] == "Rescaling")
+    layer["class_name"] = "Lambda"
+    layer["config"] |= {"function": named, "arguments": {"command": argument}}
+    del layer["config"]["scale"], layer["config"]["offset"]
+    files["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in files.items():
+            archive.writestr(member, data)
+    with pytest.raises(ValueError, match="cannot be loaded: ") as raised:
+        load_model(path)
+    assert "\n" not in str(raised.value) and not mark.exists()
+
+
+@pytest.mark.case("model files", "reported")
+@pytest.mark.parametrize("name", [None, 3, b"model.keras"])
+def test_what_is_no_path_is_an_error(name):
+    with pytest.raises(ValueError, match="`path` .* must be the path of a file"):
+        load_model(name)
+    with pytest.raises(ValueError, match="`path` .* must be the path of a file"):
+        save_model(small_model(), name)
+
+
+@pytest.mark.case("model files", "reported")
+def test_a_model_file_that_may_not_be_read_is_an_error(tmp_path):
+    path = saved(tmp_path / "model.keras")
+    path.chmod(0)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        with contextlib.suppress(PermissionError):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    with nobody(), pytest.raises(PermissionError, match="model.keras'. cannot be read: Permission"):
+        load_model(path)
+
+
+@pytest.mark.case("model files", "reported")
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="cannot be read: File name too long"):
+        load_model(tmp_path / ("a" * 300 + ".keras"))
+    with pytest.raises(OSError, match="cannot be written, and is as it was: File name too long"):
+        save_model(small_model(), tmp_path / ("a" * 300 + ".keras"))
+
+
+@pytest.mark.case("model files", "reported")
+def test_what_is_no_model_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="`model` .of type str. must be a keras.Model"):
+        save_model("model", tmp_path / "model.keras")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.case("model files", "reported")
+def test_a_folder_in_the_place_of_the_file_is_left(tmp_path):
+    (tmp_path / "model.keras").mkdir()
+    with pytest.raises(
+        OSError, match="model.keras'. cannot be written, and is as it was: Is a dir"
+    ):
+        save_model(small_model(), tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:3000])
     return path
@@ -173,7 +253,7 @@ def cut(path):
 def test_what_cannot_be_read_is_an_error_and_runs_no_code(kind, tmp_path):
     write, message = UNREADABLE[kind]
     path = write(tmp_path)
-    error = FileNotFoundError if kind in ("missing", "folder") else ValueError
+    error = FileNotFoundError if kind in ("missing", "folder", "links in a circle") else ValueError
     with pytest.raises(error, match=message) as raised:
         load_model(path)
     assert str(raised.value).startswith(f"`path` (='{path}')")

@@ -15,6 +15,7 @@ import zipfile
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import nobody
 from test_data_separator import (
     KEPT,
     MICROSOFT,
@@ -196,19 +197,6 @@ def test_a_full_disk_leaves_an_earlier_separation(whole, tmp_path, capsys):
 
 
 # what may not be read or written
-
-
-@contextlib.contextmanager
-def nobody():
-    """As a user who owns nothing; the superuser may read and write everything."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
