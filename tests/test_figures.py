@@ -1,5 +1,6 @@
 """Figures: they show the numbers given, say what is empty, and leave nothing behind."""
 
+import itertools
 from types import SimpleNamespace
 
 import matplotlib
@@ -7,12 +8,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from skimage.color import rgb2lab
 
 from cnnviz.diagnosis import FilterCensus, LayerCensus, MapTrust, Mistakes, ModelChanges
 from cnnviz.exciting_crops import ExcitingCrops
 from cnnviz.figures import (
+    CENSUS_COLORS,
     EVIDENCE_COLORS,
     SIGNED_COLORS,
+    TRAINING_COLOR,
+    VALIDATION_COLOR,
     draw_activations,
     draw_calibration,
     draw_census,
@@ -179,11 +185,55 @@ def panels(figure):
 
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS.keys())
 def test_every_figure_is_returned_closed_and_leaves_the_style_as_it_was(draw):
-    before = dict(matplotlib.rcParams)
-    figure = draw()
+    with plt.style.context("dark_background"):
+        before = dict(matplotlib.rcParams)
+        figure = draw()
+        assert dict(matplotlib.rcParams) == before
     assert isinstance(figure, matplotlib.figure.Figure)
     assert plt.get_fignums() == []
-    assert dict(matplotlib.rcParams) == before
+    assert figure.alt.endswith(".") and "\n" not in figure.alt
+    scale = min(figure.dpi, 640 / figure.get_figwidth())  # pixels an inch, on a narrow page
+    for text in figure.findobj(matplotlib.text.Text):
+        if text.get_visible() and text.get_text().strip():
+            assert text.get_fontsize() / 72 * scale >= 8, text.get_text()
+            on_data = any(text in axis.texts for axis in figure.axes)
+            assert on_data or max(to_rgb(text.get_color())) < 0.5, text.get_text()
+
+
+def test_figure_is_saved_as_black_on_white_under_a_dark_style(tmp_path):
+    with plt.style.context("dark_background"):
+        draw_calibration(BINS, 0.04).savefig(tmp_path / "a.png", dpi=40)
+    picture = plt.imread(tmp_path / "a.png")[..., :3]
+    assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == 1).all() and picture.min() < 0.3
+
+
+# Machado, Oliveira & Fernandes 2009: linear RGB as people see it without one kind of cones.
+WITHOUT_CONES = {
+    "red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "blue": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def smallest_difference(colors, matrix):
+    """Between any two colours: CIE 1976; 2 can just be seen, red and green are 170 apart."""
+    seen = np.array([to_rgb(color) for color in colors]) ** 2.2 @ np.transpose(matrix)
+    places = rgb2lab(np.clip(seen, 0, 1)[None] ** (1 / 2.2))[0]
+    return min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2))
+
+
+@pytest.mark.parametrize("matrix", WITHOUT_CONES.values(), ids=WITHOUT_CONES.keys())
+@pytest.mark.parametrize(
+    "colors", [(TRAINING_COLOR, VALIDATION_COLOR), tuple(CENSUS_COLORS.values())]
+)
+def test_colors_that_mean_something_differ_for_every_kind_of_eye(colors, matrix):
+    assert smallest_difference(colors, matrix) > 15
+
+
+def test_colors_that_some_eyes_cannot_tell_apart_are_noticed():
+    red_and_green = ("#e24a33", "#8d8d00")
+    assert smallest_difference(red_and_green, np.eye(3)) > 40
+    assert smallest_difference(red_and_green, WITHOUT_CONES["green"]) < 15
 
 
 def test_pictures_and_results_given_are_not_altered():
