@@ -34,8 +34,10 @@ from cnnviz.diagnosis import (
 )
 from cnnviz.drawn_pets import DrawnPets, drawn_pets, write_drawn_pets
 from cnnviz.exciting_crops import ExcitingCrops, exciting_crops
+from cnnviz.explore import explore
 from cnnviz.filter_ascent import FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
+from cnnviz.layer_shapes import LayerShape, layer_shapes
 from cnnviz.layers import class_probabilities, convolution_layers, named_layers
 from cnnviz.model import (
     build_model,
@@ -76,11 +78,14 @@ __all__ = [
     "ExcitingCrops",
     "FilterImages",
     "GradCAM",
+    "LayerShape",
     "ascend_filters",
     "convolution_layers",
     "exciting_crops",
+    "explore",
     "extract_activations",
     "grad_cam",
+    "layer_shapes",
     "named_layers",
     "receptive_field",
     # diagnose

@@ -4,6 +4,7 @@ A function for each of `figures`, with the same arguments; those that change not
 """
 
 import collections
+import itertools
 
 import numpy as np
 
@@ -122,6 +123,58 @@ def heat_maps(images, results, class_names, *, titles=None, **_):
             f"{', '.join(names)}: {_listed(places)}."
         )
     return " ".join(sentences)
+
+
+def exploration(
+    image,
+    feature_map,
+    ascended,
+    evidence,
+    *,
+    layer_name,
+    channel,
+    class_name="",
+    title="picture",
+    **_,
+):
+    feature_map = np.asarray(feature_map)
+    sentences = [
+        f"{title}. Channel {channel} of {layer_name} puts out {feature_map.shape[0]}x"
+        f"{feature_map.shape[1]} values in {feature_map.min():.3g} to {feature_map.max():.3g}, "
+        f"the highest {_place(feature_map, 'ok')}."
+    ]
+    if isinstance(ascended, str):
+        sentences.append(f"No ascended picture: {ascended}.")
+    else:
+        sentences.append(
+            f"Its ascended picture ({ascended.verdicts[0]}) has a mean activation of "
+            f"{ascended.activations[0]:.3g}, and {ascended.start_activations[0]:.3g} before."
+        )
+    if isinstance(evidence, str):
+        sentences.append(f"No heat map: {evidence}.")
+    else:
+        sentences.append(
+            f"Strongest evidence of {evidence.method} for {class_name}: "
+            f"{_place(evidence.maps[0], evidence.verdicts[0])} ({evidence.scores[0]:+.2f} logit)."
+        )
+    return " ".join(sentences)
+
+
+def architecture(shapes, *, title=None):
+    kernels = [shape for shape in shapes if "Conv" in shape.kind and len(shape.shape) == 3]
+    stages = []
+    for size, run in itertools.groupby(kernels, lambda shape: shape.shape[:2]):
+        channels = sorted({shape.shape[2] for shape in run})
+        stages.append(
+            "{}x{} with ".format(*size) + " to ".join(map(str, channels[:1] + channels[1:][-1:]))
+        )
+    additions = sum(shape.kind == "Add" for shape in shapes)
+    return (
+        f"{title or 'Architecture'}: {_counted(len(kernels), 'convolution')} and "
+        f"{_counted(additions, 'addition')} with "
+        f"{_counted(sum(shape.parameters for shape in shapes), 'parameter')}. Feature maps of the "
+        f"convolutions and their channels: {_listed(stages)}."
+    )
 
 
 def map_trust(result):

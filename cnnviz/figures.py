@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import cv2
 import matplotlib.colors
+import matplotlib.lines
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from cnnviz.exciting_crops import ExcitingCrops
     from cnnviz.filter_ascent import FilterImages
     from cnnviz.grad_cam import GradCAM
+    from cnnviz.layer_shapes import LayerShape
 
 STYLE: dict[str, Any] = {
     # Black on white whatever the style of the person's own figures, which may be dark.
@@ -54,10 +58,21 @@ CENSUS_COLORS = {  # of Okabe and Ito, told apart by every kind of eye
     "copy": "#009e73",
 }
 NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
+ROLES = {  # of layers in an architecture, and how each is drawn
+    "picture": {"marker": "s", "color": "#c7c7c7"},
+    "convolution": {"marker": "s", "color": "#56b4e9"},
+    "pooling": {"marker": "s", "color": "#e69f00"},
+    "addition": {"marker": "P", "color": "black", "markersize": 9},
+    "concatenation": {"marker": "D", "color": "black", "markersize": 6},
+    "dense layer": {"marker": "s", "color": "#009e73"},
+}
+MERGES = ("addition", "concatenation")
+MOST_NAMED = 26  # layers of an architecture that are drawn with their names
 GAP = 2  # pixels between the tiles of a mosaic
 # Inches. On a page of 640 pixels no letter is lower than 8: a figure 9 inches wide takes 9 points.
 TILES_WIDTH = 7.4  # of a mosaic
 PANEL = 1.6  # side of a picture that stands beside others
+SLAB, MERGE = 0.85, 0.1  # half the height of the highest layer of an architecture, of an addition
 
 P = ParamSpec("P")
 
@@ -477,6 +492,247 @@ def _draw_overlay(axis, picture, evidence, colors, least):
     axis.imshow(strength, cmap=colors, vmin=least, vmax=1, alpha=opacity)
 
 
+@_described(descriptions.exploration)
+def draw_exploration(
+    image: ArrayLike,
+    feature_map: ArrayLike,
+    ascended: FilterImages | str,
+    evidence: GradCAM | str,
+    *,
+    layer_name: str,
+    channel: int,
+    class_name: str = "",
+    title: str = "picture",
+    value_range: tuple[float, float] = (0, 255),
+) -> DescribedFigure:
+    """Draw a picture, what one channel makes of it, what excites that channel, and the evidence.
+
+    Args:
+        image: (H, W, 3) array.
+        feature_map: (h, w) array, what the channel puts out for the picture.
+        ascended: FilterImages of that channel alone, or words that say why there is none.
+        evidence: GradCAM of that picture alone, or words that say why there is none.
+        layer_name: The channel's layer.
+        channel: The channel's index.
+        class_name: The class that the evidence is for.
+        title: What is to stand over the picture.
+        value_range: The pixel values of black and of white.
+
+    Returns:
+        Figure: four panels in a row; words stand in the place of what there is none of. The colours
+        of the feature map begin at 0, or at its lowest value where that is below 0.
+    """
+    picture, feature_map = _to_unit(image, value_range), np.asarray(feature_map, np.float32)
+    height, width = picture.shape[:2]
+    side = 2.15
+    figure, (panels, bars) = _subplots(
+        2, 4, figsize=(9, side * height / width + 1.1), height_ratios=(18 * height / width, 1)
+    )
+    for axis in (*panels, bars[0], bars[2]):
+        axis.axis("off")
+    panels[0].imshow(picture, cmap="gray", vmin=0, vmax=1)
+    low, high = min(0.0, float(feature_map.min())), float(feature_map.max())
+    shown = panels[1].imshow(
+        feature_map, cmap=ACTIVATION_COLORS, vmin=low, vmax=high if high > low else low + 1,
+        extent=(0, width, height, 0),
+    )  # fmt: skip
+    figure.colorbar(shown, cax=bars[1], orientation="horizontal", label="activation")
+    size = "{}x{}".format(*feature_map.shape)
+    titles = (
+        title,
+        f"{layer_name}, channel {channel}, {size}",
+        _draw_excitement(panels[2], ascended, value_range),
+        _draw_explanation(figure, panels[3], bars[3], picture, evidence, class_name),
+    )
+    for axis, text in zip(panels, titles, strict=True):
+        axis.set_title(_wrapped(text, side))
+    return figure
+
+
+def _draw_excitement(axis, ascended, value_range):
+    """The ascended picture of one channel, or words; -> its title."""
+    if isinstance(ascended, str):
+        _draw_words(axis, ascended)
+        return "no ascended picture"
+    verdict = ascended.verdicts[0]
+    tile = _or_nothing(_to_unit(ascended.images[0], value_range), verdict == "ok")
+    axis.imshow(tile, cmap="gray", vmin=0, vmax=1)
+    if verdict != "ok":
+        return f"nothing to see: {verdict}"
+    before, after = ascended.start_activations[0], ascended.activations[0]
+    return f"excites it: mean {after:.2g}, {before:.2g} on noise"
+
+
+def _draw_explanation(figure, axis, bar, picture, evidence, class_name):
+    """The evidence over the grey picture, with a colour bar, or words; -> its title."""
+    if isinstance(evidence, str):
+        bar.axis("off")
+        _draw_words(axis, evidence)
+        return "no heat map"
+    raw, verdict = evidence.maps[0], evidence.verdicts[0]
+    top = float(raw.max(initial=0)) or 1.0
+    _draw_overlay(axis, picture, raw / top, EVIDENCE_COLORS, 0)
+    scale = plt.cm.ScalarMappable(plt.Normalize(0, top), EVIDENCE_COLORS)
+    layer = evidence.layer_name.split(", ")[0].rsplit("/")[-1]
+    figure.colorbar(scale, cax=bar, orientation="horizontal", label=f"evidence at {layer}")
+    found = "" if verdict == "ok" else f", {verdict}"
+    return f"{evidence.method} for {class_name}, {evidence.scores[0]:+.2f} logit{found}"
+
+
+def _draw_words(axis, words):
+    axis.imshow(np.full((1, 1, 3), NOTHING_TO_SEE), extent=(0, 1, 0, 1))
+    text = "\n".join(textwrap.wrap(words, 28, max_lines=10))
+    axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=9)
+
+
+@_described(descriptions.architecture)
+def draw_architecture(shapes: Sequence[LayerShape], *, title: str | None = None) -> DescribedFigure:
+    """Draw a network as the picture passes through it, from left to right.
+
+    Args:
+        shapes: What `layer_shapes` returns.
+        title: What is to stand over it; None takes the number of parameters.
+
+    Returns:
+        Figure: a slab for each convolution, pooling and dense layer: higher with the pixels along a
+        side of its feature maps, thicker with its channels, both by their square roots, since the
+        numbers stand beside. A plus is an addition, a diamond a concatenation, each with a line
+        from the layer whose output skips those between. Up to 26 layers have their names below
+        them; of more, a table tells for each size what there is. Layers that keep the shape, such
+        as normalisations, are left out, and what is squeezed to 1x1 on the way.
+    """
+    drawn = _drawn_layers(shapes)
+    stages = [list(run) for _, run in itertools.groupby(drawn, lambda item: item[1].shape[:-1])]
+    rows = [] if len(drawn) <= MOST_NAMED else [_stage_row(stage) for stage in stages]
+    longest = max(len(_bare(shape.name)) for _, shape in drawn)
+    below = 0.3 + 0.19 * len(rows) if rows else 0.3 + 0.08 * longest
+    figure, axis = _subplots(figsize=(9, 2 * SLAB + below + 1.3))
+    places = _draw_slabs(axis, stages, named=not rows)
+    _draw_skips(axis, shapes, drawn, places)
+    for line, cells in enumerate(rows):
+        for left, text in zip((0.0, 0.1, 0.27, 0.67), cells, strict=True):
+            where = axis.get_yaxis_transform()
+            axis.text(left, -SLAB - 0.3 - 0.19 * line, text, transform=where, fontsize=9)
+    axis.set(ylim=(-SLAB - below, SLAB + 0.55))
+    axis.axis("off")
+    total = sum(shape.parameters for shape in shapes)
+    beside = "" if rows else "; height x width above, channels below"
+    axis.set_title(title or f"{total:,} parameters{beside}")
+    counts = collections.Counter(role for role, _ in drawn)
+    handles = [
+        matplotlib.lines.Line2D([], [], linestyle="", label=_counted(counts[role], role), **marker)
+        for role, marker in ROLES.items()
+        if counts[role] and role != "picture"
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)
+    return figure
+
+
+def _drawn_layers(shapes):
+    """[(role, shape)] of what is drawn."""
+    items = [(_role(shape.kind), shape) for shape in shapes]
+    items = [(role, shape) for role, shape in items if role and len(shape.shape) in (1, 3)]
+    has_places = [math.prod(shape.shape[:-1]) > 1 for _, shape in items]
+    last = max((place for place, spatial in enumerate(has_places) if spatial), default=-1)
+    return [item for place, item in enumerate(items) if has_places[place] or place > last]
+
+
+def _role(kind):
+    """The role of a class of layers, one of `ROLES`; None of those that are not drawn."""
+    exact = {"Input": "picture", "Add": "addition", "Concatenate": "concatenation"}
+    exact["Dense"] = "dense layer"
+    parts = {"Conv": "convolution", "Pool": "pooling"}
+    return exact.get(kind) or next((parts[part] for part in parts if part in kind), None)
+
+
+def _counted(count, noun):
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _bare(name):
+    return name.rsplit("/", 1)[-1]
+
+
+def _size_text(shape):
+    return f"{shape.shape[0]}x{shape.shape[1]}" if len(shape.shape) == 3 else "vector"
+
+
+def _stage_row(stage):
+    """What there is of one size: size, channels, layers, names of the first and the last."""
+    channels = sorted(shape.shape[-1] for _, shape in stage)
+    low, high = channels[0], channels[-1]
+    counts = collections.Counter(role for role, _ in stage)
+    first, last = (_bare(stage[place][1].name) for place in (0, -1))
+    return (
+        _size_text(stage[0][1]),
+        f"{_counted(low, 'channel')}" if low == high else f"{low} to {high} channels",
+        ", ".join(_counted(count, role) for role, count in counts.items() if role != "picture"),
+        first if first == last else f"{first} ... {last}",
+    )
+
+
+def _draw_slabs(axis, stages, named):
+    """Draw all layers but the lines that skip some; -> {name: (x, how far it reaches up)}."""
+    room = {role: 0.6 if role in MERGES else 1.0 for role in ROLES}
+    widths = [sum(room[role] for role, _ in stage) for stage in stages]
+    shapes = [shape.shape for stage in stages for _, shape in stage]
+    side = max((shape[0] for shape in shapes if len(shape) == 3), default=1)
+    channels = max(shape[-1] for shape in shapes)
+    left, places = 0.0, {}
+    for stage, width in zip(stages, widths, strict=True):
+        wide = max(width, 0.09 * sum(widths))  # for the size that stands over it
+        x = left + (wide - width) / 2
+        for role, shape in stage:
+            x += room[role] / 2
+            height = shape.shape[0] if len(shape.shape) == 3 else 1
+            top = MERGE if role in MERGES else SLAB * (height / side) ** 0.5
+            thick = 0.25 + 0.6 * (shape.shape[-1] / channels) ** 0.5
+            if role not in MERGES:
+                axis.bar(x, 2 * top, thick, -top, color=ROLES[role]["color"], zorder=2)
+            places[shape.name] = x, top
+            x += room[role] / 2
+        axis.text(left + wide / 2, SLAB + 0.3, _size_text(stage[0][1]), ha="center", fontsize=9)
+        left += wide + 0.4
+    axis.axhline(0, color="0.6", linewidth=1, zorder=1)
+    axis.set_xlim(-0.2, left - 0.2)
+    largest = 0.55 * 72 * 9 / left  # points
+    for role, shape in itertools.chain(*stages):
+        x, merges = places[shape.name][0], role in MERGES
+        if merges:
+            marker = ROLES[role] | {"markersize": min(largest, ROLES[role]["markersize"])}
+            axis.plot(x, 0, **marker)
+        if named:
+            number = "" if merges else f"{shape.shape[-1]}"
+            axis.text(x, -SLAB - 0.22, number, ha="center", fontsize=9)
+            style = {"rotation": 90, "ha": "center", "va": "top", "fontsize": 9}
+            axis.text(x, -SLAB - 0.3, _bare(shape.name), color="0.4" if merges else "0", **style)
+    return places
+
+
+def _draw_skips(axis, shapes, drawn, places):
+    """A line to each addition from the layers whose outputs skip those in between."""
+    order = {shape.name: place for place, (_, shape) in enumerate(drawn)}
+    inputs = {shape.name: shape.inputs for shape in shapes}
+
+    @functools.cache
+    def latest(name):
+        """The last drawn layer on the way to what a layer puts out."""
+        if name in order:
+            return name
+        return max(map(latest, inputs[name]), key=lambda name: order.get(name, -1), default=None)
+
+    for role, shape in drawn:
+        sources = sorted({latest(name) for name in shape.inputs} & set(order), key=order.get)
+        if role not in MERGES:
+            continue
+        for source in sources[:-1]:
+            between = [s.name for _, s in drawn[order[source] : order[shape.name]]]
+            over = max(places[name][1] for name in between) + 0.1
+            (start, low), (end, high) = places[source], places[shape.name]
+            x = [start + 0.1, start + 0.1, end - 0.1, end - 0.1]
+            axis.plot(x, [low, over, over, high], color="0.3", linewidth=0.9)
+
+
 @_described(descriptions.map_trust)
 def draw_map_trust(result: MapTrust) -> DescribedFigure:
     """Draw how far the heat maps of several methods can be trusted, one panel a measure.
@@ -667,6 +923,11 @@ def _draw_tiles(tiles, indices, labels):
             axis.plot(ends[0], ends[1][::-1], color="0.55", linewidth=0.8)
             x, y = left + width / 2, top + height - 2
             axis.text(x, y, label, color="0.2", fontsize=7, ha="center", va="bottom")
+        elif notes is not None and notes[place]:
+            x, y = left + width - 1, top + height - 1
+            axis.text(
+                x, y, notes[place], color="white", fontsize=7, ha="right", va="bottom", bbox=box
+            )
     axis.imshow(mosaic)
     axis.axis("off")
     return figure, axis

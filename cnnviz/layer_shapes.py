@@ -1,0 +1,87 @@
+"""(model) -> what each layer puts out and takes in: the architecture, in numbers."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnviz import layers
+from cnnviz.data import check_image_size
+from cnnviz.filter_ascent import DEFAULT_IMAGE_SIZE
+
+PICTURE = "picture"  # the name of what goes in
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerShape:
+    """One layer of an architecture.
+
+    Attributes:
+        name: The layer's path, as `named_layers` gives it.
+        kind: The name of its class, such as "Conv2D"; "Input" of the picture.
+        shape: What it puts out for one picture: (h, w, C), or (units,) where there are no places.
+        inputs: Names of the layers that it takes in, each once.
+        parameters: How many numbers its weights are.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    inputs: tuple[str, ...]
+    parameters: int
+
+
+def layer_shapes(model: keras.Model, *, image_size: int | None = None) -> list[LayerShape]:
+    """List the layers of a model with their shapes, in the order in which the model calls them.
+
+    Args:
+        model: keras.Model of any kind with one input; it is left as it was.
+        image_size: Side length of the picture in pixels; None takes the model's own, or 96.
+
+    Returns:
+        list[LayerShape]: the picture, then every layer that is called in inference mode and puts
+        out one tensor; layers that only hold others are opened.
+
+    Raises:
+        ValueError: If the model does not take pictures of this size.
+    """
+    height, width, channels = (layers.input_shape(model) or (None,) * 4)[1:]
+    size = (height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE)
+    if image_size is not None:
+        check_image_size(image_size)
+        size = (image_size, image_size)
+    image = layers.check_images(model, np.zeros((*size, channels or 3), np.float32))
+    called = layers.leaf_layers(model)
+    found = [LayerShape(PICTURE, "Input", image.shape[1:], (), 0)]
+
+    @tf.function(autograph=False, input_signature=[layers.image_spec(image)])
+    def call(batch):
+        _, outputs = layers.call_and_record(model, batch, called)
+        makers = {batch.name: PICTURE}
+        for path, tensors in outputs.items():
+            for tensor in tensors:
+                makers.setdefault(tensor.name, path)
+        for path, tensors in outputs.items():
+            shape, inputs = tuple(tensors[-1].shape[1:]), _inputs(path, tensors[-1], makers)
+            parameters = getattr(called[path], "count_params", int)()
+            found.append(LayerShape(path, type(called[path]).__name__, shape, inputs, parameters))
+        return batch
+
+    call.get_concrete_function()
+    return found
+
+
+def _inputs(path, tensor, makers):
+    """The layers that made what a layer's output is computed from, found back along the graph."""
+    if makers[tensor.name] != path:  # it passes on what it takes in
+        return (makers[tensor.name],)
+    found, seen, ahead = [], set(), list(tensor.op.inputs)
+    while ahead:
+        before = ahead.pop(0)
+        if before.name in makers:
+            found.append(makers[before.name])
+        elif before.name not in seen:
+            ahead.extend(before.op.inputs)
+        seen.add(before.name)
+    return tuple(dict.fromkeys(found))
