@@ -57,7 +57,7 @@ def ascend_filters(
     steps: int = 30,
     step_size: float = 0.05,
     smoothness: float = 1.0,
-    jitter=4,
+    jitter: int = 4,
     value_range: tuple[float, float] = (0.0, 255.0),
     seed: int = 0,
     batch_size: int | None = None,
