@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import typing
 import zipfile
 from pathlib import Path
@@ -102,6 +103,12 @@ def test_wheel_holds_every_module_the_weights_the_mark_of_types_and_the_license(
     assert source <= held
     assert {"cnnviz/py.typed", "cnnviz/weights/cats_vs_dogs.keras"} <= source
     assert [path.read_text() for path in wheel.rglob("LICENSE")] == [(ROOT / "LICENSE").read_text()]
+
+
+def test_citation_and_changelog_are_of_this_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert version in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_wheel_works_in_an_empty_folder_without_the_source(wheel, tmp_path):
