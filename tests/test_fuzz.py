@@ -39,7 +39,7 @@ def one_line(error):
 
 
 def names_an_argument(error):
-    return one_line(error) and re.match(r"`\w+` \(", str(error))
+    return one_line(error) and re.match(r"`\w+` ", str(error))
 
 
 # pictures

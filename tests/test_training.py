@@ -362,6 +362,25 @@ def test_finished_training_starts_anew_with_the_same_checkpoint(tmp_path):
 
 
 @pytest.mark.case("training", "right")
+@pytest.mark.parametrize("killed_in", [None, 0, 1])
+def test_a_training_that_starts_anew_keeps_the_checkpoint_of_the_one_before(
+    killed_in, at_epoch, tmp_path
+):
+    """Though it is worse, and killed, and goes on."""
+    path = tmp_path / "best.keras"
+    train_astray(checkpoint=path)
+    before = path.read_bytes()
+    if killed_in is not None:
+        at_epoch(killed_in, raise_killed)
+        with pytest.raises(Killed):
+            train_astray(brightness_model(weight=-0.3), checkpoint=path)
+        at_epoch(None, None)
+    train_astray(brightness_model(weight=-0.3), checkpoint=path)
+    assert accuracy_of(load(path)) < 0.9 < accuracy_of(load(tmp_path / "best.earlier.keras"))
+    assert (tmp_path / "best.earlier.keras").read_bytes() == before
+
+
+@pytest.mark.case("training", "right")
 def test_training_killed_in_its_first_epoch_starts_anew(at_epoch, tmp_path):
     at_epoch(0, raise_killed)
     with pytest.raises(Killed):
