@@ -719,12 +719,14 @@ def _draw_skips(axis, shapes, drawn, places):
         """The last drawn layer on the way to what a layer puts out."""
         if name in order:
             return name
-        return max(map(latest, inputs[name]), key=lambda name: order.get(name, -1), default=None)
+        return max(
+            map(latest, inputs.get(name, ())), key=lambda name: order.get(name, -1), default=None
+        )
 
     for role, shape in drawn:
-        sources = sorted({latest(name) for name in shape.inputs} & set(order), key=order.get)
         if role not in MERGES:
             continue
+        sources = sorted({latest(name) for name in shape.inputs} & set(order), key=order.get)
         for source in sources[:-1]:
             between = [s.name for _, s in drawn[order[source] : order[shape.name]]]
             over = max(places[name][1] for name in between) + 0.1

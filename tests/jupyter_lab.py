@@ -62,7 +62,8 @@ class Page:
     def choose(self, place, value):
         """Choose an option of the menu at a place among the page's menus, as a person does."""
         menu = f"document.querySelectorAll('.cnnviz-explorer select')[{place}]"
-        self.js(f"{menu}.value = {value!r}; {menu}.dispatchEvent(new Event('change'))")
+        changed = "new Event('change', {bubbles: true})"
+        self.js(f"{menu}.value = {value!r}; {menu}.dispatchEvent({changed})")
 
     def resize(self, width, height):
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height,
@@ -144,7 +145,7 @@ def _read(address):
         return answer.read()
 
 
-def _wait_for(read, seconds=60):
+def _wait_for(read, seconds=300):
     end = time.monotonic() + seconds
     while True:
         try:

@@ -160,7 +160,7 @@ def test_a_dead_page_gets_the_figure_and_a_live_one_the_controls(free_network, i
     (static, options), (live, _) = shown
     width, height = PIL.Image.open(io.BytesIO(base64.b64decode(static["image/png"]))).size
     assert width > 2 * height
-    assert "channel" in options["metadata"]["image/png"]["alt"]
+    assert "Channel" in options["metadata"]["image/png"]["alt"]
 
     box = ALL_WIDGETS[live["application/vnd.jupyter.widget-view+json"]["model_id"]]
     assert box.children == ()  # a dead page gets no dead controls
