@@ -124,7 +124,7 @@ def ascend_filters(
         respond = functools.partial(_class_response, output_name=output_name)
     step, count = layers.traced(
         model,
-        ("ascent", path, output_name, start.shape[1:]),
+        ("ascent", path, repr(output_name), start.shape[1:]),
         lambda get_model: _trace(get_model, start, path, respond),
     )
     filters = layers.check_indices(name, filters, count, owner)

@@ -141,7 +141,7 @@ def grad_cam(
         path, layer = layers.find_layer(model, layer_name)
         chosen = {**(chosen if method == "fine" else {}), path: layer}
 
-    key = ("grad_cam", method, path, output_name, images.shape[1:])
+    key = ("grad_cam", method, path, repr(output_name), images.shape[1:])
     function, found = layers.traced(
         model, key, lambda get_model: _trace(get_model, images, chosen, path, method, output_name)
     )

@@ -308,7 +308,7 @@ def pick_output(model, output, name):
             return outputs[name]
     if name is None and len(named) == 1:
         return next(iter(named.values()))
-    if name not in named:
+    if name not in list(named):  # a list is in no dict, and has no hash either
         raise ValueError(
             f"`output_name` (={name!r}) must be one of the outputs of model '{model.name}': "
             + ", ".join(map(repr, named))
@@ -365,7 +365,7 @@ def class_probabilities(
 
         return probabilities.get_concrete_function()
 
-    function = traced(model, ("probabilities", output_name, images.shape[1:]), make)
+    function = traced(model, ("probabilities", repr(output_name), images.shape[1:]), make)
     check_range(model, images)
     found = in_batches(function, images)
     check_finite(model, found)

@@ -74,6 +74,7 @@ def before_pooling(model):
 
 
 @every_architecture
+@pytest.mark.case("arrays and models", "right")
 def test_plain_network_equals_the_tape_through_a_cut_model(architecture, pictures):
     model = build(architecture, classes=5, classifier_activation=None)
     pictures = in_its_range(architecture, pictures)
@@ -100,6 +101,7 @@ def test_plain_network_equals_the_tape_through_a_cut_model(architecture, picture
 
 
 @every_architecture
+@pytest.mark.case("arrays and models", "right")
 def test_backbone_of_a_transfer_model_gives_the_analytic_map(architecture, pictures):
     backbone = build(architecture, include_top=False)
     head = keras.layers.Dense(3, activation="softmax", kernel_initializer="random_normal")

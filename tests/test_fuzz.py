@@ -172,9 +172,9 @@ def count_of(images):
 
 
 @fuzz
-@hypothesis.given(pictures)
-def test_any_array_gives_probabilities_or_an_error(images):
-    found = checked(class_probabilities, images)
+@hypothesis.given(pictures, anything)
+def test_any_array_gives_probabilities_or_an_error(images, output_name):
+    found = checked(class_probabilities, images, output_name=output_name)
     if found is not None:
         assert found.shape == (count_of(images), 3) and found.dtype == np.float32
         np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)

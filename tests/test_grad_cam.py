@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import METHODS, SIGNED_METHODS, grad_cam
+from cnnviz.layers import class_probabilities
 from cnnviz.model import build_model
 
 KINDS = ("functional", "sequential", "subclassed", "nested", "nested twice")
@@ -288,16 +290,27 @@ def test_one_of_two_outputs_is_explained(images, kind, name):
     result = grad_cam(model, images, class_index=2, output_name=name)
     np.testing.assert_allclose(result.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
     np.testing.assert_allclose(result.scores, logits, rtol=1e-4, atol=1e-5)
+    probabilities = class_probabilities(model, images, output_name=name)
+    given = model(images)
+    expected = given["second"] if kind is dict else given[1]
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
     first = grad_cam(model, images, class_index=1, output_name="first")
     maps, _ = class_activation_map(convolution, model.get_layer("first"), images, 1)
     np.testing.assert_allclose(first.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
 
 
-@pytest.mark.parametrize(("kind", "name"), [(list, None), (dict, None), (list, "third"), (list, 2)])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(list, None), (dict, None), (list, "third"), (list, 2), (list, ["first"]), (dict, -1)],
+)
 @pytest.mark.case("arrays and models", "reported")
 def test_an_output_that_is_not_there_is_an_error(images, kind, name):
     with pytest.raises(ValueError, match="`output_name` .*'first', 'second'"):
         grad_cam(two_outputs(kind)[0], images, output_name=name)
+    with pytest.raises(ValueError, match="`output_name` .*'first', 'second'"):
+        class_probabilities(two_outputs(kind)[0], images, output_name=name)
+    with pytest.raises(ValueError, match="`output_name` .*'first', 'second'"):
+        ascend_filters(two_outputs(kind)[0], class_index=0, output_name=name, value_range=(0, 1))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -468,43 +481,6 @@ def test_default_layer_of_the_classifier_is_its_last_addition(normalised):
     model = build_model(width=2, batch_normalization=normalised)
     result = grad_cam(model, np.full((1, 32, 48, 3), 9.0))
     assert result.layer_name == "block4_add3" and result.maps.shape == (1, 2, 3)
-
-
-@pytest.mark.case("arrays and models", "right")
-def test_mobilenet_v3_gets_a_spatial_map():
-    model = keras.applications.MobileNetV3Small(weights=None, input_shape=(64, 64, 3), classes=5)
-    result = grad_cam(model, np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)))
-    assert result.maps.shape == (1, 2, 2)
-    assert np.isfinite(result.maps).all()
-    last = model.get_layer(result.layer_name).output
-    assert type(model.layers[-1]).__name__ == "Activation"  # softmax after flattening
-    assert last.shape[1:] == (2, 2, 576)
-
-
-@pytest.mark.case("arrays and models", "right")
-def test_transfer_learning_model_is_explained_without_its_augmentation():
-    keras.utils.set_random_seed(0)
-    backbone = keras.applications.MobileNetV2(
-        weights=None, include_top=False, input_shape=(64, 64, 3), alpha=0.35
-    )
-    model = keras.Sequential(
-        [
-            keras.Input((64, 64, 3)),
-            keras.layers.RandomFlip(),
-            keras.layers.Rescaling(1 / 127.5, offset=-1),
-            backbone,
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dropout(0.5),
-            keras.layers.Dense(2, kernel_initializer="random_normal"),
-        ]
-    )
-    picture = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
-    first, second = (grad_cam(model, picture, class_index=0) for _ in range(2))
-    assert first.layer_name == f"{backbone.name}/out_relu" and first.maps.shape == (1, 2, 2)
-    np.testing.assert_array_equal(first.maps, second.maps)
-    features = backbone(picture / 127.5 - 1, training=False).numpy()
-    expected = np.maximum(features @ model.layers[-1].kernel.numpy()[:, 0], 0) / 4
-    np.testing.assert_allclose(first.maps, expected, rtol=1e-4, atol=1e-4 * expected.max())
 
 
 @pytest.mark.case("arrays and models", "flagged")
