@@ -141,6 +141,9 @@ class Explorer:
             layer_name=layer, channel=channel, class_name=class_name,
             value_range=self._ascent["value_range"],
         )  # fmt: skip
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png")
+        self._png = base64.b64encode(file.getvalue()).decode()
         errors = [part for part in (self.ascended, self.evidence) if isinstance(part, str)]
         self.message.value = "<br>".join(map(html.escape, errors))
         self._chosen = chosen
@@ -161,20 +164,15 @@ class Explorer:
     def _name(self, index):
         return self._class_names[index] if index < len(self._class_names) else f"class {index}"
 
-    def _png(self):
-        picture = io.BytesIO()
-        self.figure.savefig(picture, format="png")
-        return base64.b64encode(picture.getvalue()).decode()
-
     def _show(self):
         """Draw the figure in the live page."""
-        source = f"data:image/png;base64,{self._png()}"
+        source = f"data:image/png;base64,{self._png}"
         alt = html.escape(self.figure.alt)
         picture = f'<img alt="{alt}" style="max-width: 100%" src="{source}">'
         self._view.value = HIDE_STATIC + picture
 
     def _ipython_display_(self):
-        static = {"image/png": self._png(), "text/plain": "Explorer"}
+        static = {"image/png": self._png, "text/plain": "Explorer"}
         display(static, raw=True, metadata={"image/png": {"alt": self.figure.alt}})
         # Empty until a page with a kernel behind it draws it: a dead page gets no dead controls.
         box = widgets.VBox().add_class("cnnviz-explorer")
