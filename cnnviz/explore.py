@@ -86,7 +86,7 @@ class Explorer:
         if not names:
             raise ValueError(f"`model` (='{model.name}') has no feature map larger than 1x1")
         best = [name for name in layers.convolution_layers(model) if name in names] or names
-        look = {"layout": {"width": "260px"}, "style": {"description_width": "62px"}}
+        look = {"layout": {"width": "244px"}, "style": {"description_width": "70px"}}
         self.picture = widgets.Dropdown(options=range(len(images)), description="picture", **look)
         self.layer = widgets.Dropdown(options=names, value=best[-1], description="layer", **look)
         self.channel = widgets.IntSlider(description="channel", continuous_update=False, **look)
