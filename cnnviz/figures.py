@@ -318,13 +318,21 @@ def draw_activations(
 
 @_described(descriptions.filters)
 def draw_filters(
-    result: FilterImages, *, value_range: tuple[float, float] = (0, 255)
+    result: FilterImages,
+    *,
+    strongest: ArrayLike | None = None,
+    value_range: tuple[float, float] = (0, 255),
 ) -> DescribedFigure:
     """Draw what excites each filter of a layer.
 
     Args:
         result: FilterImages, as `ascend_filters` returns it.
+        strongest: (F,) the highest mean activation of each filter that real pictures reach. Each
+            tile then bears how many times as much its own picture reaches; None writes nothing.
         value_range: The pixel values of black and of white.
+
+    Raises:
+        ValueError: If `strongest` is not one number for each filter.
 
     Returns:
         Figure: one tile a filter with the filter's index; a filter for which there is nothing to
@@ -334,14 +342,32 @@ def draw_filters(
     ok = np.array([verdict == "ok" for verdict in result.verdicts])
     tiles[~ok] = NOTHING_TO_SEE
     labels = ["" if verdict == "ok" else verdict for verdict in result.verdicts]
-    figure, axis = _draw_tiles(tiles, result.filters, labels)
+    figure, axis = _draw_tiles(tiles, result.filters, labels, _ratios(result, strongest))
     before, after = np.median(result.start_activations), np.median(result.activations)
     title = (
         f"{result.layer_name}: {len(ok)} tiles, {int((~ok).sum())} with nothing to see; "
         f"median activation {before:.2g} on noise, {after:.2g} on these"
     )
+    if strongest is not None:
+        title += "; in each tile, how many times the strongest real picture's mean"
     axis.set_title(_wrapped(title, figure.get_figwidth()))
     return figure
+
+
+def _ratios(result, strongest):
+    """F words such as "3.1x"; nothing where the real pictures leave the filter silent."""
+    if strongest is None:
+        return [""] * len(result.filters)
+    strongest = np.asarray(strongest, np.float32)
+    if strongest.shape != result.activations.shape:
+        raise ValueError(
+            f"`strongest` (of shape {strongest.shape}) must be one number for each of the "
+            f"{len(result.filters)} filters"
+        )
+    return [
+        f"{reached / real:.2g}x" if real > 0 else "silent"
+        for reached, real in zip(result.activations, strongest, strict=True)
+    ]
 
 
 @_described(descriptions.exciting_crops)
@@ -903,8 +929,11 @@ def draw_changes(
     return figure
 
 
-def _draw_tiles(tiles, indices, labels):
-    """Lay (T, h, w, 3) tiles in 0..1 out as one mosaic, numbered; labelled ones are crossed out."""
+def _draw_tiles(tiles, indices, labels, notes=None):
+    """Lay (T, h, w, 3) tiles in 0..1 out as one mosaic, numbered; labelled ones are crossed out.
+
+    The others bear their note, if there is one.
+    """
     count, height, width, _ = tiles.shape
     enlarge = max(1, math.ceil(40 / max(height, width)))  # so that the gaps stay thin
     tiles = tiles.repeat(enlarge, axis=1).repeat(enlarge, axis=2)

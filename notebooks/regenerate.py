@@ -1,22 +1,28 @@
 """Run notebooks again, in place: python notebooks/regenerate.py [notebook ...], by default all.
 
 Each keeps fingerprints of the code that made its outputs, so that the tests can tell outdated ones.
+The figure of a cell with the metadata `"gallery": "name.jpg"` goes to `docs/` too, and from there
+into the notebook's first cell, where that one shows it.
 """
 
 import ast
+import base64
 import hashlib
+import io
 import sys
 from pathlib import Path
 
 import nbclient
 import nbformat
+import PIL.Image
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 NOTEBOOKS = Path(__file__).resolve().parent
 LIBRARY = NOTEBOOKS.parent / "cnnviz"
+DOCS = NOTEBOOKS.parent / "docs"
 
 
-def regenerate(path):
+def regenerate(path, docs=DOCS):
     """Run one notebook from a clean kernel; if a cell fails, its file stays as it was."""
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(Path(path).parent)}}
@@ -27,7 +33,19 @@ def regenerate(path):
         "code": code_fingerprint(notebook),
         "library": library_fingerprint(),
     }
+    _keep_gallery(notebook, docs)
     nbformat.write(notebook, path)
+
+
+def _keep_gallery(notebook, docs):
+    for cell in notebook.cells:
+        if "gallery" in cell.metadata:
+            data = [output.data for output in cell.outputs if "data" in output]
+            figure = next(kinds[kind] for kinds in data for kind in kinds if kind.startswith("image/"))
+            picture = PIL.Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB")
+            picture.save(docs / cell.metadata["gallery"], quality=85)
+    for name, kinds in notebook.cells[0].get("attachments", {}).items():
+        kinds["image/jpeg"] = base64.b64encode((docs / name).read_bytes()).decode()
 
 
 def code_fingerprint(notebook):

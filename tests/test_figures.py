@@ -453,6 +453,15 @@ def test_filters_show_their_pictures_indices_and_verdicts():
     assert title in texts(figure)
 
 
+def test_filters_bear_how_many_times_what_real_pictures_reach():
+    ascended = filter_images()  # verdicts ok, dead, ok, no gain
+    figure = draw_filters(ascended, strongest=[ascended.activations[0] / 4, 1, 0, 1])
+    written = [text.get_text() for text in panels(figure)[0].texts if text.get_text()]
+    assert [text for text in written if not text.isdigit()] == ["4x", "dead", "silent", "no gain"]
+    with pytest.raises(ValueError, match=r"`strongest` \(of shape \(3,\)\) must be one number"):
+        draw_filters(ascended, strongest=[1, 2, 3])
+
+
 def test_filters_follow_the_value_range():
     unit = RNG.uniform(0, 1, (1, 40, 40, 3)).astype(np.float32)
     figure = draw_filters(filter_images(("ok",), images=unit * 2 - 1), value_range=(-1, 1))
