@@ -16,7 +16,8 @@ from cnnviz.model_files import save_model
 class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the highest validation accuracy, also in a file.
 
-    Of several with the same, as on easy data, those with the lowest validation loss.
+    Epochs of different image sizes cannot be compared: those of the largest so far count. Of
+    several with the same accuracy, as on easy data, it is the one with the lowest validation loss.
 
     Before the first epoch they are those that the model came with, or, in a training that goes on,
     those in the file.
@@ -25,15 +26,16 @@ class BestWeights(keras.callbacks.Callback):
     def __init__(self, checkpoint=None):
         super().__init__()
         self.checkpoint = checkpoint
-        self.quality, self.weights, self.diverged_in = (-math.inf, -math.inf), None, None
+        self.quality, self.weights, self.diverged_in = (-math.inf,) * 3, None, None
 
     def on_train_begin(self, logs=None):
         goes_on = self.checkpoint and resume_state(self.checkpoint)
         if goes_on and Path(self.checkpoint).exists():
             load_state(self.model, self.checkpoint, self.checkpoint)
             history = read_history(history_file(self.checkpoint))
-            rows = zip(history["val_accuracy"], history["val_loss"], strict=True)
-            self.quality = max((accuracy, -loss) for accuracy, loss in rows)
+            names = ("image_size", "val_accuracy", "val_loss")
+            rows = zip(*(history[name] for name in names), strict=True)
+            self.quality = max((size, accuracy, -loss) for size, accuracy, loss in rows)
         elif self.checkpoint and not resume_folder(self.checkpoint).exists():
             keep_earlier(self.checkpoint)
         self.weights = self.model.get_weights()
@@ -42,7 +44,9 @@ class BestWeights(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             self.diverged_in = epoch + 1
             self.model.stop_training = True
-        elif (quality := (logs["val_accuracy"], -logs["val_loss"])) > self.quality:
+            return
+        quality = (logs["image_size"], logs["val_accuracy"], -logs["val_loss"])
+        if quality > self.quality:
             self.quality, self.weights = quality, self.model.get_weights()
             if self.checkpoint:
                 save_model(self.model, self.checkpoint)

@@ -107,9 +107,9 @@ def grad_cam(
             what the model used, exactly, where pooling and one dense layer follow, also where the
             gradient differs from place to place; "grad-cam++" (Chattopadhyay et al. 2018), which
             gives several objects of the class equal weight; "layer-cam" (Jiang et al. 2021), sharp
-            at early layers; "fine", HiResCAM of the layer and of the last layers at the next two
-            higher resolutions: each lays the evidence out among its own pixels (after Poly-CAM,
-            Englebert et al. 2022).
+            at early layers; "fine", HiResCAM of the layer, for and against averaged over 5x5 cells,
+            and then of the last layers at the next two higher resolutions, each of which lays the
+            evidence out among its own pixels (after Poly-CAM, Englebert et al. 2022).
         signed: Whether evidence against the class is kept, as negative numbers. With two classes it
             is the evidence for the other one. Only for "grad-cam", "hires-cam" and "fine".
         output_name: The output to explain, of a model with several: its name in
@@ -215,6 +215,8 @@ def _trace(get_model, images, chosen, path, method, output_name):
             used += _finer_feature_maps(outputs, chosen, score, last)
         found["layer_name"] = ", ".join(name for name, _, _ in used)
         maps = [_evidence(METHODS[method], *tensors) for _, *tensors in used]
+        if method == "fine":
+            maps[0] = _average_over_neighbours(maps[0])
         signed = functools.reduce(_refine, maps)
         return signed, score, class_index, tf.reduce_max(tf.abs(last[2]), (1, 2, 3))
 
@@ -225,6 +227,18 @@ def _trace(get_model, images, chosen, path, method, output_name):
 def _evidence(method, feature_map, gradient):
     feature_map, gradient = (tf.cast(tensor, tf.float32) for tensor in (feature_map, gradient))
     return tf.reduce_sum(method(feature_map, gradient), axis=3)
+
+
+def _average_over_neighbours(maps):
+    """Average (N, h, w) evidence with binomial weights over 5x5 cells; the sum stays the same.
+
+    What speaks for the class in the midst of what speaks against it then counts for nothing.
+    """
+    for _ in range(2):
+        padded = tf.pad(maps, ((0, 0), (1, 1), (1, 1)), "SYMMETRIC")
+        rows = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+        maps = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4
+    return maps
 
 
 def _refine(coarse, fine):

@@ -43,7 +43,8 @@ def train(
     Muon for the convolutions (Jordan et al. 2024) and AdamW for the rest (Loshchilov & Hutter
     2019), with a learning rate that rises and then falls to zero once (one cycle, Smith & Topin
     2018), on pictures that grow with the epochs if asked (progressive resizing, Howard 2018). The
-    best weights are those with the highest validation accuracy, and of equals the lowest loss.
+    best weights are those with the highest validation accuracy at the largest image size, and of
+    equals the lowest loss.
     Ctrl-C ends the training early and keeps them too. In a notebook the learning curves draw
     themselves.
 

@@ -41,7 +41,9 @@ def _keep_gallery(notebook, docs):
     for cell in notebook.cells:
         if "gallery" in cell.metadata:
             data = [output.data for output in cell.outputs if "data" in output]
-            figure = next(kinds[kind] for kinds in data for kind in kinds if kind.startswith("image/"))
+            figure = next(
+                kinds[kind] for kinds in data for kind in kinds if kind.startswith("image/")
+            )
             picture = PIL.Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB")
             picture.save(docs / cell.metadata["gallery"], quality=85)
     for name, kinds in notebook.cells[0].get("attachments", {}).items():

@@ -4,6 +4,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 
 from cnnviz.filter_ascent import ascend_filters
@@ -210,6 +211,10 @@ def laid_out(coarse, fine):
 def test_fine_map_lays_the_evidence_out_among_finer_layers(three_resolutions, images):
     model, parts = three_resolutions
     last, middle, first = signed_hires_cams(parts, images, 1)
+    binomial = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None] / 256
+    averaged = scipy.ndimage.convolve(last, binomial, mode="reflect")
+    np.testing.assert_allclose(averaged.sum((1, 2)), last.sum((1, 2)), rtol=1e-3)
+    last = averaged
     middle = laid_out(last, middle) - laid_out(-last, -middle)
     expected = laid_out(middle, first) - laid_out(-middle, -first)
     result = grad_cam(model, images, class_index=1, method="fine", signed=True)

@@ -71,27 +71,28 @@ def alternative_text(output):
 
 def text_of(notebook):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(output.get("text", "") for output in outputs)
+    said = [output.get("data", {}).get("text/markdown", "") for output in outputs]
+    return "".join([*(output.get("text", "") for output in outputs), *said])
 
 
 def test_training_notebook_runs_and_saves_a_model_that_the_other_one_opens(tmp_path):
     first, second = PATHS
     notebook = run(first, SHORTENED[first.stem], tmp_path)
-    assert figures_in(notebook) == 5 + 4
+    assert figures_in(notebook) == 6 + 7  # of parts 1 and 2, and of part 3
     assert re.search(r"\d+ of 24 right", text_of(notebook))
     assert (tmp_path / "cats_vs_dogs.keras").is_file()
 
     own_model = SHORTENED[second.stem] | {"MODEL": '"cats_vs_dogs.keras"'}
     notebook = run(second, own_model, tmp_path)
     convolutions = 10
-    assert figures_in(notebook) == 1 + convolutions + convolutions + 5
+    assert figures_in(notebook) == 2 + convolutions + convolutions + 7
 
 
 def test_looking_notebook_runs_on_the_shipped_model(tmp_path):
     path = PATHS[1]
     notebook = run(path, SHORTENED[path.stem], tmp_path)
-    assert figures_in(notebook) == 1 + 10 + 10 + 5
-    assert re.search(r"evidence on the animal: \d+%", text_of(notebook))
+    assert figures_in(notebook) == 2 + 10 + 10 + 7
+    assert re.search(r"Evidence on the animal: \d+%", text_of(notebook))
 
 
 def test_looking_notebook_runs_on_a_model_of_another_kind(tmp_path):
@@ -108,7 +109,7 @@ def test_looking_notebook_runs_on_a_model_of_another_kind(tmp_path):
     model.save(tmp_path / "own.keras")
     path = PATHS[1]
     notebook = run(path, SHORTENED[path.stem] | {"MODEL": '"own.keras"'}, tmp_path)
-    assert figures_in(notebook) == 1 + 2 + 1 + 5
+    assert figures_in(notebook) == 2 + 2 + 1 + 7
 
 
 # what is committed
