@@ -106,8 +106,8 @@ def test_similarity_of_maps_is_their_rank_correlation():
 
 
 def test_one_call_gives_the_table(color_model, spots):
-    result = map_trust(color_model, *spots, methods=("grad-cam", "fine"), mosaics=6)
-    assert result.methods == ("grad-cam", "fine", "random", "centre")
+    result = map_trust(color_model, *spots, methods=("grad-cam", "hires-cam"), mosaics=6)
+    assert result.methods == ("grad-cam", "hires-cam", "random", "centre")
     np.testing.assert_allclose(result.focus, [1, 1, 0.5, 0.5])
     np.testing.assert_allclose(result.pointing, [1, 1, 0.25, 0.25])
     assert result.deletion[0] < result.deletion[2:].min()
