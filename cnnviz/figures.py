@@ -364,9 +364,10 @@ def _ratios(result, strongest):
             f"`strongest` (of shape {strongest.shape}) must be one number for each of the "
             f"{len(result.filters)} filters"
         )
+    ratios = np.divide(result.activations, strongest, where=strongest > 0, out=0 * strongest)
     return [
-        f"{reached / real:.2g}x" if real > 0 else "silent"
-        for reached, real in zip(result.activations, strongest, strict=True)
+        f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2g}x" if real > 0 else "silent"
+        for ratio, real in zip(ratios, strongest, strict=True)
     ]
 
 
