@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 import cnnviz
 
-FILTERS = 16  # of each layer, evenly spaced
+FILTERS = {"shipped": 16, "vgg16": 4}  # of each layer, evenly spaced
 SIZE = 64
 VARIANTS = {
     "default: smooth 1, jitter 4, 30 steps": {},
@@ -43,12 +43,12 @@ def responses(model, layer_name, images, filters):
     return maps.mean((1, 2))[np.arange(len(filters)), filters]
 
 
-def measure(model, layer_names, options):
+def measure(model, layer_names, options, filters_each):
     """Of all filters: (ok, activation, activation when blurred, total variation); and seconds."""
     rows, taken = [], 0.0
     for name in layer_names:
         count = model.get_layer(name).filters
-        filters = np.unique(np.linspace(0, count - 1, FILTERS).astype(int))
+        filters = np.unique(np.linspace(0, count - 1, filters_each).astype(int))
         start = time.perf_counter()
         result = cnnviz.ascend_filters(model, name, filters, image_size=SIZE, **options)
         taken += time.perf_counter() - start
@@ -70,16 +70,16 @@ def measure(model, layer_names, options):
 
 
 def main():
-    for which in ("shipped", "vgg16"):
+    for which, each in FILTERS.items():
         model, _ = build(which, SIZE)
         names = cnnviz.convolution_layers(model)
         print(f"\n{which}, {len(names)} layers, {SIZE} pixels", flush=True)
         print("| variant | ok | activation | left when blurred | variation | seconds |")
         print("| --- | --- | --- | --- | --- | --- |")
-        measure(model, names, {})  # traced before the seconds count
-        base, _ = measure(model, names, {})
+        measure(model, names, {}, each)  # traced before the seconds count
+        base, _ = measure(model, names, {}, each)
         for variant, options in VARIANTS.items():
-            (ok, reached, blurred, variation), taken = measure(model, names, options)
+            (ok, reached, blurred, variation), taken = measure(model, names, options, each)
             both = (ok > 0) & (base[0] > 0) & (reached > 0) & (base[1] > 0)
             ratio = np.exp(np.log(reached[both] / base[1][both]).mean())
             left = np.clip(blurred[both] / reached[both], 0, None).mean()
