@@ -115,7 +115,7 @@ def test_hires_cam_an_earlier_layer_finds_the_animal_better(drawn_pets_model):
     model, pets = drawn_pets_model
     layer = {"layer_name": "block4_conv1_relu", "method": "hires-cam"}
     maps = cnnviz.grad_cam(model, pets.images, **layer).maps
-    # Measured: 0.59 on the animal, 0.18 on ears and muzzle.
+    # Measured: 0.68 on the animal, 0.22 on ears and muzzle.
     assert evidence(maps, pets.animal_masks) > pets.animal_masks.mean() + 0.15
     assert evidence(maps, pets.part_masks) > 1.8 * pets.part_masks.mean()
 
