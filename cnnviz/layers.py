@@ -394,15 +394,10 @@ def broken_layer(model):
     once, and makes zeros of NaN.
     """
 
-    def make(get_model):
-        @tf.function(autograph=False, input_signature=[])
-        def sums():
-            weights = (w for layer in leaf_layers(get_model()).values() for w in _floats(layer))
-            return [tf.reduce_sum(weight) for weight in weights]
-
-        return sums.get_concrete_function()
-
-    if all(np.isfinite(float(total)) for total in traced(model, "sums of weights", make)()):
+    # Not traced, nor a sum at a time: the first call is what a person waits for.
+    floats = [w for layer in leaf_layers(model).values() for w in _floats(layer)]
+    sums = tf.stack([tf.cast(tf.reduce_sum(weight), tf.float32) for weight in floats] or [0.0])
+    if np.isfinite(sums.numpy()).all():
         return None
     for path, layer in leaf_layers(model).items():
         if not all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in _floats(layer)):
@@ -477,14 +472,13 @@ def check_range(model, images, name="images"):
     images = images[:: max(1, len(images) // RANGE_SAMPLE)][:RANGE_SAMPLE]
     if not len(images):
         return
-    key = ("range", images.shape[1:])
     try:
-        measured = traced(model, key, functools.partial(_start_of, images=images))(images)
+        received = _received_by_first_kernel(model, images)
     except Exception:  # it comes again, and is told, in the call proper
         return
-    if measured is None:
+    if received is None:
         return
-    (low, high, spread), (first, last, spread_then) = measured.numpy().tolist()
+    (low, high, spread), (first, last, spread_then) = _range_of(images), _range_of(received)
     if spread == 0:
         return
     gain = spread_then / spread
@@ -507,49 +501,44 @@ def check_range(model, images, name="images"):
 
 
 def _range_of(images):
-    """Lowest and highest value, and the largest difference within a channel: (3,) tensor."""
-    images = tf.cast(images, tf.float32)
-    others = range(images.shape.rank - 1)
-    low, high = tf.reduce_min(images, others), tf.reduce_max(images, others)
-    return tf.stack([tf.reduce_min(low), tf.reduce_max(high), tf.reduce_max(high - low)])
+    """Lowest and highest value, and the largest difference within a channel."""
+    others = tuple(range(images.ndim - 1))
+    low, high = images.min(axis=others), images.max(axis=others)
+    return float(low.min()), float(high.max()), float((high - low).max())
 
 
 class _Stop(BaseException):
     """No error: ends a call of the model where there is nothing more to learn."""
 
 
-def _start_of(get_model, images):
-    """A traced function: images -> (2, 3), their range and that of what the first kernel gets.
+def _received_by_first_kernel(model, images):
+    """What a model has made of the pictures where its first kernel receives them.
 
-    It returns None where no layer has a kernel.
+    Called, not traced: there is next to nothing before the first kernel.
+
+    Returns:
+        float32 array, or None where no layer has a kernel or a tf.function of the model's own
+        hides it.
     """
+    received = []
 
-    @tf.function(autograph=False, input_signature=[image_spec(images)])
-    def start(batch):
-        received = []
+    def wrap(path, call):
+        @functools.wraps(call)
+        def stopping_call(*args, **kwargs):
+            received.extend([*args, *kwargs.values()][:1])
+            raise _Stop
 
-        def wrap(path, call):
-            @functools.wraps(call)
-            def stopping_call(*args, **kwargs):
-                received.extend([*args, *kwargs.values()][:1])
-                raise _Stop
+        return stopping_call
 
-            return stopping_call
-
-        model = get_model()
-        with_kernel = {
-            path: layer
-            for path, layer in leaf_layers(model).items()
-            if any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", ()))
-        }
-        with contextlib.suppress(_Stop), _wrapped_calls(with_kernel, wrap):
-            _call(model, batch)
-        # A tensor of another graph is inside a tf.function of the model's own.
-        found = received[0] if received else None
-        inside = tf.is_tensor(found) and getattr(found, "graph", None) is batch.graph
-        return tf.stack([_range_of(batch), _range_of(found)]) if inside else None
-
-    return start.get_concrete_function()
+    with_kernel = {
+        path: layer
+        for path, layer in leaf_layers(model).items()
+        if any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", ()))
+    }
+    with contextlib.suppress(_Stop), _wrapped_calls(with_kernel, wrap):
+        _call(model, tf.constant(images))
+    is_known = received and tf.is_tensor(received[0]) and hasattr(received[0], "numpy")
+    return tf.cast(received[0], tf.float32).numpy() if is_known else None
 
 
 def input_shape(model):

@@ -34,6 +34,7 @@ def train(
     image_sizes: Sequence[int] | None = None,
     learning_rate: float = LEARNING_RATE,
     augment: bool = True,
+    cut_mix: float = 0.0,
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: Literal["auto", 0, 1, 2] = "auto",
@@ -60,6 +61,9 @@ def train(
             are resized; None keeps them as they come.
         learning_rate: The peak.
         augment: Whether to vary the training pictures: `augment_batch`.
+        cut_mix: Share of the training pictures, 0..1, into which a piece of another is pasted,
+            which needs `augment`: `cut_mix_batch`. It pays in long trainings. "accuracy" is then
+            the share of them that get the class of their larger part.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last
@@ -93,13 +97,13 @@ def train(
         model.compile(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
-            metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+            metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
             jit_compile=_is_faster_compiled(model),
         )
     given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
     if augment or resize:
-        train_data = vary(train_data, clock, seed=seed, augment=augment)
+        train_data = vary(train_data, clock, seed=seed, augment=augment, cut_mix=cut_mix)
     if resize:
         validation_data = vary(validation_data, clock, seed=seed, augment=False)
     history, best = keras.callbacks.History(), BestWeights(checkpoint)
@@ -133,6 +137,11 @@ def train(
             stacklevel=2,
         )
     return history
+
+
+def _is_right(labels, logits):
+    labels = keras.ops.reshape(labels, keras.ops.shape(logits))
+    return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
 
 
 def _remedy(data, learning_rate):
