@@ -25,7 +25,8 @@ def extract_activations(
 
     Returns:
         dict[str, np.ndarray]: float32 outputs by the layer's path: as asked for, or in the order
-        in which the model calls the layers.
+        in which the model calls the layers. They are read-only, since to copy them would take as
+        long again as to compute them; `.copy()` makes one that can be changed.
 
     Raises:
         ValueError: If a layer is unknown, or not used, or the images do not fit the model.

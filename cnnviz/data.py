@@ -55,7 +55,7 @@ def decode_image(data):
             if width * height > MAX_PIXELS:
                 raise ValueError(_TOO_MANY_PIXELS)
             if picture.format in ("JPEG", "MPO"):
-                pixels = tf.io.decode_jpeg(data, channels=3).numpy()
+                pixels = np.asarray(tf.io.decode_jpeg(data, channels=3))
             else:
                 _check_end(picture.format, data)
                 pixels = _to_rgb(picture)

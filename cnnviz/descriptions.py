@@ -23,7 +23,7 @@ def images(images, titles=None, **_):
 def learning_curves(history):
     history = getattr(history, "history", history)
     sentences = [f"Learning curves over {_counted(len(history['loss']), 'epoch')}."]
-    for name, scale, unit, sign in (("loss", 1, "", 1), ("accuracy", 100, " %", -1)):
+    for name, scale, unit, sign in (("loss", 1, "", 1), ("accuracy", 100, "%", -1)):
         training = np.asarray(history[name], float) * scale
         validation = np.asarray(history[f"val_{name}"], float) * scale
         best = np.where(np.isfinite(validation), sign * validation, np.inf).argmin()
@@ -106,12 +106,13 @@ def exciting_crops(result, *, ascended=None, **_):
     )
 
 
-def heat_maps(images, results, class_names, *, titles=None, **_):
+def heat_maps(images, results, class_names, *, titles=None, names=None, **_):
     results = [results] if hasattr(results, "maps") else list(results)
     pictures = _counted(len(results[0].maps), "picture")
     sentences = [f"Heat maps of {pictures}{'' if titles is None else ': ' + _listed(titles)}."]
-    for result in results:
-        names = dict.fromkeys(class_names[index] for index in result.class_index)
+    for place, result in enumerate(results):
+        classes = dict.fromkeys(class_names[index] for index in result.class_index)
+        of = "" if names is None else f" ({names[place]})"
         places = [
             f"{_place(evidence, verdict)} ({score:+.2f} logit)"
             for evidence, verdict, score in zip(
@@ -119,8 +120,8 @@ def heat_maps(images, results, class_names, *, titles=None, **_):
             )
         ]
         sentences.append(
-            f"Strongest evidence of {result.method} at {result.layer_name} for "
-            f"{', '.join(names)}: {_listed(places)}."
+            f"Strongest evidence of {result.method} at {result.layer_name}{of} for "
+            f"{', '.join(classes)}: {_listed(places)}."
         )
     return " ".join(sentences)
 

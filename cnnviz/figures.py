@@ -57,6 +57,7 @@ CENSUS_COLORS = {  # of Okabe and Ito, told apart by every kind of eye
     "always fires": "#e69f00",
     "copy": "#009e73",
 }
+CHANGES = "change of the weights, % of their size", "change of the output, % of its size"
 NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
 ROLES = {  # of layers in an architecture, and how each is drawn
     "picture": {"marker": "s", "color": "#c7c7c7"},
@@ -68,10 +69,14 @@ ROLES = {  # of layers in an architecture, and how each is drawn
 }
 MERGES = ("addition", "concatenation")
 MOST_NAMED = 26  # layers of an architecture that are drawn with their names
+MANY_PLACES = 256  # of a heat map, so that one in two hundred is more than one
 GAP = 2  # pixels between the tiles of a mosaic
 # Inches. On a page of 640 pixels no letter is lower than 8: a figure 9 inches wide takes 9 points.
 TILES_WIDTH = 7.4  # of a mosaic
+BAR_ROOM, BAR_WIDTH, BAR_HEIGHT = 0.8, 0.12, 2.6  # of its colour bar, however high the mosaic
+TITLE_ROOM = 0.4  # over it
 PANEL = 1.6  # side of a picture that stands beside others
+GRID_WIDTH, LARGEST = 8.4, 2.4  # of a grid of pictures, and the side of one where they are few
 SLAB, MERGE = 0.85, 0.1  # half the height of the highest layer of an architecture, of an addition
 
 P = ParamSpec("P")
@@ -154,19 +159,21 @@ def draw_images(
         value_range: The values of black and of white.
 
     Returns:
-        Figure
+        Figure: as wide as a page can show it, whatever the number of columns; fewer pictures are
+        larger, up to a size at which nothing more is to be seen.
     """
     images = _pictures(images, titles)
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    size = (PANEL * columns, (PANEL + 0.25) * rows)
+    side = min(LARGEST, GRID_WIDTH / columns)
+    size = (side * columns, (side + (0.06 if titles is None else 0.22)) * rows)
     figure, axes = _subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
         axis.imshow(_to_unit(image, value_range))
         if titles is not None:
-            axis.set_title(_wrapped(titles[index], PANEL))
+            axis.set_title(_wrapped(titles[index], side))
     return figure
 
 
@@ -185,7 +192,7 @@ def draw_learning_curves(
     """
     history = getattr(history, "history", history)
     figure, axes = _subplots(1, 2, figsize=(9, 3.2))
-    units = {"loss": ("loss (cross-entropy, nats)", ""), "accuracy": ("accuracy (%)", " %")}
+    units = {"loss": ("loss (cross-entropy, nats)", ""), "accuracy": ("accuracy (%)", "%")}
     for axis, (name, (label, unit)) in zip(axes, units.items(), strict=True):
         scale = 100 if name == "accuracy" else 1
         epochs = np.arange(1, len(history[name]) + 1)
@@ -216,23 +223,31 @@ def draw_calibration(
         error: The expected calibration error.
 
     Returns:
-        Figure
+        Figure: above, a marker for each bin that holds pictures, the larger the more it holds;
+        below, the share of the pictures in each, in percent.
     """
     edges, shares, confidences, right = bins
     filled = shares > 0
     figure, (upper, lower) = _subplots(2, figsize=(4.4, 4.6), sharex=True, height_ratios=(3, 1))
     upper.plot([0, 100], [0, 100], color="0.6", linestyle="--", label="perfectly calibrated")
     upper.plot(
-        100 * confidences[filled], 100 * right[filled],
-        color=VALIDATION_COLOR, marker="s", markersize=5, label="this model",
+        100 * confidences[filled], 100 * right[filled], color=VALIDATION_COLOR, linewidth=0.8
+    )
+    upper.scatter(
+        100 * confidences[filled], 100 * right[filled], 15 + 100 * shares[filled],
+        color=VALIDATION_COLOR, marker="s", clip_on=False, zorder=3,
+        label="this model; larger: more pictures",
     )  # fmt: skip
     upper.set(ylabel="of them right (%)", ylim=(0, 104))
     upper.set_title(f"expected calibration error {error:.3f}")
     upper.legend(frameon=False, loc="lower right")
-    lower.bar(
+    bars = lower.bar(
         100 * edges[:-1], 100 * shares, width=100 * np.diff(edges), align="edge",
         color=TRAINING_COLOR, edgecolor="white",
     )  # fmt: skip
+    numbers = [f"{share:.1%}" if share > 0 else "" for share in shares]
+    lower.bar_label(bars, numbers, fontsize=9, padding=1)
+    lower.margins(y=0.35)  # room for the numbers
     start = 100 * edges[:-1][filled].min()
     lower.set(xlabel="probability of the predicted class (%)", ylabel="pictures (%)")
     lower.set_xlim(start, 101)
@@ -260,7 +275,7 @@ def draw_confusion_matrix(
     figure, axis = _subplots(figsize=(1.9 + 1.3 * count, 1.3 + 1.1 * count))
     shown = axis.imshow(100 * shares, vmin=0, vmax=100, cmap="cividis")
     for row, column in np.ndindex(count, count):
-        text = f"{matrix[row, column]}\n{100 * shares[row, column]:.1f} %"
+        text = f"{matrix[row, column]}\n{shares[row, column]:.1%}"
         color = "black" if shares[row, column] > 0.5 else "white"
         axis.text(column, row, text, ha="center", va="center", color=color)
     ticks = range(count)
@@ -269,7 +284,7 @@ def draw_confusion_matrix(
     axis.set_yticks(ticks, class_names)
     axis.set(xlabel="predicted class", ylabel="true class")
     accuracy = np.trace(matrix) / max(matrix.sum(), 1)
-    axis.set_title(f"{100 * accuracy:.1f} % of {matrix.sum()} pictures right")
+    axis.set_title(f"{accuracy:.1%} of {matrix.sum()} pictures right")
     figure.colorbar(shown, label="% of the row's class", shrink=0.8)
     return figure
 
@@ -306,14 +321,25 @@ def draw_activations(
     figure, axis = _draw_tiles(tiles, range(channels), labels)
     scale = plt.cm.ScalarMappable(plt.Normalize(low, high), ACTIVATION_COLORS)
     extend = "both" if low < 0 else "max"
+    tall = _make_room_for_bar(figure)
     figure.colorbar(
-        scale, ax=axis, label="activation", shrink=0.6, pad=0.01, aspect=30, extend=extend
-    )
+        scale, ax=axis, label="activation", shrink=min(1, BAR_HEIGHT / tall), anchor=(0, 1),
+        aspect=min(tall, BAR_HEIGHT) / BAR_WIDTH, pad=0.01, extend=extend, extendfrac=0.04,
+    )  # fmt: skip
     flat = int((~dead & (feature_maps.max((0, 1)) <= feature_maps.min((0, 1)))).sum())
     found = f"{int(dead.sum())} dead, {flat} more" if dead.any() else str(flat)
     title = f"{layer_name}: {channels} channels of {height}x{width}, {found} flat on this picture"
     axis.set_title(_wrapped(title, figure.get_figwidth()))
     return figure
+
+
+def _make_room_for_bar(figure):
+    """Let a mosaic keep its shape beside a colour bar; -> its height in inches."""
+    width, height = figure.get_size_inches()
+    wider = min(TILES_WIDTH, width + BAR_ROOM)
+    tall = (height - TITLE_ROOM) * (wider - BAR_ROOM) / width
+    figure.set_size_inches(wider, tall + TITLE_ROOM)
+    return tall
 
 
 @_described(descriptions.filters)
@@ -349,7 +375,7 @@ def draw_filters(
         f"median activation {before:.2g} on noise, {after:.2g} on these"
     )
     if strongest is not None:
-        title += "; in each tile, how many times the strongest real picture's mean"
+        title += "; in the corners: times as much as on the best real picture"
     axis.set_title(_wrapped(title, figure.get_figwidth()))
     return figure
 
@@ -450,6 +476,7 @@ def draw_heat_maps(
     class_names: Sequence[str],
     *,
     titles: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
     value_range: tuple[float, float] = (0, 255),
 ) -> DescribedFigure:
     """Draw where the evidence lies: picture, raw map, overlay; for several classes side by side.
@@ -459,15 +486,24 @@ def draw_heat_maps(
         results: A GradCAM for these pictures, or a sequence of them, such as one for each class.
         class_names: The classes' names, by index.
         titles: N strings to stand beside the pictures, or None.
+        names: A string for each result, to stand over its maps where class and method alone do not
+            tell them apart, such as the name of the network; or None.
         value_range: The pixel values of black and of white.
 
+    Raises:
+        ValueError: If pictures, maps and titles, or results and names, are not equally many.
+
     Returns:
-        Figure: a row for each picture, with a colour bar; maps of one method are on one scale. The
-        overlay is as opaque as the evidence is strong. An empty map says why it is empty. Maps with
-        evidence against the class have colours that diverge from zero.
+        Figure: a row for each picture, with a colour bar; maps of one method are on one scale. Of
+        a map of hundreds of places the scale ends at the 99.5th percentile, so that a few extreme
+        ones do not leave the rest dark. The overlay is as opaque as the evidence is strong. An
+        empty map says why it is empty. Maps with evidence against the class have colours that
+        diverge from zero.
     """
     results = [results] if hasattr(results, "maps") else list(results)
     images = _pictures(images, titles, *(result.maps for result in results))
+    if names is not None and len(names) != len(results):
+        raise ValueError(f"`names` (={names!r}) must be {len(results)}, one for each result")
     rows, columns = len(images), 1 + 2 * len(results)
     height, width = np.shape(images[0])[:2]
     size = (PANEL * columns + 0.5 * len(results), (PANEL * height / width + 0.4) * rows + 0.3)
@@ -480,12 +516,23 @@ def draw_heat_maps(
         axes[row, 0].set_title(_wrapped(titles[row], PANEL) if titles is not None else "picture")
         for index, result in enumerate(results):
             alike = [other for other in results if other.method == result.method]
-            top = max(float(np.abs(other.maps[row]).max(initial=0)) for other in alike)
+            top = max(_strongest(other.maps[row]) for other in alike)
             pair = axes[row, 1 + 2 * index : 3 + 2 * index]
             _draw_evidence(figure, pair, picture, result, row, top, class_names)
+            if names is not None and row == 0:  # as the head of both columns
+                for axis in pair:
+                    title = axis.get_title(loc="left")
+                    axis.set_title(f"{_wrapped(names[index], PANEL)}\n{title}")
     title = "evidence at layer " + "; ".join(dict.fromkeys(r.layer_name for r in results))
     figure.suptitle(_wrapped(title, figure.get_figwidth()), x=0.01, ha="left")
     return figure
+
+
+def _strongest(evidence):
+    """Where the scale of a map (h, w) ends."""
+    strength = np.abs(evidence)
+    few = strength.size < MANY_PLACES
+    return float(strength.max(initial=0)) if few else float(np.percentile(strength, 99.5))
 
 
 def _draw_evidence(figure, pair, picture, result, row, top, class_names):
@@ -500,8 +547,10 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     shown = pair[0].imshow(raw, cmap=colors, vmin=least * top, vmax=top, extent=extent)
     direction = "for or against" if signed else "for"
     title = f"{result.method} {direction} {name}, {raw.shape[0]}x{raw.shape[1]}"
-    pair[0].set_title(_wrapped(title, PANEL))
-    bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03)
+    pair[0].set_title(_wrapped(title, PANEL + 0.3))  # over the colour bar too
+    beyond = raw.max(initial=0) > top, raw.min(initial=0) < least * top
+    extend = {(True, False): "max", (False, True): "min", (True, True): "both"}.get(beyond)
+    bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03, extend=extend or "neither")
     bar.ax.tick_params(labelsize=9)
     _draw_overlay(pair[1], picture, raw / top, colors, least)
     pair[1].set_title(_wrapped(f"{name} {result.scores[row]:+.2f} logit", PANEL))
@@ -787,11 +836,11 @@ def draw_map_trust(result: MapTrust) -> DescribedFigure:
         values = getattr(result, measure)
         axis.barh(result.methods, np.nan_to_num(values), color=TRAINING_COLOR)
         for row, value in enumerate(values):
-            if np.isfinite(value):
-                axis.text(max(value, 0) + 0.02, row, f"{value:.2f}", va="center", fontsize=9)
+            if np.isfinite(value):  # beyond where a bar or the dashed line can reach
+                axis.text(1.42, row, f"{value:.2f}", ha="right", va="center", fontsize=9)
         nothing = values[known] if np.isfinite(values[known]) else 0
         axis.axvline(nothing, color="0.4", linestyle="--", linewidth=0.8)
-        axis.set(xlim=(min(0, np.nanmin(values) * 1.1), 1.3), xticks=(0, 0.5, 1))
+        axis.set(xlim=(min(0, np.nanmin(values) * 1.1), 1.45), xticks=(0, 0.5, 1))
         axis.set_title(title, fontsize=9)
     axes[0].invert_yaxis()
     return figure
@@ -891,24 +940,27 @@ def draw_changes(
     Returns:
         Figure: the change of each layer's weights and of what it puts out; below, for the filters
         that changed most, their ascended pictures and their feature maps of the first picture,
-        before over after, both on one scale.
+        before over after, all maps on one scale, with a colour bar.
     """
     layers, filters = len(result.layer_names), len(result.filters)
-    size = (9, 0.8 + 0.2 * layers + 4.4)
+    bars_height = 0.7 + 0.19 * layers
+    tiles_height = 0.5 + 4 * min(1.6, 7.6 / filters)
+    size = (9, bars_height + tiles_height)
     figure = plt.figure(figsize=size, FigureClass=DescribedFigure, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(0.8 + 0.2 * layers, 4.4))
+    above, below = figure.subfigures(2, 1, height_ratios=(bars_height, tiles_height))
     pair = above.subplots(1, 2, sharey=True)
     for axis, changes, title in zip(
-        pair, (result.weights, result.activations), ("weights", "output"), strict=True
+        pair, (result.weights, result.activations), CHANGES, strict=True
     ):
         shown = np.where(np.isfinite(changes), changes, 0) * 100
         bars = axis.barh(range(layers), shown, color=TRAINING_COLOR)
         texts = ["none" if c == 0 else "" if np.isnan(c) else f"{c:.1%}" for c in changes]
         axis.bar_label(bars, texts, fontsize=9, padding=2)
-        axis.set_title(f"change of the {title}, % of its size", fontsize=9)
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=9)
         axis.set_xlim(0, max(1e-9, shown.max(initial=0)) * 1.2)
+        axis.set_ylim(layers - 0.4, -0.6)  # the first layer on top
     pair[0].set_yticks(range(layers), result.layer_names, fontsize=9)
-    pair[0].invert_yaxis()
     axes = below.subplots(4, filters, squeeze=False)
     top = max(float(maps[0].max()) for maps in result.feature_maps) or 1.0
     for column, index in enumerate(result.filters):
@@ -917,12 +969,18 @@ def draw_changes(
             tile = _or_nothing(_to_unit(images.images[column], value_range), ok)
             axes[row, column].imshow(tile)
         for row, maps in enumerate(result.feature_maps, start=2):
-            axes[row, column].imshow(maps[0, ..., column], cmap=ACTIVATION_COLORS, vmin=0, vmax=top)
+            shown = axes[row, column].imshow(
+                maps[0, ..., column], cmap=ACTIVATION_COLORS, vmin=0, vmax=top
+            )
         axes[0, column].set_title(f"filter {index}", fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    for line, what in zip(axes, ("before", "after", "before", "after"), strict=True):
-        line[0].set_ylabel(what, fontsize=9)
+        axis.spines[:].set_visible(False)
+    kinds = itertools.product(("wants to see,", "map,"), ("before", "after"))
+    for line, (what, when) in zip(axes, kinds, strict=True):
+        line[0].set_ylabel(f"{what}\n{when}", fontsize=9)
+    beside_maps = {"shrink": 0.45, "anchor": (0, 0), "aspect": 24}  # but room beside all rows
+    below.colorbar(shown, ax=axes, label="activation", pad=0.01, **beside_maps)
     title = (
         f"{result.layer_name}: what the filters want to see, and their maps of the first picture"
     )
@@ -943,7 +1001,7 @@ def _draw_tiles(tiles, indices, labels, notes=None):
     tile_inches = min(2.5, TILES_WIDTH / columns)
     rows = math.ceil(count / columns)
     mosaic = np.ones((rows * (height + GAP), columns * (width + GAP), 3), np.float32)
-    figure, axis = _subplots(figsize=(columns * tile_inches, rows * tile_inches + 0.4))
+    figure, axis = _subplots(figsize=(columns * tile_inches, rows * tile_inches + TITLE_ROOM))
     for place, (tile, index, label) in enumerate(zip(tiles, indices, labels, strict=True)):
         top, left = place // columns * (height + GAP), place % columns * (width + GAP)
         mosaic[top : top + height, left : left + width] = tile

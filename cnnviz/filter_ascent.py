@@ -221,8 +221,12 @@ def _trace(get_model, start, path, respond):
         responses, before = respond(get_model(), moved)
         found["filters"] = responses.shape[1]
         activation = tf.gather(responses, filters, batch_dims=1)
-        slope = 0.0 if before is None else LEAK * tf.gather(before, filters, batch_dims=1)
-        (gradient,) = tf.gradients(activation + slope, images)
+        # The gradient of one response in each row, without that of the picking, dear to trace.
+        of_filter = tf.one_hot(filters, responses.shape[1])
+        climbed, weights = [responses], [of_filter]
+        if before is not None:
+            climbed, weights = [*climbed, before], [*weights, LEAK * of_filter]
+        (gradient,) = tf.gradients(climbed, images, weights)
         if gradient is None:
             argument = "class_index" if path == CLASSES else "layer_name"
             raise ValueError(f"`{argument}` (='{path}') does not depend on the picture")

@@ -157,10 +157,10 @@ def grad_cam(
             "much evidence there is but not where; choose a layer before it",
             stacklevel=2,
         )
-    maps = maps if signed else np.maximum(maps, 0)
+    maps = maps.copy() if signed else np.maximum(maps, 0)
     nothing = "no evidence" if signed else "no positive evidence"
     verdicts = _verdicts(maps, strength, nothing)
-    return GradCAM(maps, scores, explained, found["layer_name"], verdicts, method)
+    return GradCAM(maps, scores.copy(), explained.copy(), found["layer_name"], verdicts, method)
 
 
 def _check_class_index(class_index, count):
@@ -204,20 +204,23 @@ def _trace(get_model, images, chosen, path, method, output_name):
         found["classes"] = scores.shape[1]
         predicted = tf.argmax(scores, axis=1, output_type=tf.int32)
         class_index = tf.where(class_index == PREDICTED, predicted, class_index)
-        score = tf.gather(scores, class_index, batch_dims=1)
+        # The gradient of one score in each row, without that of the picking, dear to trace.
+        of_class = tf.one_hot(class_index, scores.shape[1])
+        gradients = functools.partial(tf.gradients, scores, grad_ys=of_class)
         if path is None:
-            last = last_feature_map(outputs, chosen, score)
+            last = last_feature_map(outputs, chosen, gradients)
         else:
             feature_map = layers.required_output(outputs, path)
-            last = path, feature_map, _gradient(score, feature_map, path)
+            last = path, feature_map, _gradient(gradients, feature_map, path)
         used = [last]
         if method == "fine":
-            used += _finer_feature_maps(outputs, chosen, score, last)
+            used += _finer_feature_maps(outputs, chosen, gradients, last)
         found["layer_name"] = ", ".join(name for name, _, _ in used)
         maps = [_evidence(METHODS[method], *tensors) for _, *tensors in used]
         if method == "fine":
             maps[0] = _average_over_neighbours(maps[0])
         signed = functools.reduce(_refine, maps)
+        score = tf.gather(scores, class_index, batch_dims=1)
         return signed, score, class_index, tf.reduce_max(tf.abs(last[2]), (1, 2, 3))
 
     compute.get_concrete_function()
@@ -258,23 +261,32 @@ def _refine(coarse, fine):
     return lay_out(coarse, fine) - lay_out(-coarse, -fine)
 
 
-def _gradient(score, feature_map, path):
+def _gradient(gradients, feature_map, path):
     if feature_map.shape.rank != 4:
         raise ValueError(
             f"`layer_name` (='{path}') outputs shape {tuple(feature_map.shape)}; a heat map needs "
             "feature maps (N, h, w, C), so choose a layer before the pooling or flattening"
         )
-    (gradient,) = tf.gradients(score, feature_map)
+    (gradient,) = gradients(feature_map)
     if gradient is None:
         raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")
     return gradient
 
 
-def last_feature_map(outputs, chosen, score):
-    """The last layer that a person would choose, among those that the score depends on."""
+def last_feature_map(outputs, chosen, gradients):
+    """The last layer that a person would choose, among those that a score depends on.
+
+    Args:
+        outputs: dict[str, list of tensors], as `layers.call_and_record` returns it.
+        chosen: dict[str, layer] of the same layers.
+        gradients: From a tensor to [the gradient of the score with respect to it, or None].
+
+    Returns:
+        (path, feature map, gradient).
+    """
     for path, feature_map in _feature_maps(outputs, chosen):
         if tuple(feature_map.shape[1:3]) != (1, 1):
-            (gradient,) = tf.gradients(score, feature_map)
+            (gradient,) = gradients(feature_map)
             if gradient is not None:
                 return path, feature_map, gradient
     raise ValueError(
@@ -283,7 +295,7 @@ def last_feature_map(outputs, chosen, score):
     )
 
 
-def _finer_feature_maps(outputs, chosen, score, last):
+def _finer_feature_maps(outputs, chosen, gradients, last):
     """The last layer at each of the next higher resolutions: [(path, feature map, gradient)]."""
     height, width = last[1].shape[1:3]
     finer = []
@@ -291,7 +303,7 @@ def _finer_feature_maps(outputs, chosen, score, last):
         if len(finer) == FINER_LAYERS:
             break
         if feature_map.shape[1] > height and feature_map.shape[2] > width:
-            (gradient,) = tf.gradients(score, feature_map)
+            (gradient,) = gradients(feature_map)
             if gradient is not None:
                 finer.append((path, feature_map, gradient))
                 height, width = feature_map.shape[1:3]

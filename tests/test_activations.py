@@ -96,6 +96,21 @@ def test_many_pictures_equal_one_by_one(pooled_network):
         np.testing.assert_allclose(whole[index : index + 1], single, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [3, BATCH_SIZE + 1])
+def test_activations_can_be_read_only_and_outlive_what_comes_after(pooled_network, count):
+    model, *_ = pooled_network()
+    images = np.random.default_rng(0).uniform(0, 1, (count, 12, 12, 3)).astype(np.float32)
+    maps = extract_activations(model, images)["conv"]
+    before = maps.copy()
+    assert before.flags.writeable and not maps.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        maps -= 1
+    extract_activations(model, 1 - images)
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    images[:] = 0
+    np.testing.assert_array_equal(maps, before)
+
+
 @pytest.mark.case("arrays and models", "right")
 def test_no_pictures_give_empty_arrays(pooled_network, images):
     assert extract_activations(pooled_network()[0], images[:0])["conv"].shape == (0, 5, 5, 6)

@@ -24,8 +24,8 @@ def test_curves_say_where_they_begin_end_and_are_best():
     text = descriptions.learning_curves(HISTORY)
     assert "3 epochs" in text
     assert "validation loss goes from 0.65 to 0.5, best in epoch 2 with 0.45" in text
-    assert "accuracy goes from 55 % to 75 %, best in epoch 2 with 87.5 %" in text
-    assert "training accuracy from 50 % to 80 %" in text
+    assert "accuracy goes from 55% to 75%, best in epoch 2 with 87.5%" in text
+    assert "training accuracy from 50% to 80%" in text
 
 
 def test_best_epoch_is_never_one_of_nan():

@@ -347,7 +347,7 @@ def test_curves_hold_the_history_by_epoch():
             np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
             np.testing.assert_allclose(line.get_ydata(), np.array(HISTORY[key]) * scale)
     assert "best in validation 0.45" in texts(figure)
-    assert "best in validation 87.5 %" in texts(figure)
+    assert "best in validation 87.5%" in texts(figure)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 30])
@@ -369,8 +369,12 @@ def test_calibration_shows_the_filled_bins_in_percent():
     figure = draw_calibration(BINS, 0.0414)
     upper, lower = figure.axes
     _, model = upper.lines
+    (markers,) = upper.collections
     np.testing.assert_allclose(model.get_xydata(), [[60, 40], [90, 100]])
+    np.testing.assert_allclose(markers.get_offsets(), [[60, 40], [90, 100]])
+    assert np.diff(markers.get_sizes()) > 0  # the fuller bin is the larger one
     assert [bar.get_height() for bar in lower.patches] == [0, 25, 75]
+    assert [text.get_text() for text in lower.texts] == ["", "25.0%", "75.0%"]
     assert "expected calibration error 0.041" in texts(figure)
 
 
@@ -383,8 +387,8 @@ def test_confusion_matrix_counts_rows_by_true_class():
         (round(text.get_position()[1]), round(text.get_position()[0])): text.get_text()
         for text in panels(figure)[0].texts
     }
-    assert cells[0, 1] == "1\n25.0 %" and cells[1, 0] == "3\n60.0 %"
-    assert "55.6 % of 9 pictures right" in texts(figure)
+    assert cells[0, 1] == "1\n25.0%" and cells[1, 0] == "3\n60.0%"
+    assert "55.6% of 9 pictures right" in texts(figure)
     assert len(color_bars(figure)) == 1
 
 
@@ -556,6 +560,30 @@ def test_evidence_titles_say_layer_class_and_score():
     ):
         assert text in texts(figure)
     assert "grad-cam for dog, 6x6" in texts(figure) and "cat" not in texts(figure)
+
+
+def test_results_that_class_and_method_do_not_tell_apart_are_named_over_their_columns():
+    results, names = [heat(class_index=1)] * 2, ["hasty network", "patient network"]
+    figure = draw_heat_maps(pictures(), results, ("cat", "dog"), names=names)
+    grid = np.array(panels(figure)).reshape(2, 5)
+    titles = [[axis.get_title(loc="left") for axis in row] for row in grid]
+    assert [name for title in titles[0][1:] for name in names if name in title] == (
+        [names[0]] * 2 + [names[1]] * 2
+    )
+    assert all("grad-cam for dog" in row[place] for row in titles for place in (1, 3))
+    assert "(hasty network) for dog" in figure.alt and "(patient network) for dog" in figure.alt
+    with pytest.raises(ValueError, match="`names`.* must be 2, one for each result"):
+        draw_heat_maps(pictures(), results, ("cat", "dog"), names=names[:1])
+
+
+def test_few_extreme_places_do_not_leave_the_rest_of_a_fine_map_dark():
+    maps = np.full((1, 32, 32), 1.0, np.float32)
+    maps[0, 3, 5] = 1e6
+    figure = draw_heat_maps(pictures(1), heat(1, maps=maps), ("cat", "dog"))
+    _, raw, overlay = panels(figure)
+    np.testing.assert_array_equal(image_arrays(raw)[0], maps[0])
+    assert raw.get_images()[0].get_clim() == (0, 1)
+    assert overlay.get_images()[1].get_alpha().min() > 0.5
 
 
 @pytest.mark.parametrize("verdict", ["no positive evidence", "zero gradient"])

@@ -645,6 +645,8 @@ def test_pictures_in_0_to_1_for_a_model_that_takes_0_to_255_are_flagged(images, 
     if name != "ascend_filters":
         look(name, model, 0 * images)  # all black: nothing can be said
         look(name, model, 0 * images + np.float32([0.1, 0.2, 0.3]))  # nor of one colour
+    with pytest.warns(UserWarning, match="too small"):  # also after pictures that were right
+        look(name, model, images)
 
 
 @pytest.mark.case("arrays and models", "flagged")
@@ -656,6 +658,8 @@ def test_pictures_in_0_to_255_for_a_model_that_takes_0_to_1_are_flagged(images, 
     with pytest.warns(UserWarning, match=f"`{argument}` .*too large .*0..1 perhaps"):
         look(name, model, 255 * images)
     look(name, model, images)
+    with pytest.warns(UserWarning, match="too large"):  # also after pictures that were right
+        look(name, model, 255 * images)
 
 
 @pytest.mark.parametrize("name", ["VGG's mean outside", "VGG's mean inside"])

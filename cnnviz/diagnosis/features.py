@@ -1,5 +1,7 @@
 """(model, images) -> (N, C) features: what the network holds of each picture at its end."""
 
+import functools
+
 import tensorflow as tf
 
 from cnnviz import layers
@@ -26,7 +28,8 @@ def picture_features(model, images):
             output, outputs = layers.call_and_record(model, batch, chosen)
             outputs_of_heads = tf.nest.flatten(output)
             score = tf.add_n([tf.reduce_sum(tf.cast(y, tf.float32)) for y in outputs_of_heads])
-            _, feature_map, _ = last_feature_map(outputs, chosen, score)
+            gradients = functools.partial(tf.gradients, score)
+            _, feature_map, _ = last_feature_map(outputs, chosen, gradients)
             return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
 
         return features.get_concrete_function()
