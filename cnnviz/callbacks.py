@@ -33,9 +33,8 @@ class BestWeights(keras.callbacks.Callback):
         if goes_on and Path(self.checkpoint).exists():
             load_state(self.model, self.checkpoint, self.checkpoint)
             history = read_history(history_file(self.checkpoint))
-            names = ("image_size", "val_accuracy", "val_loss")
-            rows = zip(*(history[name] for name in names), strict=True)
-            self.quality = max((size, accuracy, -loss) for size, accuracy, loss in rows)
+            epochs = zip(*history.values(), strict=True)
+            self.quality = max(_quality(dict(zip(history, epoch, strict=True))) for epoch in epochs)
         elif self.checkpoint and not resume_folder(self.checkpoint).exists():
             keep_earlier(self.checkpoint)
         self.weights = self.model.get_weights()
@@ -45,7 +44,7 @@ class BestWeights(keras.callbacks.Callback):
             self.diverged_in = epoch + 1
             self.model.stop_training = True
             return
-        quality = (logs["image_size"], logs["val_accuracy"], -logs["val_loss"])
+        quality = _quality(logs)
         if quality > self.quality:
             self.quality, self.weights = quality, self.model.get_weights()
             if self.checkpoint:
@@ -54,6 +53,10 @@ class BestWeights(keras.callbacks.Callback):
     def restore(self, model):
         if self.weights is not None:
             model.set_weights(self.weights)
+
+
+def _quality(logs):
+    return logs["image_size"], logs["val_accuracy"], -logs["val_loss"]
 
 
 class EpochClock(keras.callbacks.Callback):

@@ -68,8 +68,7 @@ def exciting_crops(
         ValueError: If the images, the layer, a filter or `count` is not as said here.
     """
     images = layers.check_images(model, images)
-    if not (isinstance(count, (int, np.integer)) and count >= 1):
-        raise ValueError(f"`count` (={count!r}) must be an integer, 1 or more")
+    layers.check_integer("count", count, 1)
     if len(images) < count:
         raise ValueError(
             f"`images` (={len(images)} of them) must be at least `count` (={count}): each gives a "

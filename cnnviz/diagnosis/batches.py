@@ -55,6 +55,15 @@ def labelled_batches(model, data, description):
         yield images, labels.astype(np.int32)
 
 
+def check_labels(labels, classes):
+    """Raise a ValueError unless the labels are indices of so many classes."""
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"`data` (with labels {labels.min()}..{labels.max()}) must have labels in "
+            f"[0, {classes})"
+        )
+
+
 def _batches(model, data, description):
     count, batches = _as_batches(data)
     empty = True

@@ -94,12 +94,13 @@ def compare_models(
     height, width = images.shape[1:3]
     options = {"image_size": height if height == width else None, "value_range": value_range}
     options |= {"steps": steps, "seed": seed}
-    classes = layers.class_probabilities(before, images).argmax(axis=1)
+    probabilities = tuple(layers.class_probabilities(model, images) for model in models)
+    classes = probabilities[0].argmax(axis=1)
     return ModelChanges(
         layer_names=tuple(names),
         weights=weights,
         activations=np.array(activations),
-        probabilities=tuple(layers.class_probabilities(model, images) for model in models),
+        probabilities=probabilities,
         maps=tuple(grad_cam(model, images, class_index=classes) for model in models),
         layer_name=names[place],
         filters=filters,

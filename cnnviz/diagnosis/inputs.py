@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from cnnviz import layers
 from cnnviz.data import resize_image
-from cnnviz.diagnosis.batches import LabelledData, labelled_batches
+from cnnviz.diagnosis.batches import LabelledData, check_labels, labelled_batches
 
 MAX_PICTURES = 500  # of the data that are looked at; a fault of the pipeline is in all of them
 LESS_LOSS = 0.8  # a change counts if it brings the cross-entropy below this share of what it was,
@@ -71,14 +71,13 @@ def check_inputs(
     Raises:
         ValueError: If the data or `max_pictures` are not as said here.
     """
-    if not (isinstance(max_pictures, (int, np.integer)) and max_pictures >= 1):
-        raise ValueError(f"`max_pictures` (={max_pictures!r}) must be an integer, 1 or more")
+    layers.check_integer("max_pictures", max_pictures, 1)
     images, labels, seen = _read(model, data, max_pictures)
     *_, seen_again = _read(model, data, max_pictures)
     findings = [AUGMENTED] if seen != seen_again else []
     loss, accuracy = _quality(model, images, labels)
     before = accuracy
-    while better := _best_change(model, images, labels, loss):
+    while better := _best_change(model, images, labels, loss, accuracy):
         sentence, images, labels, loss, after = better
         findings.append(sentence.format(f"{accuracy:.1%} -> {after:.1%} right"))
         accuracy = after
@@ -100,11 +99,7 @@ def _read(model, data, count):
 def _quality(model, images, labels):
     """-> ((N,) cross-entropy in nats, share right)."""
     probabilities = _probabilities(model, images)
-    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise ValueError(
-            f"`data` (with labels {labels.min()}..{labels.max()}) must have labels in "
-            f"[0, {probabilities.shape[1]})"
-        )
+    check_labels(labels, probabilities.shape[1])
     given = probabilities[np.arange(len(labels)), labels]
     right = float((probabilities.argmax(axis=1) == labels).mean())
     return -np.log(np.maximum(given, SMALLEST_PROBABILITY)), right
@@ -116,13 +111,13 @@ def _probabilities(model, images):
         return layers.class_probabilities(model, images)
 
 
-def _best_change(model, images, labels, loss):
+def _best_change(model, images, labels, loss, before):
     """The change that makes most pictures right, of those that make the labels likelier; or None.
 
     A larger range makes some networks only surer of the same answers, which is no fault: where the
-    network knows more than the most frequent class, it must also be right more often.
+    network knows more than the most frequent class, it must also be right more often than `before`.
     """
-    best, before = None, _quality(model, images, labels)[1]
+    best = None
     knows = before > np.bincount(labels).max() / len(labels)
     for sentence, new_images, new_labels in _changed(model, images, labels):
         new_loss, accuracy = _quality(model, new_images, new_labels)

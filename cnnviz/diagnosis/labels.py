@@ -38,8 +38,12 @@ class SuspectLabels:
     @property
     def given(self) -> np.ndarray:
         """(N,) float32, the probability of the label as given, in the order of the data."""
-        column = np.searchsorted(self.class_index, self.labels)
-        return self.probabilities[np.arange(len(self.labels)), column]
+        return _given(self.probabilities, self.class_index, self.labels)
+
+
+def _given(probabilities, class_index, labels):
+    """(N, classes) probabilities -> (N,) those of the labels."""
+    return probabilities[np.arange(len(labels)), np.searchsorted(class_index, labels)]
 
 
 def suspect_labels(
@@ -74,8 +78,7 @@ def suspect_labels(
     Raises:
         ValueError: If a class has fewer pictures than `folds`, or an argument is out of range.
     """
-    if not (isinstance(folds, (int, np.integer)) and folds >= 2):
-        raise ValueError(f"`folds` (={folds!r}) must be an integer, 2 or more")
+    layers.check_integer("folds", folds, 2)
     parts, labels = [], []
     for images, batch_labels in labelled_batches(model, data, "features"):
         parts.append(images if epochs else picture_features(model, images))
@@ -92,8 +95,7 @@ def suspect_labels(
         probabilities = _by_training(model, pictures, labels, deal, epochs, seed)
     else:
         probabilities = _by_features(pictures, labels, deal)
-    column = np.searchsorted(classes, labels)
-    ranking = probabilities[np.arange(len(labels)), column].argsort(kind="stable")
+    ranking = _given(probabilities, classes, labels).argsort(kind="stable")
     return SuspectLabels(
         ranking, labels, probabilities.astype(np.float32), classes.astype(np.int32)
     )

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from cnnviz import layers
-from cnnviz.diagnosis.batches import LabelledData, labelled_batches
+from cnnviz.diagnosis.batches import LabelledData, check_labels, labelled_batches
 from cnnviz.diagnosis.features import picture_features
 from cnnviz.grad_cam import GradCAM, Method, grad_cam
 
@@ -70,8 +70,7 @@ def confident_mistakes(
         ValueError: If the data or an argument is not as said here.
     """
     for name, number in (("count", count), ("neighbours", neighbours)):
-        if not (isinstance(number, (int, np.integer)) and number >= 1):
-            raise ValueError(f"`{name}` (={number!r}) must be an integer, 1 or more")
+        layers.check_integer(name, number, 1)
     worst = _worst(model, data, count)
     images, index, labels, probabilities = (worst[name] for name in _COLUMNS)
     predicted = probabilities.argmax(axis=1).astype(np.int32)
@@ -96,11 +95,7 @@ def _worst(model, data, count):
     kept, start = None, 0
     for images, labels in labelled_batches(model, data, "mistakes"):
         probabilities = layers.class_probabilities(model, images)
-        if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-            raise ValueError(
-                f"`data` (with labels {labels.min()}..{labels.max()}) must have labels in "
-                f"[0, {probabilities.shape[1]})"
-            )
+        check_labels(labels, probabilities.shape[1])
         wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
         index = start + np.arange(len(images))
         new = dict(zip(_COLUMNS, (images, index, labels, probabilities), strict=True))
