@@ -208,7 +208,7 @@ def draw_learning_curves(
         axis.set_xlim(0.5, len(epochs) + 0.5)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(axis="y", alpha=0.3)
-    axes[0].legend(frameon=False)
+    axes[0].legend(framealpha=1, edgecolor="none")  # no line of the grid through its words
     return figure
 
 
@@ -550,7 +550,7 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     pair[0].set_title(_wrapped(title, PANEL + 0.3))  # over the colour bar too
     beyond = raw.max(initial=0) > top, raw.min(initial=0) < least * top
     extend = {(True, False): "max", (False, True): "min", (True, True): "both"}.get(beyond)
-    bar = figure.colorbar(shown, ax=pair[0], shrink=0.85, pad=0.03, extend=extend or "neither")
+    bar = figure.colorbar(shown, ax=pair[0], shrink=0.76, pad=0.03, extend=extend or "neither")
     bar.ax.tick_params(labelsize=9)
     _draw_overlay(pair[1], picture, raw / top, colors, least)
     pair[1].set_title(_wrapped(f"{name} {result.scores[row]:+.2f} logit", PANEL))
@@ -616,12 +616,12 @@ def draw_exploration(
     size = "{}x{}".format(*feature_map.shape)
     titles = (
         title,
-        f"{layer_name}, channel {channel}, {size}",
+        f"{layer_name},\nchannel {channel}, {size}",
         _draw_excitement(panels[2], ascended, value_range),
         _draw_explanation(figure, panels[3], bars[3], picture, evidence, class_name),
     )
     for axis, text in zip(panels, titles, strict=True):
-        axis.set_title(_wrapped(text, side))
+        axis.set_title("\n".join(_wrapped(line, side) for line in text.split("\n")))
     return figure
 
 
@@ -636,7 +636,7 @@ def _draw_excitement(axis, ascended, value_range):
     if verdict != "ok":
         return f"nothing to see: {verdict}"
     before, after = ascended.start_activations[0], ascended.activations[0]
-    return f"excites it: mean {after:.2g}, {before:.2g} on noise"
+    return f"excites it to {after:.2g}\n{before:.2g} on noise"
 
 
 def _draw_explanation(figure, axis, bar, picture, evidence, class_name):
@@ -652,7 +652,7 @@ def _draw_explanation(figure, axis, bar, picture, evidence, class_name):
     layer = evidence.layer_name.split(", ")[0].rsplit("/")[-1]
     figure.colorbar(scale, cax=bar, orientation="horizontal", label=f"evidence at {layer}")
     found = "" if verdict == "ok" else f", {verdict}"
-    return f"{evidence.method} for {class_name}, {evidence.scores[0]:+.2f} logit{found}"
+    return f"{evidence.method} for {class_name}{found}\n{evidence.scores[0]:+.2f} logit"
 
 
 def _draw_words(axis, words):

@@ -4,6 +4,9 @@ One mechanism serves every kind of model. For the length of a `with` block the `
 wrapped and its output kept; traced once in a `tf.function`, this gives tensors to return or to
 differentiate with respect to, and the graph optimiser drops the layers that the result does not
 need. Functional, Sequential, nested and subclassed models are all the same to it.
+
+Pictures and feature maps are (N, H, W, C) everywhere but inside a model whose layers have channels
+first: what such a model receives is turned here, and what its layers put out is turned back.
 """
 
 import contextlib
@@ -20,6 +23,8 @@ from numpy.typing import ArrayLike
 
 BATCH_SIZE = 32  # pictures in one call of the model; bounds the memory
 RANGE_SAMPLE = 4  # pictures whose range is looked at
+CHANNELS = (1, 3, 4)  # that pictures have: by these the layout of pictures is told
+LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # turn (N, C, H, W) to channels last, and back
 LARGE = 50  # what reaches the first kernel of a network trained on rescaled pictures is less
 
 
@@ -114,11 +119,12 @@ def find_layer(model, name):
 
 
 @contextlib.contextmanager
-def record_outputs(layers):
+def record_outputs(layers, *, turned=False):
     """Keep what layers return while the model is called inside the `with` block.
 
     Args:
         layers: dict[str, layer] as from `named_layers`.
+        turned: Whether they put out (N, C, h, w), which is kept as (N, h, w, C).
 
     Yields:
         dict[str, list]: each layer's outputs under its path, in the order of the layers' last
@@ -129,8 +135,11 @@ def record_outputs(layers):
     def wrap(path, call):
         @functools.wraps(call)
         def recording_call(*args, **kwargs):
-            output = call(*args, **kwargs)
-            outputs[path] = [*outputs.pop(path, []), output]
+            output = kept = call(*args, **kwargs)
+            if turned and tf.is_tensor(output) and output.shape.rank == 4:
+                kept = tf.transpose(output, LAST)
+                output = tf.transpose(kept, FIRST)  # so that the result depends on what is kept
+            outputs[path] = [*outputs.pop(path, []), kept]
             return output
 
         return recording_call
@@ -165,9 +174,9 @@ def call_and_record(model, images, layers):
 
     Returns:
         (output, dict[str, list]): the model's output, and the tensors that each layer put out,
-        layers in the order of their last calls.
+        feature maps as (N, h, w, C), layers in the order of their last calls.
     """
-    with record_outputs(layers) as recorded:
+    with record_outputs(layers, turned=_has_channels_first(model)) as recorded:
         output = _call(model, images)
     tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
     graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
@@ -182,7 +191,8 @@ def call_and_record(model, images, layers):
 
 def _call(model, images):
     try:
-        return model(images, training=False)
+        turned = tf.transpose(images, FIRST) if _takes_channels_first(model) else images
+        return model(turned, training=False)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         # Keras wraps what a layer raises: escapes for bold type before, all arguments after it.
         reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\nArguments received")[0]
@@ -192,6 +202,19 @@ def _call(model, images):
         ) from error
     finally:
         model._clear_losses()  # activity regularisers would leave tensors of this graph behind
+
+
+def _has_channels_first(model):
+    """Whether its layers put out (N, C, h, w)."""
+    kept = (getattr(layer, "data_format", None) for layer in leaf_layers(model).values())
+    return "channels_first" in kept
+
+
+def _takes_channels_first(model):
+    """Whether it takes pictures (N, C, H, W); it may also turn them itself."""
+    shape = _own_input_shape(model) or (None,) * 4
+    turns_itself = shape[3] in CHANNELS and shape[1] not in CHANNELS
+    return _has_channels_first(model) and not turns_itself
 
 
 def required_output(outputs, path):
@@ -257,6 +280,9 @@ def activation_input(tensor, activations):
         The input of the activation that made `tensor`, in the shape of `tensor`; casts and reshapes
         in between are passed over. None if it was made otherwise.
     """
+    if tensor.op.type == "Transpose":  # of a layer with channels first
+        before = activation_input(tensor.op.inputs[0], activations)
+        return None if before is None else tf.transpose(before, tensor.op.inputs[1])
     made = tensor
     while made.op.type in ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"):
         made = made.op.inputs[0]
@@ -415,7 +441,8 @@ def check_images(model, images):
 
     Args:
         model: The keras.Model that they are for.
-        images: (N, H, W, C) or (H, W, C), numbers.
+        images: (N, H, W, C) or (H, W, C), numbers; for a model that takes (N, C, H, W) they may be
+            of that layout.
 
     Returns:
         (N, H, W, C) float32 array.
@@ -446,16 +473,25 @@ def check_images(model, images):
         raise ValueError(f"`images` (of shape {images.shape}) must have pixels")
     if not np.isfinite(images).all():
         raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
+    if _takes_channels_first(model) and _fit(images.shape, _own_input_shape(model), channel=1):
+        images = images.transpose(LAST)
     expected = input_shape(model)
-    if expected is not None and any(
-        size is not None and size != given
-        for size, given in zip(expected[1:], images.shape[1:], strict=True)
-    ):
+    if expected is not None and not _fit(images.shape, expected, channel=3):
         raise ValueError(
             f"`images` (of shape {images.shape}) must be {_shape_text(expected)} for model "
             f"'{model.name}'"
         )
     return images
+
+
+def _fit(shape, expected, *, channel):
+    """Whether pictures of a shape can be what is expected, (None, ...) or None where it is free."""
+    expected = expected or (None,) * 4
+    free = expected[channel] is None and channel == 1  # then only the number tells what is first
+    sizes = zip(expected[1:], shape[1:], strict=True)
+    return all(size is None or size == given for size, given in sizes) and not (
+        free and shape[channel] not in CHANNELS
+    )
 
 
 def check_range(model, images, name="images"):
@@ -547,12 +583,20 @@ def _received_by_first_kernel(model, images):
     }
     with contextlib.suppress(_Stop), _wrapped_calls(with_kernel, wrap):
         _call(model, tf.constant(images))
-    is_known = received and tf.is_tensor(received[0]) and hasattr(received[0], "numpy")
-    return tf.cast(received[0], tf.float32).numpy() if is_known else None
+    if not (received and tf.is_tensor(received[0]) and hasattr(received[0], "numpy")):
+        return None
+    found = tf.cast(received[0], tf.float32).numpy()
+    return found.transpose(LAST) if _takes_channels_first(model) and found.ndim == 4 else found
 
 
 def input_shape(model):
     """(None, H, W, C) with None for what is free; None where a subclassed model does not say."""
+    shape = _own_input_shape(model)
+    return tuple(shape[i] for i in LAST) if shape and _takes_channels_first(model) else shape
+
+
+def _own_input_shape(model):
+    """The same in the model's own layout."""
     try:
         shape = model.input_shape
     except (AttributeError, ValueError):

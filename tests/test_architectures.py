@@ -8,9 +8,12 @@ import pytest
 import tensorflow as tf
 
 from cnnviz.activations import extract_activations
+from cnnviz.exciting_crops import exciting_crops
 from cnnviz.filter_ascent import ascend_filters
-from cnnviz.grad_cam import grad_cam
+from cnnviz.grad_cam import METHODS, SIGNED_METHODS, grad_cam
+from cnnviz.layer_shapes import layer_shapes
 from cnnviz.layers import class_probabilities
+from cnnviz.receptive_field import receptive_field
 
 SIZE = 96
 ARCHITECTURES = (
@@ -129,3 +132,119 @@ def test_backbone_of_a_transfer_model_gives_the_analytic_map(architecture, pictu
     np.testing.assert_allclose(result.scores, logits[:, 1], rtol=1e-4, atol=1e-5)
     probabilities = class_probabilities(model, pictures)
     np.testing.assert_allclose(probabilities, tf.nn.softmax(logits), rtol=1e-3, atol=1e-6)
+
+
+# Channels first
+
+
+def small_network(data_format):
+    """Strided convolution, norm, addition, pooling; its weights are the same in both layouts."""
+    keras.utils.set_random_seed(1)
+    shape = (24, 20, 3) if data_format == "channels_last" else (3, 24, 20)
+    options = {"padding": "same", "data_format": data_format}
+    inputs = keras.Input(shape)
+    first = keras.layers.Conv2D(6, 3, activation="relu", name="first", **options)(inputs)
+    axis = -1 if data_format == "channels_last" else 1
+    norm = keras.layers.BatchNormalization(axis=axis, name="norm")
+    other = keras.layers.ReLU(name="relu")(
+        norm(keras.layers.Conv2D(6, 3, use_bias=False, name="second", **options)(first))
+    )
+    added = keras.layers.Add(name="add")([first, other])
+    pooled = keras.layers.MaxPooling2D(2, data_format=data_format, name="pool")(added)
+    last = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="last", **options)(pooled)
+    mean = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="mean")(last)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(mean))
+    rng = np.random.default_rng(2)
+    norm.moving_mean.assign(rng.normal(0, 0.3, 6))
+    norm.moving_variance.assign(rng.uniform(0.2, 1, 6))
+    return model
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """The same network with channels last and with channels first, and pictures for both."""
+    models = small_network("channels_last"), small_network("channels_first")
+    models[1].set_weights(models[0].get_weights())
+    images = np.random.default_rng(3).uniform(0, 1, (4, 24, 20, 3)).astype(np.float32)
+    try:
+        models[1](images.transpose(0, 3, 1, 2))
+    except Exception:
+        pytest.skip("this machine does not run convolutions with channels first")
+    return (*models, images)
+
+
+def same(one, other):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
+@pytest.mark.case("arrays and models", "right")
+@pytest.mark.parametrize("layout", ["its own", "channels last"])
+def test_channels_first_gives_what_channels_last_gives(twins, layout):
+    model, turned, images = twins
+    given = images.transpose(0, 3, 1, 2) if layout == "its own" else images
+    same(class_probabilities(turned, given), class_probabilities(model, images))
+    same(class_probabilities(turned, given[0]), class_probabilities(model, images[0]))
+    found, expected = extract_activations(turned, given), extract_activations(model, images)
+    assert list(found) == list(expected)
+    for name, feature_map in expected.items():
+        same(found[name], feature_map)
+    same(extract_activations(turned, given, "mean")["mean"], found["last"].mean((1, 2)))
+
+
+@pytest.mark.case("arrays and models", "right")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("layer_name", [None, "first", "add"])
+def test_channels_first_gives_the_same_evidence(twins, method, layer_name):
+    model, turned, images = twins
+    signed = method in SIGNED_METHODS
+    options = {"method": method, "layer_name": layer_name, "signed": signed, "class_index": 2}
+    found = grad_cam(turned, images.transpose(0, 3, 1, 2), **options)
+    expected = grad_cam(model, images, **options)
+    assert found.layer_name == expected.layer_name and found.verdicts == expected.verdicts
+    same(found.maps, expected.maps)
+    same(found.scores, expected.scores)
+    assert np.abs(expected.maps).max() > 0
+
+
+@pytest.mark.case("arrays and models", "right")
+@pytest.mark.parametrize("target", [{"layer_name": "relu"}, {"layer_name": "last"},
+                                    {"class_index": [0, 2]}])  # fmt: skip
+def test_channels_first_climbs_to_the_same_pictures(twins, target):
+    model, turned, _ = twins
+    options = {"steps": 4, "value_range": (0, 1)} | target
+    found, expected = ascend_filters(turned, **options), ascend_filters(model, **options)
+    assert found.images.shape[1:] == (24, 20, 3) and found.verdicts == expected.verdicts
+    same(found.images, expected.images)
+    same(found.activations, expected.activations)
+    assert (expected.activations > expected.start_activations).any()
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_channels_first_has_the_same_receptive_fields_shapes_and_crops(twins):
+    model, turned, images = twins
+    for name in ("first", "add", "last"):
+        np.testing.assert_array_equal(receptive_field(turned, name), receptive_field(model, name))
+    crops = [exciting_crops(one, images, "last", count=2) for one in (turned, model)]
+    np.testing.assert_array_equal(crops[0].image_index, crops[1].image_index)
+    same(crops[0].crops, crops[1].crops)
+    shapes = [[layer.shape for layer in layer_shapes(one)] for one in (turned, model)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.case("arrays and models", "reported")
+def test_channels_first_tells_wrong_pictures(twins):
+    _, turned, images = twins
+    with pytest.raises(ValueError, match=r"`images` \(of shape \(4, 20, 24, 3\)\) must be"):
+        class_probabilities(turned, images.swapaxes(1, 2))
+    with pytest.raises(ValueError, match="must be"):
+        class_probabilities(turned, images.transpose(0, 3, 2, 1))
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_model_that_turns_its_pictures_itself(twins):
+    model, turned, images = twins
+    inputs = keras.Input((24, 20, 3))
+    outer = keras.Model(inputs, turned(keras.layers.Permute((3, 1, 2))(inputs)))
+    same(class_probabilities(outer, images), class_probabilities(model, images))
+    found = grad_cam(outer, images, class_index=1, layer_name="last")
+    same(found.maps, grad_cam(model, images, class_index=1, layer_name="last").maps)
