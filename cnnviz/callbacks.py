@@ -23,9 +23,9 @@ class BestWeights(keras.callbacks.Callback):
     those in the file.
     """
 
-    def __init__(self, checkpoint=None):
+    def __init__(self, clock, checkpoint=None):
         super().__init__()
-        self.checkpoint = checkpoint
+        self.clock, self.checkpoint = clock, checkpoint
         self.quality, self.weights, self.diverged_in = (-math.inf,) * 3, None, None
 
     def on_train_begin(self, logs=None):
@@ -33,8 +33,8 @@ class BestWeights(keras.callbacks.Callback):
         if goes_on and Path(self.checkpoint).exists():
             load_state(self.model, self.checkpoint, self.checkpoint)
             history = read_history(history_file(self.checkpoint))
-            epochs = zip(*history.values(), strict=True)
-            self.quality = max(_quality(dict(zip(history, epoch, strict=True))) for epoch in epochs)
+            names = ("image_size", "val_accuracy", "val_loss")
+            self.quality = max(map(_quality, *(history[name] for name in names)))
         elif self.checkpoint and not resume_folder(self.checkpoint).exists():
             keep_earlier(self.checkpoint)
         self.weights = self.model.get_weights()
@@ -44,7 +44,7 @@ class BestWeights(keras.callbacks.Callback):
             self.diverged_in = epoch + 1
             self.model.stop_training = True
             return
-        quality = _quality(logs)
+        quality = _quality(self.clock.size, logs["val_accuracy"], logs["val_loss"])
         if quality > self.quality:
             self.quality, self.weights = quality, self.model.get_weights()
             if self.checkpoint:
@@ -55,16 +55,16 @@ class BestWeights(keras.callbacks.Callback):
             model.set_weights(self.weights)
 
 
-def _quality(logs):
-    return logs["image_size"], logs["val_accuracy"], -logs["val_loss"]
+def _quality(image_size, accuracy, loss):
+    return image_size or 0, accuracy, -loss
 
 
 class EpochClock(keras.callbacks.Callback):
-    """Knows the epoch, for what varies with it, and writes size and seconds into the history."""
+    """Knows the epoch, its image size and how long it took."""
 
     def __init__(self, sizes):
         super().__init__()
-        self.sizes, self.epoch, self.started = sizes, 0, None
+        self.sizes, self.epoch, self.started, self.seconds = sizes, 0, None, None
 
     @property
     def size(self):
@@ -74,8 +74,19 @@ class EpochClock(keras.callbacks.Callback):
         self.epoch, self.started = epoch, time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["image_size"] = self.size or 0
-        logs["seconds"] = round(time.perf_counter() - self.started, 1)
+        self.seconds = round(time.perf_counter() - self.started, 1)
+
+
+class TimedHistory(keras.callbacks.History):
+    """Keras's history, with the image size and the seconds of each epoch."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def on_epoch_end(self, epoch, logs=None):
+        timed = {"image_size": self.clock.size or 0, "seconds": self.clock.seconds}
+        super().on_epoch_end(epoch, {**logs, **timed})
 
 
 class LiveCurves(keras.callbacks.Callback):

@@ -11,18 +11,19 @@ def in_notebook():
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-def progress_bar(total, description, unit, *, leave=True):
+def progress_bar(total, description, unit):
     """A `tqdm` bar on standard output; nothing at all where the output is a file or a pipe.
+
+    It goes when all is done, so that a page made of a notebook is not full of them.
 
     Args:
         total: Number of units of work.
         description: What is being done, before the bar.
         unit: The name of one unit.
-        leave: Whether the bar stays when all is done.
 
     Returns:
         tqdm.tqdm, to be used in a `with` block.
     """
     seen = sys.stdout.isatty() or in_notebook()
-    options = {"file": sys.stdout, "disable": not seen, "leave": leave}
+    options = {"file": sys.stdout, "disable": not seen, "leave": False}
     return tqdm.tqdm(total=total, desc=description, unit=unit, **options)

@@ -14,6 +14,7 @@ from cnnviz.callbacks import (
     BestWeights,
     EpochClock,
     LiveCurves,
+    TimedHistory,
     checkpoint_callbacks,
     finished_epochs,
 )
@@ -106,7 +107,7 @@ def train(
         train_data = vary(train_data, clock, seed=seed, augment=augment, cut_mix=cut_mix)
     if resize:
         validation_data = vary(validation_data, clock, seed=seed, augment=False)
-    history, best = keras.callbacks.History(), BestWeights(checkpoint)
+    history, best = TimedHistory(clock), BestWeights(clock, checkpoint)
     callbacks = [clock, history, best, keras.callbacks.TerminateOnNaN()]
     callbacks += checkpoint_callbacks(checkpoint, history)
     if verbose and in_notebook():

@@ -29,6 +29,9 @@ def regenerate(path, docs=DOCS):
     client = nbclient.NotebookClient(notebook, resources=place, record_timing=False)
     client.execute()
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    for cell in notebook.cells:  # what progress bars leave behind
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("text", "seen").strip()]
     notebook.metadata["cnnviz"] = {
         "code": code_fingerprint(notebook),
         "library": library_fingerprint(),

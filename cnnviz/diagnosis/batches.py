@@ -67,7 +67,7 @@ def check_labels(labels, classes):
 def _batches(model, data, description):
     count, batches = _as_batches(data)
     empty = True
-    with progress_bar(count, description, "batch", leave=False) as bar:
+    with progress_bar(count, description, "batch") as bar:
         for images, labels in batches:
             yield layers.check_images(model, images), labels
             bar.update()
