@@ -531,8 +531,8 @@ def draw_heat_maps(
 def _strongest(evidence):
     """Where the scale of a map (h, w) ends."""
     strength = np.abs(evidence)
-    few = strength.size < MANY_PLACES
-    return float(strength.max(initial=0)) if few else float(np.percentile(strength, 99.5))
+    usual = np.percentile(strength, 99.5) if strength.size >= MANY_PLACES else 0
+    return float(usual or strength.max(initial=0))  # 0 too where hardly a place has evidence
 
 
 def _draw_evidence(figure, pair, picture, result, row, top, class_names):

@@ -586,6 +586,16 @@ def test_few_extreme_places_do_not_leave_the_rest_of_a_fine_map_dark():
     assert overlay.get_images()[1].get_alpha().min() > 0.5
 
 
+def test_map_of_one_place_with_evidence_is_drawn_with_that_place():
+    maps = np.zeros((1, 32, 32), np.float32)
+    maps[0, 3, 5] = 2
+    figure = draw_heat_maps(pictures(1), heat(1, maps=maps), ("cat", "dog"))
+    _, raw, overlay = panels(figure)
+    assert raw.get_images()[0].get_clim() == (0, 2)
+    alpha = overlay.get_images()[1].get_alpha()
+    assert np.isfinite(alpha).all() and alpha.max() > 0.5 and np.median(alpha) == 0
+
+
 @pytest.mark.parametrize("verdict", ["no positive evidence", "zero gradient"])
 def test_empty_map_stays_empty_and_says_why(verdict):
     maps = np.zeros((1, 6, 6), np.float32)
