@@ -18,7 +18,8 @@ def extract_activations(
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
-        images: (N, H, W, C) or (H, W, C), in the model's input range.
+        images: (N, H, W, C) or (H, W, C), in the model's input range. A model that has channels
+            first may get them in its own layout, too.
         layer_names: Names of layers, also of those inside nested models
             ("backbone/block_13_expand", or "block_13_expand" while that is unambiguous); one name
             or a sequence. None takes every layer that outputs feature maps (N, h, w, C).

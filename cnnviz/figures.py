@@ -531,8 +531,9 @@ def draw_heat_maps(
 def _strongest(evidence):
     """Where the scale of a map (h, w) ends."""
     strength = np.abs(evidence)
-    usual = np.percentile(strength, 99.5) if strength.size >= MANY_PLACES else 0
-    return float(usual or strength.max(initial=0))  # 0 too where hardly a place has evidence
+    top, many = strength.max(initial=0), strength.size >= MANY_PLACES
+    # Where the evidence is in a place or two, the usual is next to nothing.
+    return float(max(np.percentile(strength, 99.5), top / 20) if many else top)
 
 
 def _draw_evidence(figure, pair, picture, result, row, top, class_names):
@@ -1025,7 +1026,7 @@ def _draw_tiles(tiles, indices, labels, notes=None):
 
 def _wrapped(title, inches):
     """Break a title into lines that fit a width; a character takes about 1/13 inch."""
-    return textwrap.fill(str(title), int(13 * inches))
+    return textwrap.fill(str(title), max(1, int(13 * inches)))
 
 
 def _pictures(images, *belonging):

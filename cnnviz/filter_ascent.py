@@ -157,22 +157,20 @@ def _image_size(model, image_size):
 
 
 def _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size):
-    at_once = "an integer, 1 or more, or None"
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("jitter", jitter, 0),
+        ("seed", seed, 0),
+        ("batch_size", batch_size, 1),
+    ):
+        layers.check_integer(name, value, least)
     for name, value, is_right, rule in (
-        ("steps", steps, _is_integer(steps, 1), "an integer, 1 or more"),
         ("step_size", step_size, _is_number(step_size) and step_size > 0, "above 0, and finite"),
         ("smoothness", smoothness, _is_number(smoothness) and smoothness >= 0, "0 or more"),
-        ("jitter", jitter, _is_integer(jitter, 0), "an integer, 0 or more"),
-        ("seed", seed, _is_integer(seed, 0), "an integer, 0 or more"),
-        ("batch_size", batch_size, _is_integer(batch_size, 1), at_once),
         ("value_range", value_range, _is_range(value_range), "two numbers, the lower one first"),
     ):
         if not is_right:
             raise ValueError(f"`{name}` (={value!r}) must be {rule}")
-
-
-def _is_integer(value, least):
-    return isinstance(value, (int, np.integer)) and value >= least
 
 
 def _is_number(value):

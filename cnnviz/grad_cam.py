@@ -97,7 +97,8 @@ def grad_cam(
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
-        images: (N, H, W, C) or (H, W, C), in the model's input range.
+        images: (N, H, W, C) or (H, W, C), in the model's input range. A model that has channels
+            first may get them in its own layout, too.
         class_index: The class to explain: an integer, or one integer for each picture; None takes
             the predicted class of each. For a head with one output, class 1 is that output and
             class 0 its negative.

@@ -119,12 +119,12 @@ def find_layer(model, name):
 
 
 @contextlib.contextmanager
-def record_outputs(layers, *, turned=False):
+def record_outputs(layers, *, turned=()):
     """Keep what layers return while the model is called inside the `with` block.
 
     Args:
         layers: dict[str, layer] as from `named_layers`.
-        turned: Whether they put out (N, C, h, w), which is kept as (N, h, w, C).
+        turned: Paths of those that put out (N, C, h, w), which is kept as (N, h, w, C).
 
     Yields:
         dict[str, list]: each layer's outputs under its path, in the order of the layers' last
@@ -136,7 +136,7 @@ def record_outputs(layers, *, turned=False):
         @functools.wraps(call)
         def recording_call(*args, **kwargs):
             output = kept = call(*args, **kwargs)
-            if turned and tf.is_tensor(output) and output.shape.rank == 4:
+            if path in turned and tf.is_tensor(output) and output.shape.rank == 4:
                 kept = tf.transpose(output, LAST)
                 output = tf.transpose(kept, FIRST)  # so that the result depends on what is kept
             outputs[path] = [*outputs.pop(path, []), kept]
@@ -176,7 +176,7 @@ def call_and_record(model, images, layers):
         (output, dict[str, list]): the model's output, and the tensors that each layer put out,
         feature maps as (N, h, w, C), layers in the order of their last calls.
     """
-    with record_outputs(layers, turned=_has_channels_first(model)) as recorded:
+    with record_outputs(layers, turned=_with_channels_first(layers, model)) as recorded:
         output = _call(model, images)
     tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
     graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
@@ -204,17 +204,37 @@ def _call(model, images):
         model._clear_losses()  # activity regularisers would leave tensors of this graph behind
 
 
-def _has_channels_first(model):
-    """Whether its layers put out (N, C, h, w)."""
-    kept = (getattr(layer, "data_format", None) for layer in leaf_layers(model).values())
-    return "channels_first" in kept
+def _with_channels_first(layers, model):
+    """Of some layers of a model, the paths of those that put out (N, C, h, w).
+
+    A layer for pictures says so itself; one that says nothing, such as an activation, does as all
+    the others of its model do, if they agree.
+    """
+    said = {path: _data_format(layer) for path, layer in leaf_layers(model).items()}
+    all_first = {form for form in said.values() if form} == {"channels_first"}
+    forms = {path: _data_format(layer) for path, layer in layers.items()}
+    return {
+        path
+        for path, form in forms.items()
+        if form == "channels_first" or (form is None and all_first)
+    }
+
+
+def _data_format(layer):
+    """The layout that a layer for pictures works in; None of other layers, which may name one."""
+    is_for_pictures = any("2D" in kind.__name__ for kind in type(layer).__mro__)
+    return getattr(layer, "data_format", None) if is_for_pictures else None
 
 
 def _takes_channels_first(model):
     """Whether it takes pictures (N, C, H, W); it may also turn them itself."""
-    shape = _own_input_shape(model) or (None,) * 4
-    turns_itself = shape[3] in CHANNELS and shape[1] not in CHANNELS
-    return _has_channels_first(model) and not turns_itself
+    forms = {_data_format(layer) for layer in leaf_layers(model).values()} - {None}
+    if forms != {"channels_first"}:
+        return False
+    # A subclassed model knows at least what it was built with.
+    built = (model.get_build_config() or {}).get("input_shape")
+    shape = _own_input_shape(model) or built or (None,) * 4
+    return not (shape[3] in CHANNELS and shape[1] not in CHANNELS)
 
 
 def required_output(outputs, path):
@@ -356,7 +376,8 @@ def class_probabilities(
 
     Args:
         model: keras.Model that returns one logit, one sigmoid, logits or a softmax.
-        images: (N, H, W, C) or (H, W, C), in the model's input range.
+        images: (N, H, W, C) or (H, W, C), in the model's input range. A model that has channels
+            first may get them in its own layout, too.
         output_name: The output to take, of a model with several: its name in
             `model.output_names`, its key or its index.
 
@@ -420,11 +441,11 @@ def broken_layer(model):
     once, and makes zeros of NaN.
     """
 
-    # Neither traced nor copied nor element by element: this comes with every call.
-    floats = (w for layer in leaf_layers(model).values() for w in _floats(layer))
-    with np.errstate(over="ignore"):
-        if all(np.isfinite(np.asarray(w.value.read_value()).sum()) for w in floats):
-            return None
+    # Not traced, nor looked at element by element: this comes with every call.
+    floats = [w for layer in leaf_layers(model).values() for w in _floats(layer)]
+    sums = [tf.cast(tf.reduce_sum(tf.convert_to_tensor(w)), tf.float32) for w in floats]
+    if np.isfinite(tf.stack(sums or [0.0]).numpy()).all():
+        return None
     for path, layer in leaf_layers(model).items():
         if not all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in _floats(layer)):
             return path
@@ -473,10 +494,12 @@ def check_images(model, images):
         raise ValueError(f"`images` (of shape {images.shape}) must have pixels")
     if not np.isfinite(images).all():
         raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
-    if _takes_channels_first(model) and _fit(images.shape, _own_input_shape(model), channel=1):
-        images = images.transpose(LAST)
+    if _takes_channels_first(model):
+        own = _own_input_shape(model) or (None,) * 4
+        is_own = images.shape[1] in CHANNELS if own[1] is None else True
+        images = images.transpose(LAST) if is_own and _fit(images.shape, own) else images
     expected = input_shape(model)
-    if expected is not None and not _fit(images.shape, expected, channel=3):
+    if expected is not None and not _fit(images.shape, expected):
         raise ValueError(
             f"`images` (of shape {images.shape}) must be {_shape_text(expected)} for model "
             f"'{model.name}'"
@@ -484,14 +507,10 @@ def check_images(model, images):
     return images
 
 
-def _fit(shape, expected, *, channel):
-    """Whether pictures of a shape can be what is expected, (None, ...) or None where it is free."""
-    expected = expected or (None,) * 4
-    free = expected[channel] is None and channel == 1  # then only the number tells what is first
+def _fit(shape, expected):
+    """Whether pictures of a shape can be what is expected, with None for what is free."""
     sizes = zip(expected[1:], shape[1:], strict=True)
-    return all(size is None or size == given for size, given in sizes) and not (
-        free and shape[channel] not in CHANNELS
-    )
+    return all(size is None or size == given for size, given in sizes)
 
 
 def check_range(model, images, name="images"):
@@ -524,6 +543,7 @@ def check_range(model, images, name="images"):
     if received is None:
         right.add(kind)
         return
+    received, may_change = received
     first, last, spread_then = _range_of(received)
     gain = spread_then / spread
     given = f"`{name}` (in {low:.3g}..{high:.3g})"
@@ -542,7 +562,7 @@ def check_range(model, images, name="images"):
             "training, to 0..1 perhaps; if there was no rescaling, all is well",
             stacklevel=3,
         )
-    else:
+    elif gain > 0 and not may_change:
         right.add(kind)
 
 
@@ -563,30 +583,32 @@ def _received_by_first_kernel(model, images):
     Called, not traced: there is next to nothing before the first kernel.
 
     Returns:
-        float32 array, or None where no layer has a kernel or a tf.function of the model's own
-        hides it.
+        (float32 array, whether new weights can change it), or None where no layer has a kernel or
+        a tf.function of the model's own hides it.
     """
-    received = []
+    received, before = [], []
 
     def wrap(path, call):
         @functools.wraps(call)
         def stopping_call(*args, **kwargs):
+            if path not in with_kernel:
+                before.append(path)
+                return call(*args, **kwargs)
             received.extend([*args, *kwargs.values()][:1])
             raise _Stop
 
         return stopping_call
 
-    with_kernel = {
-        path: layer
-        for path, layer in leaf_layers(model).items()
-        if any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", ()))
-    }
-    with contextlib.suppress(_Stop), _wrapped_calls(with_kernel, wrap):
+    weights = {path: getattr(layer, "weights", ()) for path, layer in leaf_layers(model).items()}
+    with_kernel = {path for path, some in weights.items() if any(len(w.shape) >= 2 for w in some)}
+    learning = {path: layer for path, layer in leaf_layers(model).items() if weights[path]}
+    with contextlib.suppress(_Stop), _wrapped_calls(learning, wrap):
         _call(model, tf.constant(images))
     if not (received and tf.is_tensor(received[0]) and hasattr(received[0], "numpy")):
         return None
     found = tf.cast(received[0], tf.float32).numpy()
-    return found.transpose(LAST) if _takes_channels_first(model) and found.ndim == 4 else found
+    turned = _takes_channels_first(model) and found.ndim == 4
+    return (found.transpose(LAST) if turned else found), bool(before)
 
 
 def input_shape(model):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from cnnviz.augmentation import vary
@@ -82,8 +83,9 @@ def train(
 
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
-            not one size for each epoch, a dataset is empty or of unknown length, or `checkpoint`
-            does not end in `.keras` or is that of another model.
+            not one size for each epoch, `cut_mix` is no share or `augment` is off, a dataset is
+            empty or of unknown length, or `checkpoint` does not end in `.keras` or is that of
+            another model.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -93,6 +95,7 @@ def train(
     steps = _count_batches(train_data, "train_data")
     _count_batches(validation_data, "validation_data")
     sizes = _check_sizes(image_sizes, epochs)
+    _check_cut_mix(cut_mix, augment)
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
@@ -140,6 +143,7 @@ def train(
     return history
 
 
+@keras.saving.register_keras_serializable("cnnviz")
 def _is_right(labels, logits):
     labels = keras.ops.reshape(labels, keras.ops.shape(logits))
     return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
@@ -191,6 +195,13 @@ def _check_sizes(image_sizes, epochs):
             f"not {len(image_sizes)}"
         )
     return tuple(image_sizes)
+
+
+def _check_cut_mix(cut_mix, augment):
+    if not (isinstance(cut_mix, (int, float, np.number)) and 0 <= cut_mix <= 1):
+        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be a number in 0..1")
+    if cut_mix and not augment:
+        raise ValueError(f"`cut_mix` (={cut_mix}) needs `augment` (={augment}) to be True")
 
 
 def _keep_freed_memory():

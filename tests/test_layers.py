@@ -672,6 +672,26 @@ def test_pictures_whose_mean_is_subtracted_are_not_flagged(images, name):
         layers.class_probabilities(preprocessed(inside), 255 * images)
 
 
+@pytest.mark.case("arrays and models", "flagged")
+def test_range_of_one_picture_that_says_nothing_is_not_taken_for_right(images):
+    """Without a convolution each pixel is a channel of its own, which one picture shows once."""
+    inputs = keras.Input((12, 12, 3))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    layers.class_probabilities(model, 255 * images[:1])
+    with pytest.warns(UserWarning, match="too large"):
+        layers.class_probabilities(model, 255 * images)
+
+
+@pytest.mark.case("arrays and models", "flagged")
+def test_range_is_looked_at_again_where_weights_stand_before_the_first_kernel(images):
+    norm = keras.layers.BatchNormalization()
+    model = preprocessed(norm)
+    layers.class_probabilities(model, images)
+    norm.moving_variance.assign([5000.0] * 3)  # as if it had been trained on 0..255
+    with pytest.warns(UserWarning, match="too small"):
+        layers.class_probabilities(model, images)
+
+
 # ------------------------------------------------------------- pictures and weights that do not fit
 
 
@@ -737,6 +757,37 @@ def test_infinity_that_comes_about_in_a_layer_is_flagged(pooled_network, images)
     with pytest.warns(UserWarning, match="NaN or infinity comes out of layer 'head', the first"):
         found = extract_activations(model, images, ["conv", "head"])
     assert np.isfinite(found["conv"]).all() and not np.isfinite(found["head"]).all()
+
+
+@pytest.mark.case("arrays and models", "reported")
+def test_infinities_of_both_signs_in_the_weights_are_told(pooled_network, images):
+    model, convolution, _ = pooled_network()
+    kernel = convolution.kernel.numpy()
+    kernel[0, 0, 0, :2] = np.inf, -np.inf
+    convolution.kernel.assign(kernel)
+    with pytest.raises(ValueError, match="weights of its layer 'conv'"):
+        layers.class_probabilities(model, images)
+
+
+class WithOwnVariables(keras.layers.Layer):
+    """Keeps a variable of TensorFlow's, and says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = tf.Variable(2.0)
+
+    @property
+    def weights(self):
+        return [self.scale]
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_weights_that_are_variables_of_tensorflow(images):
+    model = preprocessed(WithOwnVariables())
+    assert np.isfinite(layers.class_probabilities(model, images)).all()
 
 
 @pytest.mark.case("arrays and models", "right")

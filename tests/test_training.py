@@ -247,6 +247,16 @@ def test_checkpoint_holds_the_best_weights(tmp_path):
 
 
 @pytest.mark.case("training", "right")
+def test_checkpoint_can_be_loaded_compiled_and_trained_on(tmp_path):
+    path = tmp_path / "best.keras"
+    train_astray(checkpoint=path)
+    model = keras.saving.load_model(path)
+    result = model.evaluate(RIGHT, return_dict=True, verbose=0)
+    assert result["accuracy"] == accuracy_of(load(path))
+    model.fit(RIGHT, shuffle=False, verbose=0)
+
+
+@pytest.mark.case("training", "right")
 def test_killed_training_continues_after_its_last_whole_epoch(at_epoch, tmp_path):
     path = tmp_path / "best.keras"
     _, whole = train_astray()
@@ -665,6 +675,9 @@ def start_training(checkpoint):
     "change, message",
     [
         ({"epochs": 0}, r"`epochs` \(=0\)"),
+        ({"cut_mix": 1.5}, r"`cut_mix` \(=1.5\) must be a number in 0..1"),
+        ({"cut_mix": "x"}, r"`cut_mix` \(='x'\)"),
+        ({"cut_mix": 0.5, "augment": False}, r"`cut_mix` \(=0.5\) needs `augment`"),
         ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\(8, 8\)\) .* 1 `epochs`, not 2"),
         ({"image_sizes": (0,)}, r"`image_sizes` \(=0\) must be a whole number of pixels"),
         ({"image_sizes": (8.5,)}, r"`image_sizes` \(=8.5\) must be a whole number of pixels"),

@@ -81,9 +81,7 @@ def maps(model, images, labels):
     """Where the evidence lies on mosaics, and how far maps can be trusted."""
     for own in (2, 1):
         mosaics = make_mosaics(model, images, labels, own=own, count=200)
-        shares = {
-            method: round(focus(model, mosaics, method=method), 3) for method in METHODS
-        }
+        shares = {method: round(focus(model, mosaics, method=method), 3) for method in METHODS}
         yield f"share of the evidence on {own} of 4, 200 mosaics: {shares}"
     some = np.random.default_rng(0).choice(len(labels), 120, replace=False)
     yield f"on 120 pictures:\n{cnnviz.map_trust(model, images[some], labels[some])}"
