@@ -36,7 +36,7 @@ def main():
         list_split(options.photos / part)
 
     keras.utils.set_random_seed(options.seed)
-    sizes, cut_mix = RECIPES[options.recipe]
+    sizes = RECIPES[options.recipe]
     data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
     photos = options.photos
     kept = data | {"image_size": KEPT_SIZE}
@@ -49,7 +49,6 @@ def main():
         validation,
         epochs=len(sizes),
         image_sizes=sizes,
-        cut_mix=cut_mix,
         seed=options.seed,
         checkpoint=options.model.with_suffix(".training.keras"),
         verbose=2,

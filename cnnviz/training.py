@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from cnnviz.augmentation import vary
@@ -36,7 +35,6 @@ def train(
     image_sizes: Sequence[int] | None = None,
     learning_rate: float = LEARNING_RATE,
     augment: bool = True,
-    cut_mix: float = 0.0,
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: Literal["auto", 0, 1, 2] = "auto",
@@ -63,9 +61,6 @@ def train(
             are resized; None keeps them as they come.
         learning_rate: The peak.
         augment: Whether to vary the training pictures: `augment_batch`.
-        cut_mix: Share of the training pictures, 0..1, into which a piece of another is pasted,
-            which needs `augment`: `cut_mix_batch`. It pays in long trainings. "accuracy" is then
-            the share of them that get the class of their larger part.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last
@@ -83,9 +78,8 @@ def train(
 
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
-            not one size for each epoch, `cut_mix` is no share or `augment` is off, a dataset is
-            empty or of unknown length, or `checkpoint` does not end in `.keras` or is that of
-            another model.
+            not one size for each epoch, a dataset is empty or of unknown length, or `checkpoint`
+            does not end in `.keras` or is that of another model.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -95,19 +89,18 @@ def train(
     steps = _count_batches(train_data, "train_data")
     _count_batches(validation_data, "validation_data")
     sizes = _check_sizes(image_sizes, epochs)
-    _check_cut_mix(cut_mix, augment)
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
-            metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
+            metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
             jit_compile=_is_faster_compiled(model),
         )
     given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
     if augment or resize:
-        train_data = vary(train_data, clock, seed=seed, augment=augment, cut_mix=cut_mix)
+        train_data = vary(train_data, clock, seed=seed, augment=augment)
     if resize:
         validation_data = vary(validation_data, clock, seed=seed, augment=False)
     history, best = TimedHistory(clock), BestWeights(clock, checkpoint)
@@ -141,12 +134,6 @@ def train(
             stacklevel=2,
         )
     return history
-
-
-@keras.saving.register_keras_serializable("cnnviz")
-def _is_right(labels, logits):
-    labels = keras.ops.reshape(labels, keras.ops.shape(logits))
-    return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
 
 
 def _remedy(data, learning_rate):
@@ -195,13 +182,6 @@ def _check_sizes(image_sizes, epochs):
             f"not {len(image_sizes)}"
         )
     return tuple(image_sizes)
-
-
-def _check_cut_mix(cut_mix, augment):
-    if not (isinstance(cut_mix, (int, float, np.number)) and 0 <= cut_mix <= 1):
-        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be a number in 0..1")
-    if cut_mix and not augment:
-        raise ValueError(f"`cut_mix` (={cut_mix}) needs `augment` (={augment}) to be True")
 
 
 def _keep_freed_memory():
