@@ -26,6 +26,7 @@ import cnnviz
 from cnnviz.layers import find_layer
 
 ROUNDS = 3
+SHORT_ROUNDS = 25  # of what takes milliseconds: the machine is not equally fast all the time
 PICTURES = 32
 STEPS_TRIED = (3, 5, 8, 12, 16, 20, 30)
 LAYERS = {"shipped": "block3_conv3", "vgg16": "block3_conv3"}
@@ -56,6 +57,12 @@ def seconds(function, rounds=ROUNDS):
         function()
         taken.append(time.perf_counter() - start)
     return min(taken)
+
+
+def in_turn(*functions, rounds=SHORT_ROUNDS):
+    """Seconds of the fastest call of each of several functions, called one after the other."""
+    taken = [[timed(function)[1] for function in functions] for _ in range(rounds + 1)]
+    return np.min(taken[1:], axis=0)  # the first round does not count
 
 
 def timed(function):
@@ -206,8 +213,10 @@ def grad_cam_rows(model, images):
         features, output = submodel(images)
         return tf.gradients(output[:, 0], features), features, output
 
-    bare = seconds(lambda: [part.numpy() for part in tf.nest.flatten(floor(batch))])
-    ours = seconds(lambda: cnnviz.grad_cam(model, images, class_index=0))
+    bare, ours = in_turn(
+        lambda: [part.numpy() for part in tf.nest.flatten(floor(batch))],
+        lambda: cnnviz.grad_cam(model, images, class_index=0),
+    )
     yield f"Grad-CAM of {PICTURES} pictures / forward and backward of the head: {ours / bare:.2f}"
     recipe = seconds(lambda: recipe_grad_cam(model, layer_name, images), 1)
     yield f"recipe picture by picture / cnnviz: {recipe / ours:.1f}"
@@ -222,8 +231,10 @@ def grad_cam_rows(model, images):
 
 
 def activation_rows(model, images):
-    alone = seconds(lambda: model.predict_on_batch(images))
-    ours = seconds(lambda: cnnviz.extract_activations(model, images))
+    alone, ours = in_turn(
+        lambda: model.predict_on_batch(images),
+        lambda: cnnviz.extract_activations(model, images),
+    )
     yield f"activations of all layers, {PICTURES} pictures / predict_on_batch: {ours / alone:.2f}"
 
 
@@ -241,10 +252,14 @@ def first_calls(name, image_size, images):
          lambda model, layer: recipe_ascent(model, layer, [0], image_size)),
     )  # fmt: skip
     for what, ours, recipe in pairs:
-        taken = []
-        for method in (recipe, ours):
-            best = min(timed(lambda m=method: m(*build(name, image_size)))[1] for _ in range(2))
-            taken.append(best - min(timed(lambda: build(name, image_size))[1] for _ in range(2)))
+
+        def made(method):
+            return lambda: method(*build(name, image_size))
+
+        building, *taken = in_turn(
+            lambda: build(name, image_size), made(recipe), made(ours), rounds=4
+        )
+        taken = [one - building for one in taken]
         yield f"first call, {what}: cnnviz / recipe = {taken[1] / taken[0]:.2f}"
 
 
