@@ -51,13 +51,7 @@ def build(name, image_size):
 
 def seconds(function, rounds=ROUNDS):
     """Seconds of the fastest of several calls, after one that does not count."""
-    function()
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    return in_turn(function, rounds=rounds)[0]
 
 
 def in_turn(*functions, rounds=SHORT_ROUNDS):
