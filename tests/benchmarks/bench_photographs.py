@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_photographs.py photos
     python tests/benchmarks/bench_photographs.py photos --model other.keras
 
-prints the README's figures on photographs in about ten minutes on two cores. `photos` comes from
+prints the README's figures on photographs in about five minutes on two cores. `photos` comes from
 data_separator.py; all that is measured here is on its validation and test part, which the shipped
 classifier was not trained on.
 """
