@@ -36,7 +36,8 @@ def main():
         list_split(options.photos / part)
 
     keras.utils.set_random_seed(options.seed)
-    sizes = RECIPES[options.recipe]
+    recipe = RECIPES[options.recipe]
+    sizes = recipe["image_sizes"]
     data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
     photos = options.photos
     kept = data | {"image_size": KEPT_SIZE}
@@ -48,7 +49,7 @@ def main():
         train,
         validation,
         epochs=len(sizes),
-        image_sizes=sizes,
+        **recipe,
         seed=options.seed,
         checkpoint=options.model.with_suffix(".training.keras"),
         verbose=2,

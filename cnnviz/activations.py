@@ -56,7 +56,7 @@ def extract_activations(
                 maps = {path: layers.required_output(outputs, path) for path in chosen}
             order[:] = maps
             maps = [tf.cast(y, tf.float32) for y in maps.values()]
-            return maps, [tf.reduce_all(tf.math.is_finite(y), range(1, y.shape.rank)) for y in maps]
+            return maps, [tf.reduce_sum(y, range(1, y.shape.rank)) for y in maps]
 
         order = []
         activations.get_concrete_function()
@@ -65,12 +65,12 @@ def extract_activations(
     key = ("activations", None if layer_names is None else tuple(chosen), images.shape[1:])
     function, order = layers.traced(model, key, make)
     layers.check_range(model, images)
-    maps, are_finite = layers.in_batches(function, images)
+    maps, sums = layers.in_batches(function, images)
     if broken := layers.broken_layer(model):
         message = f"the weights of layer '{broken}' hold NaN or infinity"
         warnings.warn(message, stacklevel=2)
     else:
-        _warn_of_infinity(zip(order, are_finite, strict=True))
+        _warn_of_infinity(zip(order, maps, sums, strict=True))
     return dict(zip(order, maps, strict=True))
 
 
@@ -85,10 +85,14 @@ def _warn_of_several(calls):
         )
 
 
-def _warn_of_infinity(are_finite):
-    """Name the first layer out of which something comes that is not finite."""
-    for path, is_finite in are_finite:
-        if not is_finite.all():
+def _warn_of_infinity(recorded):
+    """Name the first layer out of which something comes that is not finite.
+
+    The sums tell, which the graph has at hand: every number is looked at only where they are not
+    finite, which large numbers can bring about too.
+    """
+    for path, maps, sums in recorded:
+        if not (np.isfinite(sums).all() or np.isfinite(maps).all()):
             warnings.warn(
                 f"NaN or infinity comes out of layer '{path}', the first of these in which it is",
                 stacklevel=3,

@@ -7,7 +7,7 @@ from cnnviz.data import resize_image
 from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 
 
-def vary(data, clock, *, seed, augment):
+def vary(data, clock, *, seed, strength):
     """Each batch as the current epoch wants it: at its size, and varied by seeds of its own.
 
     The seeds are told by epoch and batch, so a training that goes on varies its batches as one that
@@ -17,22 +17,21 @@ def vary(data, clock, *, seed, augment):
         data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,)).
         clock: EpochClock, which knows the epoch and its image size.
         seed: int.
-        augment: Whether to vary the pictures; False only resizes them.
+        strength: Of `augment_batch`; 0 only resizes the pictures.
 
     Returns:
         tf.data.Dataset of as many batches.
     """
 
     def vary_arrays(images, batch):
-        if augment:
+        if strength:
             rng = np.random.default_rng((seed, clock.epoch, batch))
-            return augment_batch(images, rng, image_size=clock.size)
-        return np.stack([resize_image(image, clock.size) for image in images])
+            return augment_batch(images, rng, image_size=clock.size, strength=strength)
+        return np.stack([resize_image(image.astype(np.float32), clock.size) for image in images])
 
     @tf.autograph.experimental.do_not_convert
     def vary_batch(batch, images_and_labels):
         images, labels = images_and_labels
-        images = tf.cast(images, tf.float32)
         varied = tf.numpy_function(vary_arrays, [images, batch], tf.float32)
         varied.set_shape((images.shape[0], None, None, images.shape[3]))
         return varied, labels
@@ -40,7 +39,7 @@ def vary(data, clock, *, seed, augment):
     return data.enumerate().map(vary_batch, num_parallel_calls=2)
 
 
-def augment_batch(images, rng, *, image_size=None):
+def augment_batch(images, rng, *, image_size=None, strength=1.0):
     """Vary a batch of pictures, each in its own way: cropped, mirrored, lit, a square painted over.
 
     Cut-out is from DeVries & Taylor 2017. OpenCV does it in a fraction of a millisecond a
@@ -50,22 +49,31 @@ def augment_batch(images, rng, *, image_size=None):
         images: (B, H, W, 3) float32 array in 0..255.
         rng: numpy.random.Generator.
         image_size: Side length in pixels of the results; None keeps (H, W).
+        strength: How far to go, in multiples of the recipe's crops, lighting and squares; 0..2.
 
     Returns:
         (B, image_size, image_size, 3) float32 array in 0..255.
     """
-    height, width = images.shape[1:3] if image_size is None else (image_size, image_size)
-    varied = np.empty((len(images), height, width, 3), np.float32)
-    for image, result in zip(images, varied, strict=True):
-        share = rng.uniform(SMALLEST_CROP, 1, 2)
-        rows, columns = np.maximum(1, (share * image.shape[:2]).astype(int))
-        top, left = rng.integers(0, np.array(image.shape[:2]) - (rows, columns) + 1)
-        crop = image[top : top + rows, left : left + columns]
+    count, *whole = images.shape[:3]
+    height, width = whole if image_size is None else (image_size, image_size)
+    shares = 1 - strength * (1 - SMALLEST_CROP) * rng.random((count, 2))
+    sizes = np.maximum(1, (shares * whole).astype(int))
+    corners = rng.integers(0, whole - sizes + 1)
+    mirrored = rng.random(count) < 0.5
+    lighting = strength * LIGHTING
+    contrasts, brightnesses = rng.uniform(1 - lighting, 1 + lighting, (2, count))
+    squares = (rng.random((count, 2)) * (height, width)).astype(int)
+    half = int(strength * CUT_OUT * min(height, width) / 2)
+
+    varied = np.empty((count, height, width, 3), np.float32)
+    for index, (image, result) in enumerate(zip(images, varied, strict=True)):
+        (top, left), (rows, columns), (y, x) = corners[index], sizes[index], squares[index]
+        crop = image[top : top + rows, left : left + columns].astype(np.float32, copy=False)
         crop = resize_image(crop, (height, width))
-        contrast, brightness = rng.uniform(1 - LIGHTING, 1 + LIGHTING, 2)
-        crop = np.clip((crop - 128) * contrast + 128 * brightness, 0, 255)
-        result[:] = crop[:, ::-1] if rng.random() < 0.5 else crop
-        y, x = (rng.random(2) * (height, width)).astype(int)
-        half = int(CUT_OUT * min(height, width) / 2)
+        crop *= contrasts[index]
+        crop += 128 * (brightnesses[index] - contrasts[index])
+        np.clip(crop, 0, 255, out=result)
+        if mirrored[index]:
+            result[:] = result[:, ::-1].copy()
         result[max(0, y - half) : y + half, max(0, x - half) : x + half] = 128
     return varied

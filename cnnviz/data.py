@@ -14,7 +14,6 @@ CLASS_NAMES = ("cat", "dog")
 """The index is the label; the folders of a split are `cats` and `dogs`."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif"}
-FILES_AT_ONCE = 32  # that a thread reads: each change between TensorFlow and Python takes its time
 MAX_PIXELS = 100_000_000  # a header can promise any size; larger than any camera, it is a fault
 _TOO_MANY_PIXELS = f"its header promises more than {MAX_PIXELS:,} pixels"
 
@@ -183,7 +182,8 @@ def _read(path, image_size):
         image = decode_image(data)
     except ValueError as error:
         raise ValueError(f"`path` (='{path}') cannot be read as a picture: {error}") from None
-    return image if image_size is None else resize_image(image, image_size)
+    as_it_is = image_size is None or image.shape[:2] == (image_size, image_size)
+    return image if as_it_is else resize_image(image, image_size)
 
 
 def check_image_size(image_size, name="image_size"):
@@ -241,8 +241,8 @@ def load_split(
         batch_size: Pictures in a batch; the last batch may be smaller.
         shuffle: Whether to draw a new order in each pass. In order, cats come before dogs.
         seed: Seed of the order.
-        cache: Whether to keep the decoded pictures in memory after the first pass
-            (image_size * image_size * 3 bytes each).
+        cache: Whether to keep decoded pictures in memory (image_size * image_size * 3 bytes each),
+            so that later passes need not read them again.
 
     Returns:
         tf.data.Dataset of (images, labels): (B, image_size, image_size, 3) float32 in 0..255 and
@@ -256,30 +256,40 @@ def load_split(
     if batch_size < 1:
         raise ValueError(f"`batch_size` (={batch_size}) must be 1 or more")
     paths, labels = list_split(directory)
+    shape = image_size, image_size, 3
+    pictures = np.empty((len(paths) if cache else 0, *shape), np.uint8)
+    is_kept = np.zeros(len(paths), bool)
 
-    def read_files(paths):
-        return np.stack([_read(path.decode(), image_size) for path in paths])
+    def read(indices):
+        if not cache:
+            return np.stack([_read(paths[index], image_size) for index in indices])
+        for index in indices[~is_kept[indices]]:
+            pictures[index] = _read(paths[index], image_size)
+            is_kept[index] = True
+        return pictures.take(indices, axis=0)
 
     @tf.autograph.experimental.do_not_convert
-    def read(paths, labels):
-        images = tf.numpy_function(read_files, [paths], tf.uint8, stateful=False)
-        return tf.ensure_shape(images, (None, image_size, image_size, 3)), labels
+    def load(indices):
+        images = tf.numpy_function(read, [indices], tf.uint8, stateful=False)
+        images = tf.cast(tf.ensure_shape(images, (None, *shape)), tf.float32)
+        return images, tf.gather(labels, indices)
 
-    @tf.autograph.experimental.do_not_convert
-    def to_float(images, labels):
-        return tf.cast(images, tf.float32), labels
-
-    data = tf.data.Dataset.from_tensor_slices((paths, labels))
-    if shuffle and not cache:  # shuffles names, not pictures, which would all be held in memory
+    data = tf.data.Dataset.range(len(paths))
+    if shuffle:
         data = data.shuffle(len(paths), seed=seed)
-    data = data.batch(FILES_AT_ONCE).map(read, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-    data = data.apply(tf.data.experimental.assert_cardinality(len(paths)))
-    if cache:
-        data = data.cache()
-        if shuffle:
-            data = data.shuffle(len(paths), seed=seed)
-    data = data.batch(batch_size)
-    return data.map(to_float, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    data = data.batch(batch_size).map(load, num_parallel_calls=os.cpu_count())
+    return untuned(data.prefetch(2))
+
+
+def untuned(data):
+    """The same dataset, whose degree of parallelism TensorFlow does not tune while it runs.
+
+    The tuning has a thread of its own, for which the end of each pass waits: up to 40 seconds were
+    seen after a training epoch of 24, with both processors idle (TensorFlow 2.21).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 def sample_image() -> np.ndarray:

@@ -69,8 +69,8 @@ def ascend_filters(
     the feature map (Erhan et al. 2009), or the logit of its class. A filter that is silent at the
     start has no slope after its ReLU; a tenth of the input of the ReLU is added to what is climbed
     and gives it one. Every step has a set length, which falls towards the end; its gradient is
-    smoothed by giving low spatial frequencies more weight, and in all but the last steps the
-    picture is moved by a few pixels at random (both from Olah et al. 2017, "Feature
+    smoothed by giving low spatial frequencies more weight, and in all but the first and the last
+    steps the picture is moved by a few pixels at random (both from Olah et al. 2017, "Feature
     Visualization"). All filters share the starting noise and the movements, so that a filter's
     picture does not depend on its neighbours.
 
@@ -111,7 +111,7 @@ def ascend_filters(
     noise = random.normal(size=(*size, _channels(model))).astype(np.float32)
     start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)
     moves = random.integers(-jitter, jitter + 1, (steps, 2), dtype=np.int32)
-    moves[round(SETTLING * steps) :] = 0
+    moves[0] = moves[round(SETTLING * steps) :] = 0  # the first step tells how the start does
 
     start = layers.check_images(model, start)
     if class_index is None:
@@ -277,14 +277,14 @@ def _ascend(step, start, filters, plan, bar):
     """Climb with one batch of filters -> (images, activations, start activations, reacts)."""
     filters = filters.astype(np.int32)
     images = tf.repeat(start, len(filters), axis=0)
-    still = tf.zeros(2, tf.int32), plan[0][1]
-    _, starts, reacts = step(images, filters, *still)
+    responses, reacts = [], []
     for move, settings in plan:
-        images, _, reacts_now = step(images, filters, move, settings)
-        reacts |= reacts_now
+        images, response, reaction = step(images, filters, move, settings)
+        responses.append(response)
+        reacts.append(reaction)
         bar.update()
-    _, activations, _ = step(images, filters, *still)
-    return images.numpy(), activations.numpy(), starts.numpy(), reacts.numpy()
+    _, activations, _ = step(images, filters, *plan[0])  # of which the step itself is not used
+    return images.numpy(), activations.numpy(), responses[0].numpy(), np.any(reacts, axis=0)
 
 
 def _verdicts(activations, starts, reacts):

@@ -3,11 +3,13 @@
 What was tried and did worse is in `tests/benchmarks/training.md`.
 """
 
-# One image size, in pixels, for each epoch on photographs. Low resolution first: most of what there
-# is to learn shows at 64 pixels, where an epoch costs a quarter of one at 128.
+# What `train` is told. One image size, in pixels, for each epoch on photographs: low resolution
+# first, since most of what there is to learn shows at 64 pixels, where an epoch costs a quarter of
+# one at 128. A short training does not get to know its pictures by heart: it learns more from
+# pictures that are varied less.
 RECIPES = {
-    "quick": (64,) * 8 + (96,) * 2,
-    "best": (64,) * 32 + (96,) * 18 + (112,) * 6 + (128,) * 4,
+    "quick": {"image_sizes": (64,) * 5 + (80, 96), "augment": 0.6},
+    "best": {"image_sizes": (64,) * 32 + (96,) * 18 + (112,) * 6 + (128,) * 4, "augment": 1.0},
 }
 KEPT_SIZE = 180  # pixels, larger than any of these: a crop is then as sharp as a whole picture
 BATCH_SIZE = 64  # smaller learns more per epoch, larger uses the cores better

@@ -11,9 +11,8 @@ from cnnviz.callbacks import EpochClock
 from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 
 
-def augmented(images, seed=(0, 0), image_size=None):
-    rng = np.random.default_rng(seed)
-    return augment_batch(np.asarray(images, np.float32), rng, image_size=image_size)
+def augmented(images, seed=(0, 0), **options):
+    return augment_batch(np.asarray(images, np.float32), np.random.default_rng(seed), **options)
 
 
 def ramps(count, size=24):
@@ -76,12 +75,13 @@ def test_crop_differs_from_picture_to_picture_in_place():
     assert np.std(lefts) > 3
 
 
-def test_hidden_square_has_the_stated_size_and_moves():
-    images = augmented(np.full((64, 40, 40, 3), 30.0))
+@pytest.mark.parametrize("strength", [0.5, 1, 2])
+def test_hidden_square_has_the_stated_size_and_moves(strength):
+    images = augmented(np.full((64, 40, 40, 3), 30.0), strength=strength)
     hidden = (images == 128).all(axis=-1)
     heights, widths = hidden.any(axis=2).sum(axis=1), hidden.any(axis=1).sum(axis=1)
     np.testing.assert_array_equal(hidden.sum(axis=(1, 2)), heights * widths)  # full rectangles
-    assert heights.max() == widths.max() == 40 * CUT_OUT
+    assert heights.max() == widths.max() == 40 * strength * CUT_OUT
     assert hidden.any(axis=0).mean() > 0.95  # hardly a place is spared
     assert len({tuple(np.argwhere(one)[0]) for one in hidden}) > 30
 
@@ -91,17 +91,19 @@ def test_pictures_come_at_the_size_asked_for(image_size):
     assert augmented(ramps(2), image_size=image_size).shape == (2, image_size, image_size, 3)
 
 
-def test_crops_are_as_large_as_stated():
+@pytest.mark.parametrize("strength", [0.5, 1, 2])
+def test_crops_are_as_large_as_stated(strength):
     """On a ramp of known slope the change over a row tells how wide the crop was."""
     image = np.broadcast_to(np.linspace(100, 150, 240)[:, None], (1, 240, 240, 3))
     shares = []
     for seed in range(200):
-        row = augmented(image, (seed,))[0]
+        row = augmented(image, (seed,), strength=strength)[0]
         lines = row[[0, -1], :, 0]
         line = lines[(lines != 128).all(axis=1)]
         if len(line):
             shares.append(abs(line[0, -1] - line[0, 0]) / 50)
-    low, high = SMALLEST_CROP * (1 - LIGHTING), 1 + LIGHTING
+    lighting = strength * LIGHTING
+    low, high = (1 - strength * (1 - SMALLEST_CROP)) * (1 - lighting), 1 + lighting
     assert low - 0.01 < min(shares) < low + 0.12 and high - 0.12 < max(shares) < high + 0.01
 
 
@@ -115,10 +117,10 @@ def dark_and_bright():
     return tf.data.Dataset.from_tensor_slices((images.astype(np.float32), labels)).batch(4)
 
 
-def varied(epoch=0, sizes=(None, None), seed=0, augment=True):
+def varied(epoch=0, sizes=(None, None), seed=0, strength=1):
     clock = EpochClock(sizes)
     clock.epoch = epoch
-    return list(vary(dark_and_bright(), clock, seed=seed, augment=augment).as_numpy_iterator())
+    return list(vary(dark_and_bright(), clock, seed=seed, strength=strength).as_numpy_iterator())
 
 
 def test_labels_stay_with_their_pictures():
@@ -137,20 +139,18 @@ def test_each_epoch_batch_and_seed_varies_in_its_own_way_and_the_same_again_the_
 
 
 def test_batches_have_the_size_of_their_epoch():
-    sizes = [varied(epoch, (8, 12), augment=augment)[0][0].shape
-             for epoch in (0, 1) for augment in (True, False)]  # fmt: skip
+    sizes = [varied(epoch, (8, 12), strength=strength)[0][0].shape
+             for epoch in (0, 1) for strength in (1, 0)]  # fmt: skip
     assert sizes == [(4, 8, 8, 3)] * 2 + [(4, 12, 12, 3)] * 2
 
 
 def test_without_augmentation_pictures_are_only_resized():
     images = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
     data = tf.data.Dataset.from_tensors((images, np.zeros(4)))
-    resized, _ = next(iter(vary(data, EpochClock((8,)), seed=0, augment=False)))
+    resized, _ = next(iter(vary(data, EpochClock((8,)), seed=0, strength=0)))
     blocks = images.reshape(4, 8, 2, 8, 2, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(resized, blocks, atol=1e-3)
 
 
 def test_number_of_batches_stays_known():
-    assert (
-        int(vary(dark_and_bright(), EpochClock((None,)), seed=0, augment=True).cardinality()) == 2
-    )
+    assert int(vary(dark_and_bright(), EpochClock((None,)), seed=0, strength=1).cardinality()) == 2

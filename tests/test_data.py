@@ -275,6 +275,18 @@ def test_cached_pictures_are_not_read_again(split):
     np.testing.assert_array_equal(read_all(data)[0], first)
 
 
+def test_a_pass_that_is_broken_off_leaves_the_cache_right(split):
+    data = load_split(split, image_size=8, batch_size=2)
+    next(iter(data))
+    again = read_all(data)[0]
+    np.testing.assert_array_equal(again, read_all(load_split(split, image_size=8))[0])
+
+
+def test_nothing_is_tuned_that_the_end_of_a_pass_would_wait_for(split):
+    """`untuned` tells why; it shows as idle seconds after some passes only."""
+    assert load_split(split, image_size=8).options().autotune.enabled is False
+
+
 @pytest.mark.case("pictures", "right")
 @pytest.mark.parametrize(
     "name", ["Thumbs.db", ".DS_Store", "._01.jpg", ".jpg", "notes.txt", "a.d/"]

@@ -91,7 +91,9 @@ def test_blocks_halve_the_resolution_and_widen():
 
 
 def test_last_feature_map_is_of_use_at_the_size_of_training():
-    features = build_model(image_size=max(RECIPES["best"])).get_layer("pooling").input
+    features = (
+        build_model(image_size=max(RECIPES["best"]["image_sizes"])).get_layer("pooling").input
+    )
     assert min(features.shape[1:3]) >= 8
 
 

@@ -668,6 +668,19 @@ def start_training(checkpoint):
     return subprocess.Popen(command, env=environment, **pipes)
 
 
+def test_passes_end_without_waiting_for_tuning(monkeypatch):
+    """`data.untuned` tells why; also for datasets that a person made."""
+    fit, seen = keras.Model.fit, []
+
+    def recorded_fit(model, data, *, validation_data, **options):
+        seen.extend((data, validation_data))
+        return fit(model, data, validation_data=validation_data, **options)
+
+    monkeypatch.setattr(keras.Model, "fit", recorded_fit)
+    train(brightness_model(), RIGHT, RIGHT, epochs=1, verbose=0)
+    assert [data.options().autotune.enabled for data in seen] == [False, False]
+
+
 # what it refuses
 
 
@@ -678,6 +691,10 @@ def start_training(checkpoint):
         ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\(8, 8\)\) .* 1 `epochs`, not 2"),
         ({"image_sizes": (0,)}, r"`image_sizes` \(=0\) must be a whole number of pixels"),
         ({"image_sizes": (8.5,)}, r"`image_sizes` \(=8.5\) must be a whole number of pixels"),
+        ({"augment": -0.1}, r"`augment` \(=-0.1\) must be True, False or a number in 0..2"),
+        ({"augment": 2.5}, r"`augment` \(=2.5\)"),
+        ({"augment": np.nan}, r"`augment` \(=nan\)"),
+        ({"augment": "mild"}, r"`augment` \(='mild'\)"),
         ({"train_data": RIGHT.unbatch()}, r"`train_data` .* must give images \(B, H, W, 3\)"),
         ({"train_data": RIGHT.repeat()}, "`train_data` .*infinite"),
         ({"train_data": RIGHT.filter(lambda *_: True)}, "`train_data` .*unknown length"),

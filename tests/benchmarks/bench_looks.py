@@ -29,7 +29,7 @@ ROUNDS = 3
 SHORT_ROUNDS = 25  # of what takes milliseconds: the machine is not equally fast all the time
 ENOUGH = 20  # seconds, after which no further round begins
 PICTURES = 32
-STEPS_TRIED = (3, 5, 8, 12, 16, 20, 30)
+STEPS_TRIED = (1, 2, 3, 5, 8, 12, 16, 20, 30)
 LAYERS = {"shipped": "block3_conv3", "vgg16": "block3_conv3"}
 
 

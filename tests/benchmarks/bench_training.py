@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import cnnviz
-from cnnviz.data import list_split
+from cnnviz.data import list_split, untuned
 from cnnviz.optimizer import ConvolutionMuon
 from cnnviz.recipe import BATCH_SIZE, KEPT_SIZE, ORTHOGONALIZING_STEPS
 from cnnviz.training import _is_faster_compiled
@@ -87,24 +87,29 @@ def throughput(image_size, batches=80):
     return max(trained), max(alone)
 
 
-def reading(photos, image_size=KEPT_SIZE):
-    """Seconds to read the training photographs for the first time, and to decode them bare."""
+def reading(photos):
+    """Seconds to read the training photographs for the first time, and to decode them bare.
+
+    Each without and with keeping them: to get fresh memory can cost as much as to fill it.
+    """
     paths, _ = list_split(photos / "train")
 
     def decode(path):
         return tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
 
     bare = tf.data.Dataset.from_tensor_slices(paths)
-    bare = bare.map(decode, num_parallel_calls=multiprocessing.cpu_count())
-    seconds = {"bare": [], "read": []}
+    bare = untuned(bare.map(decode, num_parallel_calls=multiprocessing.cpu_count()))
+    options = {"image_size": KEPT_SIZE, "batch_size": BATCH_SIZE}
+    seconds = {}
     for _ in range(ROUNDS):
-        data = cnnviz.load_split(photos / "train", image_size=image_size, batch_size=BATCH_SIZE)
-        for name, dataset in (("bare", bare), ("read", data)):
-            start = time.perf_counter()
-            for _ in dataset:
-                pass
-            seconds[name].append(time.perf_counter() - start)
-    return min(seconds["read"]), min(seconds["bare"]), len(paths)
+        for cache in (False, True):
+            data = cnnviz.load_split(photos / "train", cache=cache, **options)
+            for name, dataset in (("bare", bare.cache() if cache else bare), ("read", data)):
+                start = time.perf_counter()
+                for _ in dataset:
+                    pass
+                seconds.setdefault((name, cache), []).append(time.perf_counter() - start)
+    return {case: min(taken) for case, taken in seconds.items()}, len(paths)
 
 
 def peak_memory(photos, share, cache, results):
@@ -153,9 +158,11 @@ def main():
             f"ratio {trained / alone:.2f}",
             flush=True,
         )
-    read, bare, count = reading(options.photos)
-    print(f"reading {count:,} photographs: {read:.1f} s, bare decoding {bare:.1f} s, "
-          f"ratio {read / bare:.2f}", flush=True)  # fmt: skip
+    seconds, count = reading(options.photos)
+    for cache, how in ((False, "not kept"), (True, "kept in memory")):
+        read, bare = seconds["read", cache], seconds["bare", cache]
+        print(f"reading {count:,} photographs, {how}: {read:.1f} s, bare decoding {bare:.1f} s, "
+              f"ratio {read / bare:.2f}", flush=True)  # fmt: skip
     if options.memory:
         context = multiprocessing.get_context("spawn")
         for share, cache in ((1.0, True), (0.5, True), (1.0, False), (0.5, False)):
