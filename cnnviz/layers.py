@@ -210,14 +210,14 @@ def _with_channels_first(layers, model):
     A layer for pictures says so itself; one that says nothing, such as an activation, does as all
     the others of its model do, if they agree.
     """
-    said = {path: _data_format(layer) for path, layer in leaf_layers(model).items()}
-    all_first = {form for form in said.values() if form} == {"channels_first"}
-    forms = {path: _data_format(layer) for path, layer in layers.items()}
-    return {
-        path
-        for path, form in forms.items()
-        if form == "channels_first" or (form is None and all_first)
-    }
+    first = {"channels_first"}
+    turned = {*first, None} if _layouts(model) == first else first
+    return {path for path, layer in layers.items() if _data_format(layer) in turned}
+
+
+def _layouts(model):
+    """The layouts that the layers for pictures of a model work in."""
+    return {_data_format(layer) for layer in leaf_layers(model).values()} - {None}
 
 
 def _data_format(layer):
@@ -228,8 +228,7 @@ def _data_format(layer):
 
 def _takes_channels_first(model):
     """Whether it takes pictures (N, C, H, W); it may also turn them itself."""
-    forms = {_data_format(layer) for layer in leaf_layers(model).values()} - {None}
-    if forms != {"channels_first"}:
+    if _layouts(model) != {"channels_first"}:
         return False
     # A subclassed model knows at least what it was built with.
     built = (model.get_build_config() or {}).get("input_shape")
@@ -481,7 +480,7 @@ def check_images(model, images):
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
         raise ValueError(f"`images` (of dtype {images.dtype}) must be numbers")
     with np.errstate(over="ignore"):  # infinity is told below
-        images = images.astype(np.float32, copy=False)
+        images = images.astype(np.float32)
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4:
         raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
@@ -491,7 +490,7 @@ def check_images(model, images):
         raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
     if _takes_channels_first(model):
         own = _own_input_shape(model) or (None,) * 4
-        is_own = images.shape[1] in CHANNELS if own[1] is None else True
+        is_own = own[1] is not None or images.shape[1] in CHANNELS
         images = images.transpose(LAST) if is_own and _fit(images.shape, own) else images
     expected = input_shape(model)
     if expected is not None and not _fit(images.shape, expected):
@@ -538,8 +537,8 @@ def check_range(model, images, name="images"):
     if received is None:
         right.add(kind)
         return
-    received, may_change = received
-    first, last, spread_then = _range_of(received)
+    values, may_change = received
+    first, last, spread_then = _range_of(values)
     gain = spread_then / spread
     given = f"`{name}` (in {low:.3g}..{high:.3g})"
     # Around 1 and below 0: the mean was subtracted, as VGG and ResNet want it.
@@ -594,9 +593,11 @@ def _received_by_first_kernel(model, images):
 
         return stopping_call
 
-    weights = {path: getattr(layer, "weights", ()) for path, layer in leaf_layers(model).items()}
-    with_kernel = {path for path, some in weights.items() if any(len(w.shape) >= 2 for w in some)}
-    learning = {path: layer for path, layer in leaf_layers(model).items() if weights[path]}
+    leaves = leaf_layers(model)
+    learning = {path: layer for path, layer in leaves.items() if getattr(layer, "weights", ())}
+    with_kernel = {
+        path for path, layer in learning.items() if any(len(w.shape) >= 2 for w in layer.weights)
+    }
     with contextlib.suppress(_Stop), _wrapped_calls(learning, wrap):
         _call(model, tf.constant(images))
     if not (received and tf.is_tensor(received[0]) and hasattr(received[0], "numpy")):

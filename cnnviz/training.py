@@ -62,7 +62,7 @@ def train(
         learning_rate: The peak.
         augment: Whether to vary the training pictures, by crops, mirroring, lighting and cut-out; a
             number says how far to go, in multiples of the recipe's (True: 1), 0..2. A short
-            training learns more with 0.6.
+            training learns more with 0.4.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last

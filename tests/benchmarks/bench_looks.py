@@ -238,10 +238,14 @@ def activation_rows(model, images):
 
 
 def first_calls(name, image_size, images):
-    """First call of each method on a model that was never looked into, against the recipe's."""
+    """First call of each method on a model that was never looked into, against the recipe's.
+
+    Grad-CAM is of the last feature map, which `grad_cam` finds and the recipe has to be told.
+    """
+    last = cnnviz.grad_cam(build(name, image_size)[0], images[:1]).layer_name
     pairs = (
-        ("grad_cam", lambda model, layer: cnnviz.grad_cam(model, images[:1], layer_name=layer),
-         lambda model, layer: recipe_grad_cam(model, layer, images[:1])),
+        ("grad_cam", lambda model, _: cnnviz.grad_cam(model, images[:1]),
+         lambda model, _: recipe_grad_cam(model, last, images[:1])),
         ("activations", lambda model, layer: cnnviz.extract_activations(model, images[:1]),
          lambda model, layer: keras.Model(
              model.input, [one.output for one in model.layers[1:]]

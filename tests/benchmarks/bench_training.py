@@ -137,7 +137,7 @@ def main():
     )
     parser.add_argument("photos", type=Path, help="a folder made by data_separator.py")
     parser.add_argument("--history", type=Path, help="the CSV of a training, for its time to 93 %%")
-    parser.add_argument("--memory", action="store_true", help="also the peak memory: half an hour")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory: ten minutes")
     options = parser.parse_args()
 
     epoch, what = original_epoch()
