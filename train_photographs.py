@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 import cnnviz
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, KEPT_SIZE, RECIPES
+from cnnviz.recipe import BATCH_SIZE, KEPT_RATIO, RECIPES
 
 
 def main():
@@ -40,7 +40,7 @@ def main():
     sizes = recipe["image_sizes"]
     data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
     photos = options.photos
-    kept = data | {"image_size": KEPT_SIZE}
+    kept = data | {"image_size": int(KEPT_RATIO * max(sizes))}
     train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
     validation = cnnviz.load_split(photos / "validation", **kept)
     model = cnnviz.build_model(precision=options.precision)

@@ -11,7 +11,7 @@ RECIPES = {
     "quick": {"image_sizes": (64,) * 7 + (80,), "augment": 0.4},
     "best": {"image_sizes": (64,) * 32 + (96,) * 18 + (112,) * 6 + (128,) * 4, "augment": 1.0},
 }
-KEPT_SIZE = 180  # pixels, larger than any of these: a crop is then as sharp as a whole picture
+KEPT_RATIO = 1.41  # of photographs to the largest of these: a crop is as sharp as a whole picture
 BATCH_SIZE = 64  # smaller learns more per epoch, larger uses the cores better
 
 LEARNING_RATE = 1e-2  # the peak
