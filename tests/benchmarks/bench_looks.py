@@ -17,6 +17,7 @@ activations here are those of the picture clipped to 0..255.
 import argparse
 import resource
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -41,6 +42,7 @@ def build(name, image_size):
     model = keras.applications.VGG16(
         weights=None, input_shape=(image_size, image_size, 3), classifier_activation=None
     )
+    warnings.filterwarnings("ignore", "`(images|value_range)` .* look too large")  # not rescaled
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
@@ -136,7 +138,7 @@ def ascent_rows(model, layer_name, image_size, filters):
         f"recipe / cnnviz = {recipe_time / first:.1f}, {recipe_time / again:.1f}"
     )
     try:
-        for steps in (10, 30, 100, 200):
+        for steps in (3, 5, 8, 12, 30, 100, 200):
             images, taken = timed(
                 lambda steps=steps: tf_keras_vis_ascent(
                     model, layer_name, filters, image_size, steps
