@@ -2,6 +2,7 @@
 
 import io
 import os
+import weakref
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ CLASS_NAMES = ("cat", "dog")
 """The index is the label; the folders of a split are `cats` and `dogs`."""
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif"}
+MOST_READERS = 8  # batches that are read at once: each is held until its turn comes
 MAX_PIXELS = 100_000_000  # a header can promise any size; larger than any camera, it is a fault
 _TOO_MANY_PIXELS = f"its header promises more than {MAX_PIXELS:,} pixels"
 
@@ -259,9 +261,13 @@ def load_split(
     shape = image_size, image_size, 3
     pictures = np.empty((len(paths) if cache else 0, *shape), np.uint8)
     is_kept = np.zeros(len(paths), bool)
+    find_pictures = weakref.ref(
+        pictures
+    )  # TensorFlow never lets go of `read`, nor of what it holds
 
     def read(indices):
-        if not cache:
+        pictures = find_pictures()
+        if not cache or pictures is None:
             return np.stack([_read(paths[index], image_size) for index in indices])
         for index in indices[~is_kept[indices]]:
             pictures[index] = _read(paths[index], image_size)
@@ -277,7 +283,8 @@ def load_split(
     data = tf.data.Dataset.range(len(paths))
     if shuffle:
         data = data.shuffle(len(paths), seed=seed)
-    data = data.batch(batch_size).map(load, num_parallel_calls=os.cpu_count())
+    data = data.batch(batch_size).map(load, num_parallel_calls=min(os.cpu_count(), MOST_READERS))
+    data.pictures = pictures  # which live as long as this dataset and those made of it
     return untuned(data.prefetch(2))
 
 

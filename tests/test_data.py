@@ -1,8 +1,10 @@
 """Files written here, sound and damaged -> the pixels they hold, or an error that says why not."""
 
 import contextlib
+import gc
 import io
 import os
+import weakref
 
 import numpy as np
 import PIL.Image
@@ -280,6 +282,36 @@ def test_a_pass_that_is_broken_off_leaves_the_cache_right(split):
     next(iter(data))
     again = read_all(data)[0]
     np.testing.assert_array_equal(again, read_all(load_split(split, image_size=8))[0])
+
+
+def test_the_cache_goes_when_its_dataset_goes(split):
+    """And not before, while there is a dataset that was made of it, or an iterator."""
+    data = load_split(split, image_size=8)
+    (pictures,) = (weakref.ref(one.pictures) for one in ancestors(data) if hasattr(one, "pictures"))
+    used = [data.take(1).prefetch(1), iter(data)]
+    del data
+    while used:
+        gc.collect()
+        assert pictures() is not None
+        used.pop()
+    gc.collect()
+    assert pictures() is None
+
+
+def test_files_are_read_again_where_the_cache_is_gone(split):
+    """TensorFlow may hold a dataset of which no Python object is left."""
+    data = load_split(split, image_size=8)
+    first = read_all(data)[0]
+    for one in ancestors(data):
+        vars(one).pop("pictures", None)
+    np.testing.assert_array_equal(read_all(data)[0], first)
+
+
+def ancestors(data):
+    """A dataset and those that it was made of."""
+    yield data
+    for made_of in data._inputs():
+        yield from ancestors(made_of)
 
 
 def test_nothing_is_tuned_that_the_end_of_a_pass_would_wait_for(split):
