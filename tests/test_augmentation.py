@@ -77,7 +77,7 @@ def test_crop_differs_from_picture_to_picture_in_place():
 
 @pytest.mark.parametrize("strength", [0.5, 1, 2])
 def test_hidden_square_has_the_stated_size_and_moves(strength):
-    images = augmented(np.full((64, 40, 40, 3), 30.0), strength=strength)
+    images = augmented(np.full((400, 40, 40, 3), 30.0), strength=strength)
     hidden = (images == 128).all(axis=-1)
     heights, widths = hidden.any(axis=2).sum(axis=1), hidden.any(axis=1).sum(axis=1)
     np.testing.assert_array_equal(hidden.sum(axis=(1, 2)), heights * widths)  # full rectangles
