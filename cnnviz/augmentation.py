@@ -1,5 +1,6 @@
 """(batches, the epoch) -> batches at the epoch's image size, each picture varied."""
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -70,10 +71,10 @@ def augment_batch(images, rng, *, image_size=None, strength=1.0):
         (top, left), (rows, columns), (y, x) = corners[index], sizes[index], squares[index]
         crop = image[top : top + rows, left : left + columns].astype(np.float32, copy=False)
         crop = resize_image(crop, (height, width))
+        if mirrored[index]:
+            crop = cv2.flip(crop, 1)
         crop *= contrasts[index]
         crop += 128 * (brightnesses[index] - contrasts[index])
         np.clip(crop, 0, 255, out=result)
-        if mirrored[index]:
-            result[:] = result[:, ::-1].copy()
         result[max(0, y - half) : y + half, max(0, x - half) : x + half] = 128
     return varied

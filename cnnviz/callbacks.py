@@ -66,6 +66,9 @@ class EpochClock(keras.callbacks.Callback):
         super().__init__()
         self.sizes, self.epoch, self.started, self.seconds = sizes, 0, None, None
 
+    def set_model(self, model):
+        """Knows no model: tf.data holds the clock for ever, and would hold the model with it."""
+
     @property
     def size(self):
         return self.sizes[self.epoch]

@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import keras
@@ -666,6 +668,16 @@ def start_training(checkpoint):
     command = [sys.executable, "-c", TRAIN_AND_PRINT, str(checkpoint)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     return subprocess.Popen(command, env=environment, **pipes)
+
+
+def test_the_model_goes_when_nobody_uses_it_any_more():
+    """TensorFlow never lets go of what varies the pictures, nor of what that holds."""
+    model = brightness_model()
+    train(model, RIGHT, RIGHT, epochs=1, image_sizes=(8,), verbose=0)
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
 
 
 def test_passes_end_without_waiting_for_tuning(monkeypatch):
