@@ -11,6 +11,8 @@ import PIL.Image
 import skimage.data
 import tensorflow as tf
 
+from cnnviz.checks import check_integer
+
 CLASS_NAMES = ("cat", "dog")
 """The index is the label; the folders of a split are `cats` and `dogs`."""
 
@@ -165,7 +167,7 @@ def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -
         ValueError: If the file is not a complete picture, or `image_size` is below 1.
     """
     if image_size is not None:
-        check_image_size(image_size)
+        check_integer("image_size", image_size, 1)
     return _read(path, image_size).astype(np.float32)
 
 
@@ -186,12 +188,6 @@ def _read(path, image_size):
         raise ValueError(f"`path` (='{path}') cannot be read as a picture: {error}") from None
     as_it_is = image_size is None or image.shape[:2] == (image_size, image_size)
     return image if as_it_is else resize_image(image, image_size)
-
-
-def check_image_size(image_size, name="image_size"):
-    """Raise a ValueError that names the argument unless it is a whole number of pixels."""
-    if not (isinstance(image_size, (int, np.integer)) and image_size >= 1):
-        raise ValueError(f"`{name}` (={image_size!r}) must be a whole number of pixels, 1 or more")
 
 
 def list_split(directory):
@@ -254,9 +250,8 @@ def load_split(
         FileNotFoundError: If a class folder is missing or empty.
         ValueError: If a number is out of range. A damaged file raises while reading, by its name.
     """
-    check_image_size(image_size)
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` (={batch_size}) must be 1 or more")
+    check_integer("image_size", image_size, 1)
+    check_integer("batch_size", batch_size, 1)
     paths, labels = list_split(directory)
     shape = image_size, image_size, 3
     pictures = np.empty((len(paths) if cache else 0, *shape), np.uint8)

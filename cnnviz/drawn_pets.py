@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from cnnviz.checks import check_integer
 from cnnviz.progress import progress_bar
 
 _SCENE, _ANIMAL, _PART = 0, 1, 2  # the canvas's fourth channel
@@ -106,9 +107,9 @@ def drawn_pets(
         >>> pets.images.shape, sorted(pets.labels.tolist())
         ((4, 64, 64, 3), [0, 0, 1, 1])
     """
-    _check_integer("count", count, 1)
-    _check_integer("image_size", image_size, 32)
-    _check_integer("seed", seed, 0)
+    check_integer("count", count, 1)
+    check_integer("image_size", image_size, 32)
+    check_integer("seed", seed, 0)
     if watermark not in (None, "cat", "dog"):
         raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'.")
     labels = _labels(count, seed)
@@ -146,7 +147,7 @@ def write_drawn_pets(
     """
     counts = {"train": train, "validation": validation, "test": test}
     for part, count in counts.items():
-        _check_integer(part, count, 2)
+        check_integer(part, count, 2)
         if (Path(directory) / part).exists():
             raise FileExistsError(f"`directory` (='{directory}') must not hold '{part}' already.")
     with progress_bar(sum(counts.values()), "drawing pets", "picture") as bar:
@@ -165,12 +166,6 @@ def _write(pets, directory, start):
         folder = directory / ("cats", "dogs")[label]
         folder.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(image.round().astype(np.uint8)).save(folder / f"{index}.png")
-
-
-def _check_integer(name, value, smallest):
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < smallest:
-        raise ValueError(f"`{name}` (={value!r}) must be an integer >= {smallest}.")
 
 
 def _generator(seed, index, purpose):

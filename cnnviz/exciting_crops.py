@@ -9,6 +9,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz import layers
+from cnnviz.checks import check_integer
 from cnnviz.receptive_field import boxes_in
 
 
@@ -68,7 +69,7 @@ def exciting_crops(
         ValueError: If the images, the layer, a filter or `count` is not as said here.
     """
     images = layers.check_images(model, images)
-    layers.check_integer("count", count, 1)
+    check_integer("count", count, 1)
     if len(images) < count:
         raise ValueError(
             f"`images` (={len(images)} of them) must be at least `count` (={count}): each gives a "

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
-from cnnviz.data import check_image_size
+from cnnviz.checks import check_integer
 from cnnviz.progress import progress_bar
 
 DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
@@ -152,7 +152,7 @@ def _image_size(model, image_size):
     if image_size is None:
         own = layers.input_shape(model) or (None,) * 4
         return own[1] or DEFAULT_IMAGE_SIZE, own[2] or DEFAULT_IMAGE_SIZE
-    check_image_size(image_size)
+    check_integer("image_size", image_size, 1)
     return image_size, image_size
 
 
@@ -163,7 +163,7 @@ def _check_options(steps, step_size, smoothness, jitter, value_range, seed, batc
         ("seed", seed, 0),
         ("batch_size", batch_size, 1),
     ):
-        layers.check_integer(name, value, least)
+        check_integer(name, value, least)
     for name, value, is_right, rule in (
         ("step_size", step_size, _is_number(step_size) and step_size > 0, "above 0, and finite"),
         ("smoothness", smoothness, _is_number(smoothness) and smoothness >= 0, "0 or more"),

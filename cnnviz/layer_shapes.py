@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
-from cnnviz.data import check_image_size
+from cnnviz.checks import check_integer
 from cnnviz.filter_ascent import DEFAULT_IMAGE_SIZE
 
 PICTURE = "picture"  # the name of what goes in
@@ -49,7 +49,7 @@ def layer_shapes(model: keras.Model, *, image_size: int | None = None) -> list[L
     height, width, channels = (layers.input_shape(model) or (None,) * 4)[1:]
     size = (height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE)
     if image_size is not None:
-        check_image_size(image_size)
+        check_integer("image_size", image_size, 1)
         size = (image_size, image_size)
     image = layers.check_images(model, np.zeros((*size, channels or 3), np.float32))
     called = layers.leaf_layers(model)

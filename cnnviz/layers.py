@@ -662,12 +662,6 @@ def check_indices(name, indices, count, owner):
     return indices
 
 
-def check_integer(name, value, least):
-    """Raise a ValueError that names the argument unless it is an integer of `least` or more."""
-    if not (isinstance(value, (int, np.integer)) and value >= least):
-        raise ValueError(f"`{name}` (={value!r}) must be an integer, {least} or more")
-
-
 def image_spec(images):
     """What a traced function is traced for: pictures of this size, in any number."""
     return tf.TensorSpec((None, *images.shape[1:]), tf.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
+from cnnviz.checks import check_integer
 from cnnviz.model_files import load_model
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux; elsewhere the processor is taken to have no bfloat16
@@ -52,10 +53,9 @@ def build_model(
     Raises:
         ValueError: If `image_size` is below 16 or `width` below 1.
     """
-    if image_size is not None and not (isinstance(image_size, int) and image_size >= 16):
-        raise ValueError(f"`image_size` (={image_size}) must be 16 or more, or None for any size")
-    if not (isinstance(width, int) and width >= 1):
-        raise ValueError(f"`width` (={width}) must be a whole number, 1 or more")
+    if image_size is not None:
+        check_integer("image_size", image_size, 16)
+    check_integer("width", width, 1)
     dtype = fastest_precision() if precision == "auto" else precision
     images = keras.Input((image_size, image_size, 3), name="images")
     rescaling = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling", dtype=dtype)

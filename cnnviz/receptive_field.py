@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers, reach
-from cnnviz.data import check_image_size
+from cnnviz.checks import check_integer
 from cnnviz.filter_ascent import DEFAULT_IMAGE_SIZE
 
 
@@ -42,7 +42,7 @@ def receptive_field(
     if image_size is not None:
         size = tuple(image_size) if np.shape(image_size) == (2,) else (image_size, image_size)
         for side in size:
-            check_image_size(side)
+            check_integer("image_size", side, 1)
     image = layers.check_images(model, np.zeros((*size, channels or 3), np.float32))
     return boxes_in(model, image, layer_name)
 

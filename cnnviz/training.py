@@ -18,7 +18,8 @@ from cnnviz.callbacks import (
     checkpoint_callbacks,
     finished_epochs,
 )
-from cnnviz.data import check_image_size, untuned
+from cnnviz.checks import check_integer
+from cnnviz.data import untuned
 from cnnviz.layers import named_layers
 from cnnviz.model import processor_has
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
@@ -99,7 +100,7 @@ def train(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
             metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
-            jit_compile=_is_faster_compiled(model),
+            jit_compile=is_faster_compiled(model),
         )
     given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
@@ -161,7 +162,7 @@ def _optimizer(model, learning_rate):
     return keras.optimizers.LossScaleOptimizer(optimizer) if float16 else optimizer
 
 
-def _is_faster_compiled(model):
+def is_faster_compiled(model):
     """Whether XLA can take it, and is faster; Keras's "auto" never takes it on processors.
 
     With AVX2 it is (1.4x at 64 pixels); with AVX-512 TensorFlow's own kernels are (1.2x in float32
@@ -174,12 +175,11 @@ def _is_faster_compiled(model):
 
 
 def _check_sizes(image_sizes, epochs):
-    if epochs < 1:
-        raise ValueError(f"`epochs` (={epochs}) must be 1 or more")
+    check_integer("epochs", epochs, 1)
     if image_sizes is None:
         return (None,) * epochs
     for size in image_sizes:
-        check_image_size(size, "image_sizes")
+        check_integer("image_sizes", size, 1)
     if len(image_sizes) != epochs:
         raise ValueError(
             f"`image_sizes` (={image_sizes}) must have one size for each of the {epochs} `epochs`, "

@@ -200,10 +200,10 @@ def test_mean_colour_of_the_animal_hardly_tells_the_class(many_pets):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, r"`count` \(=0\) must be an integer >= 1"),
+        ({"count": 0}, r"`count` \(=0\) must be an integer, 1 or more"),
         ({"count": 2.5}, r"`count` \(=2.5\)"),
-        ({"count": 1, "image_size": 31}, r"`image_size` \(=31\) must be an integer >= 32"),
-        ({"count": 1, "seed": -1}, r"`seed` \(=-1\) must be an integer >= 0"),
+        ({"count": 1, "image_size": 31}, r"`image_size` \(=31\) must be an integer, 32 or more"),
+        ({"count": 1, "seed": -1}, r"`seed` \(=-1\) must be an integer, 0 or more"),
         (
             {"count": 1, "watermark": "bird"},
             r"`watermark` \(='bird'\) must be None, 'cat' or 'dog'",

@@ -168,9 +168,9 @@ def test_precision_fits_a_machine_without_a_processor_file(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"image_size": 15}, r"`image_size` \(=15\) must be 16 or more"),
-        ({"width": 0}, r"`width` \(=0\) must be a whole number, 1 or more"),
-        ({"width": 1.5}, r"`width` \(=1.5\) must be a whole number, 1 or more"),
+        ({"image_size": 15}, r"`image_size` \(=15\) must be an integer, 16 or more"),
+        ({"width": 0}, r"`width` \(=0\) must be an integer, 1 or more"),
+        ({"width": 1.5}, r"`width` \(=1.5\) must be an integer, 1 or more"),
     ],
 )
 def test_arguments_out_of_range_are_errors(options, message):

@@ -67,7 +67,7 @@ def train_astray(model=None, *, epochs=6, **options):
 @pytest.fixture(autouse=True)
 def no_xla(monkeypatch):
     """Compiling would take longer than these short trainings."""
-    monkeypatch.setattr(training, "_is_faster_compiled", lambda model: False)
+    monkeypatch.setattr(training, "is_faster_compiled", lambda model: False)
 
 
 def accuracy_of(model):
@@ -520,7 +520,7 @@ def test_pictures_of_other_types_train_as_float32_does(dtype):
     np.testing.assert_allclose(histories(other), histories(whole), rtol=1e-5)
 
 
-IS_FASTER_COMPILED = training._is_faster_compiled  # before the fixture replaces it
+IS_FASTER_COMPILED = training.is_faster_compiled  # before the fixture replaces it
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_compiled_where_every_layer_can_be_and_the_processor_gains(
 ):
     (tmp_path / "cpuinfo").write_text(f"flags : sse {flags}_vnni {flags}")
     monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(training, "_is_faster_compiled", IS_FASTER_COMPILED)
+    monkeypatch.setattr(training, "is_faster_compiled", IS_FASTER_COMPILED)
     inner = keras.Sequential([keras.Input((16, 16, 3)), getattr(keras.layers, first_layer)(0.1)])
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((16, 16, 3)), inner, *head])
@@ -701,8 +701,8 @@ def test_passes_end_without_waiting_for_tuning(monkeypatch):
     [
         ({"epochs": 0}, r"`epochs` \(=0\)"),
         ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\(8, 8\)\) .* 1 `epochs`, not 2"),
-        ({"image_sizes": (0,)}, r"`image_sizes` \(=0\) must be a whole number of pixels"),
-        ({"image_sizes": (8.5,)}, r"`image_sizes` \(=8.5\) must be a whole number of pixels"),
+        ({"image_sizes": (0,)}, r"`image_sizes` \(=0\) must be an integer, 1 or more"),
+        ({"image_sizes": (8.5,)}, r"`image_sizes` \(=8.5\) must be an integer, 1 or more"),
         ({"augment": -0.1}, r"`augment` \(=-0.1\) must be True, False or a number in 0..2"),
         ({"augment": 2.5}, r"`augment` \(=2.5\)"),
         ({"augment": np.nan}, r"`augment` \(=nan\)"),

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from cnnviz import layers
+from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
 from cnnviz.diagnosis.batches import LabelledData, check_labels, labelled_batches
 
@@ -71,7 +72,7 @@ def check_inputs(
     Raises:
         ValueError: If the data or `max_pictures` are not as said here.
     """
-    layers.check_integer("max_pictures", max_pictures, 1)
+    check_integer("max_pictures", max_pictures, 1)
     images, labels, seen = _read(model, data, max_pictures)
     *_, seen_again = _read(model, data, max_pictures)
     findings = [AUGMENTED] if seen != seen_again else []

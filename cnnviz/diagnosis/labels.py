@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cnnviz import layers
+from cnnviz.checks import check_integer
 from cnnviz.diagnosis.batches import LabelledData, labelled_batches
 from cnnviz.diagnosis.features import picture_features
 from cnnviz.training import train
@@ -78,7 +79,7 @@ def suspect_labels(
     Raises:
         ValueError: If a class has fewer pictures than `folds`, or an argument is out of range.
     """
-    layers.check_integer("folds", folds, 2)
+    check_integer("folds", folds, 2)
     parts, labels = [], []
     for images, batch_labels in labelled_batches(model, data, "features"):
         parts.append(images if epochs else picture_features(model, images))

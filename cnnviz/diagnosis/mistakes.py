@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from cnnviz import layers
+from cnnviz.checks import check_integer
 from cnnviz.diagnosis.batches import LabelledData, check_labels, labelled_batches
 from cnnviz.diagnosis.features import picture_features
 from cnnviz.grad_cam import GradCAM, Method, grad_cam
@@ -70,7 +71,7 @@ def confident_mistakes(
         ValueError: If the data or an argument is not as said here.
     """
     for name, number in (("count", count), ("neighbours", neighbours)):
-        layers.check_integer(name, number, 1)
+        check_integer(name, number, 1)
     worst = _worst(model, data, count)
     images, index, labels, probabilities = (worst[name] for name in _COLUMNS)
     predicted = probabilities.argmax(axis=1).astype(np.int32)

@@ -22,7 +22,7 @@ import cnnviz
 from cnnviz.data import list_split, untuned
 from cnnviz.optimizer import ConvolutionMuon
 from cnnviz.recipe import BATCH_SIZE, ORTHOGONALIZING_STEPS
-from cnnviz.training import _is_faster_compiled
+from cnnviz.training import is_faster_compiled
 
 ROUNDS = 3
 KEPT_SIZE = 180  # pixels, of photographs for the best recipe
@@ -74,7 +74,7 @@ def throughput(image_size, batches=80):
         ConvolutionMuon(1e-3, ns_steps=ORTHOGONALIZING_STEPS),
         loss,
         metrics=["accuracy"],
-        jit_compile=_is_faster_compiled(bare),
+        jit_compile=is_faster_compiled(bare),
     )
     options = {"epochs": 2, "image_sizes": (image_size,) * 2, "verbose": 0}
     trained, alone = [], []
