@@ -4,7 +4,8 @@
     python train_photographs.py photos quick.keras --recipe quick
 
 `photos` comes from data_separator.py. Stopped or killed, the same command goes on after the last
-whole epoch. The history goes to `cats_vs_dogs.training.keras.csv`.
+whole epoch. The history goes to `cats_vs_dogs.training.keras.csv`, its curves to
+`cats_vs_dogs.training.png`.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def main():
     train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
     validation = cnnviz.load_split(photos / "validation", **kept)
     model = cnnviz.build_model(precision=options.precision)
-    cnnviz.train(
+    history = cnnviz.train(
         model,
         train,
         validation,
@@ -54,6 +55,8 @@ def main():
         checkpoint=options.model.with_suffix(".training.keras"),
         verbose=2,
     )
+    curves = cnnviz.figures.draw_learning_curves(history)
+    curves.savefig(options.model.with_suffix(".training.png"))
     folded = cnnviz.fold_batch_normalization(model)
     temperature = cnnviz.calibrate(folded, cnnviz.load_split(photos / "validation", **data))
     print(f"temperature {temperature:.2f}")

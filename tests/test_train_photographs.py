@@ -1,0 +1,55 @@
+"""train_photographs.py: from separated photographs to a classifier, its history and its figures."""
+
+import re
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import cnnviz
+import train_photographs
+
+RECIPE = {"image_sizes": (32, 32, 48), "augment": 0.4}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """-> (the .keras file, what was printed), with a recipe of seconds."""
+    monkeypatch.setattr(train_photographs, "RECIPES", {"best": RECIPE})
+
+    def run_with(*options, photos=tmp_path / "photos"):
+        path = tmp_path / "pets.keras"
+        monkeypatch.setattr(sys, "argv", ["", str(photos), str(path), *options])
+        train_photographs.main()
+        return path, capsys.readouterr().out
+
+    cnnviz.write_drawn_pets(tmp_path / "photos", train=64, validation=20, test=12)
+    return run_with
+
+
+def test_the_reported_accuracy_is_that_of_the_file(run, tmp_path):
+    path, printed = run()
+    model = cnnviz.load_model(path)
+    for part, count in (("validation", 20), ("test", 12)):
+        data = cnnviz.load_split(tmp_path / "photos" / part, image_size=48)
+        images, labels = (
+            np.concatenate(both) for both in zip(*data.as_numpy_iterator(), strict=True)
+        )
+        right = (cnnviz.class_probabilities(model, images).argmax(axis=1) == labels).sum()
+        assert f"{part}: {right} of {count} right" in printed
+    assert len(re.findall("expected calibration error", printed)) == 4
+
+
+def test_history_and_curves_stand_beside_the_model(run):
+    path, _ = run()
+    history = cnnviz.callbacks.read_history(f"{path.with_suffix('.training.keras')}.csv")
+    assert history["image_size"] == list(RECIPE["image_sizes"])
+    curves = cv2.imread(str(path.with_suffix(".training.png")))
+    assert curves is not None and curves.std() > 0
+
+
+def test_what_is_missing_is_told_before_the_training(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run(photos=tmp_path / "nowhere")
+    assert not list(tmp_path.glob("pets*"))
