@@ -553,7 +553,7 @@ def test_evidence_titles_say_layer_class_and_score():
     result = heat(2, class_index=1, scores=np.array([-3.25, 1.5]))
     figure = draw_heat_maps(pictures(), result, ("cat", "dog"), titles=["left", "right"])
     for text in (
-        "evidence at layer block4_add3",
+        "evidence at block4_add3",
         "dog -3.25 logit",
         "dog +1.50 logit",
         "right",

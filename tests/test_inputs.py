@@ -47,6 +47,10 @@ def patches():
     return images, labels
 
 
+def bgr(images):
+    return np.ascontiguousarray(images[..., ::-1])
+
+
 def as_dataset(images, labels):
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
 
@@ -59,7 +63,7 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
     ):
         report = check_inputs(exacting_model, data)
         assert report.findings == () and report.accuracy == 1 and report.pictures == 60
-        assert "nothing found" in str(report)
+        assert "Nothing found" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,10 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
         (lambda images, labels: (images / 127.5 - 1, labels), r"in -1\.\.1, but .* 0\.\.255"),
         (lambda images, labels: (images / 255**2, labels), r"0\.00392, but .* wants 0\.\.255"),
         (lambda images, labels: (images[..., ::-1], labels), "BGR in place of RGB"),
-        (lambda images, labels: (images, 1 - labels), "another order .*, 0 is 1, 1 is 0"),
+        (
+            lambda images, labels: (images, 1 - labels),
+            "another order .*, label 0 is output 1, label 1 is output 0",
+        ),
         (
             lambda images, labels: (images[:, ::2, ::2], labels),
             "16x16 pixels, and the model does better at 32x32",
@@ -99,6 +106,20 @@ def test_two_faults_at_once_are_both_found(exacting_model, patches):
     report = check_inputs(exacting_model, (patches[0][..., ::-1] / 255, patches[1]))
     assert len(report.findings) == 2 and report.mended_accuracy == 1
     assert "wants 0..255" in str(report) and "BGR" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(lambda images: images / 255, "wants 0..255, and the labels"), (bgr, "BGR in place of RGB")],
+    ids=["range", "channels"],
+)
+def test_a_fault_of_the_pictures_and_one_of_the_labels_are_found(
+    exacting_model, patches, spoil, words
+):
+    """Neither need help alone: in 0..1 all answers are the same, and in 0..255 they are wrong."""
+    report = check_inputs(exacting_model, (spoil(patches[0]), 1 - patches[1]))
+    assert report.mended_accuracy == 1
+    assert words in str(report) and "label 0 is output 1" in str(report)
 
 
 def test_augmented_pictures_are_found(exacting_model, patches):

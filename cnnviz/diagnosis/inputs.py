@@ -44,7 +44,7 @@ class InputReport:
 
     def __str__(self) -> str:
         return "\n".join(self.findings) or (
-            f"nothing found: {self.accuracy:.1%} of {self.pictures} pictures right as they come"
+            f"Nothing found: {self.accuracy:.1%} of {self.pictures} pictures are right as they are."
         )
 
 
@@ -115,12 +115,21 @@ def _probabilities(model, images):
 def _best_change(model, images, labels, loss, before):
     """The change that makes most pictures right, of those that make the labels likelier; or None.
 
+    Two at once are tried only where none alone helps and the network seems to know nothing.
+
     A larger range makes some networks only surer of the same answers, which is no fault: where the
     network knows more than the most frequent class, it must also be right more often than `before`.
     """
-    best = None
     knows = before > np.bincount(labels).max() / len(labels)
-    for sentence, new_images, new_labels in _changed(model, images, labels):
+    best = _best_of(_changed(model, images, labels), model, loss, before, knows)
+    if best is None and not knows:
+        best = _best_of(_changed_together(model, images, labels), model, loss, before, knows)
+    return best
+
+
+def _best_of(changes, model, loss, before, knows):
+    best = None
+    for sentence, new_images, new_labels in changes:
         new_loss, accuracy = _quality(model, new_images, new_labels)
         gain = loss - new_loss
         error = gain.std() / len(gain) ** 0.5
@@ -133,6 +142,19 @@ def _best_change(model, images, labels, loss, before):
 
 def _changed(model, images, labels):
     """Each fault undone: (what to say, images, labels)."""
+    yield from _changed_pictures(model, images, labels)
+    yield from _reordered(model, images, labels)
+
+
+def _changed_together(model, images, labels):
+    """A fault of the pictures undone and one of the labels, which hides what that gains."""
+    for of_pictures, new_images, _ in _changed_pictures(model, images, labels):
+        for of_labels, _, new_labels in _reordered(model, new_images, labels):
+            fault = of_pictures.split(": {}")[0]
+            yield f"{fault}, and {of_labels[0].lower()}{of_labels[1:]}", new_images, new_labels
+
+
+def _changed_pictures(model, images, labels):
     yield from _rescaled(images, labels)
     if images.shape[3] == 3:
         text = "The colour channels are swapped, BGR in place of RGB: {} with them swapped back."
@@ -140,10 +162,17 @@ def _changed(model, images, labels):
     shape = layers.input_shape(model) or (None,) * 4
     if shape[1:3] == (None, None):
         yield from _resized(images, labels)
+
+
+def _reordered(model, images, labels):
     order = _label_order(model, images, labels)
     if order is not None:
-        moved = [f"{label} is {place}" for label, place in enumerate(order) if label != place][:6]
-        text = f"The labels are in another order than the outputs, {', '.join(moved)}: {{}}."
+        moved = [
+            f"label {label} is output {place}"
+            for label, place in enumerate(order)
+            if label != place
+        ]
+        text = f"The labels are in another order than the outputs, {', '.join(moved[:6])}: {{}}."
         yield text, images, np.asarray(order)[labels]
 
 

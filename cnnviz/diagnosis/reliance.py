@@ -34,9 +34,9 @@ class Reliance:
 
     def __str__(self) -> str:
         return (
-            f"{self.share:.0%} of the evidence ({self.low:.0%} to {self.high:.0%}) lies on "
-            f"{self.area:.0%} of the picture; {self.changed:.0%} of the answers change without it "
-            f"({self.pictures} pictures)"
+            f"{self.share:.0%} of the evidence ({self.low:.0%} to {self.high:.0%}; {self.pictures} "
+            f"pictures with any) lies on {self.area:.0%} of the picture; {self.changed:.0%} of the "
+            "answers change without it"
         )
 
 

@@ -88,7 +88,10 @@ def draw_heat_maps(
                 for axis in pair:
                     title = axis.get_title(loc="left")
                     axis.set_title(f"{wrapped(names[index], PANEL)}\n{title}")
-    title = "evidence at layer " + "; ".join(dict.fromkeys(r.layer_name for r in results))
+    places = dict.fromkeys((result.method, result.layer_name) for result in results)
+    title = "evidence at " + "; ".join(
+        f"{where} ({method})" if len(places) > 1 else where for method, where in places
+    )
     figure.suptitle(wrapped(title, figure.get_figwidth()), x=0.01, ha="left")
     return figure
 
@@ -192,7 +195,7 @@ def _draw_excitement(axis, ascended, value_range):
     if verdict != "ok":
         return f"nothing to see: {verdict}"
     before, after = ascended.start_activations[0], ascended.activations[0]
-    return f"excites it to {after:.2g}\n{before:.2g} on noise"
+    return f"ascended: {after:.2g}\n(noise: {before:.2g})"
 
 
 def _draw_explanation(figure, axis, bar, picture, evidence, class_name):

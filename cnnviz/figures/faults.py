@@ -180,7 +180,7 @@ def draw_changes(
     ):
         shown = np.where(np.isfinite(changes), changes, 0) * 100
         bars = axis.barh(range(layers), shown, color=TRAINING_COLOR)
-        texts = ["none" if c == 0 else "" if np.isnan(c) else f"{c:.1%}" for c in changes]
+        texts = ["none" if c == 0 else "no map" if np.isnan(c) else f"{c:.1%}" for c in changes]
         axis.bar_label(bars, texts, fontsize=9, padding=2)
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=9)

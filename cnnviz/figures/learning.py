@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib.ticker
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -52,6 +53,11 @@ def draw_learning_curves(
         axis.set_xlim(0.5, len(epochs) + 0.5)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(axis="y", alpha=0.3)
+    # Early on a loss may be ten times what it is later.
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes[0].legend(framealpha=1, edgecolor="none")  # no line of the grid through its words
     return figure
 
@@ -84,7 +90,7 @@ def draw_calibration(
     )  # fmt: skip
     upper.set(ylabel="of them right (%)", ylim=(0, 104))
     upper.set_title(f"expected calibration error {error:.3f}")
-    upper.legend(frameon=False, loc="lower right")
+    figure.legend(loc="outside lower left", frameon=False)
     bars = lower.bar(
         100 * edges[:-1], 100 * shares, width=100 * np.diff(edges), align="edge",
         color=TRAINING_COLOR, edgecolor="white",

@@ -155,7 +155,7 @@ def draw_filters(
         f"median activation {before:.2g} on noise, {after:.2g} on these"
     )
     if strongest is not None:
-        title += "; in the corners: times as much as on the best real picture"
+        title += "; in the corners: times as much as on the best picture given"
     axis.set_title(wrapped(title, figure.get_figwidth()))
     return figure
 
@@ -172,7 +172,13 @@ def _ratios(result, strongest):
         )
     ratios = np.divide(result.activations, strongest, where=strongest > 0, out=0 * strongest)
     return [
-        f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2g}x" if real > 0 else "silent"
+        ">999x"
+        if ratio > 999
+        else f"{ratio:.0f}x"
+        if ratio >= 10
+        else f"{ratio:.2g}x"
+        if real > 0
+        else "silent"
         for ratio, real in zip(ratios, strongest, strict=True)
     ]
 

@@ -149,7 +149,8 @@ def draw_tiles(tiles, indices, labels, notes=None):
         top, left = place // columns * (height + GAP), place % columns * (width + GAP)
         mosaic[top : top + height, left : left + width] = tile
         box = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "linewidth": 0}
-        axis.text(left, top, index, color="white", fontsize=7, ha="left", va="top", bbox=box)
+        look = {"color": "black"} if label else {"color": "white", "bbox": box}
+        axis.text(left, top, index, fontsize=7, ha="left", va="top", **look)
         if label:
             ends = ([left, left + width - 1], [top, top + height - 1])
             axis.plot(*ends, color="0.55", linewidth=0.8)
