@@ -47,10 +47,6 @@ def patches():
     return images, labels
 
 
-def bgr(images):
-    return np.ascontiguousarray(images[..., ::-1])
-
-
 def as_dataset(images, labels):
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
 
@@ -110,7 +106,10 @@ def test_two_faults_at_once_are_both_found(exacting_model, patches):
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(lambda images: images / 255, "wants 0..255, and the labels"), (bgr, "BGR in place of RGB")],
+    [
+        (lambda images: images / 255, "wants 0..255, and the labels"),
+        (lambda images: images[..., ::-1], "BGR in place of RGB"),
+    ],
     ids=["range", "channels"],
 )
 def test_a_fault_of_the_pictures_and_one_of_the_labels_are_found(
