@@ -1,4 +1,4 @@
-"""(an argument's name, its value) -> nothing, or a ValueError that says what would be right."""
+"""(an argument's name, its value) -> it in one form, or an error that says what would be right."""
 
 import numpy as np
 
@@ -8,3 +8,30 @@ def check_integer(name, value, least):
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not (is_integer and value >= least):
         raise ValueError(f"`{name}` (={value!r}) must be an integer, {least} or more")
+
+
+def check_indices(name, indices, count, owner):
+    """Bring the chosen ones of `count` filters or classes into one form; None takes all.
+
+    Args:
+        name: The argument's name, for the error.
+        indices: An integer, a sequence of integers, or None.
+        count: How many there are.
+        owner: Whose they are, such as "layer 'conv1'", for the error.
+
+    Returns:
+        (F,) integer array.
+
+    Raises:
+        ValueError: If one of them does not exist, or there is none.
+    """
+    given = indices
+    try:
+        indices = np.arange(count) if given is None else np.atleast_1d(given)
+    except ValueError:  # lists of different lengths
+        indices = np.empty(0)
+    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
+        raise ValueError(f"`{name}` (={given!r}) must be integers, or None for all")
+    for wrong in indices[(indices < 0) | (indices >= count)]:
+        raise ValueError(f"`{name}` (={wrong}) must be in [0, {count}) for {owner}")
+    return indices

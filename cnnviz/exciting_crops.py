@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz import layers
-from cnnviz.checks import check_integer
+from cnnviz.checks import check_indices, check_integer
 from cnnviz.receptive_field import boxes_in
 
 
@@ -78,7 +78,7 @@ def exciting_crops(
     path, layer = layers.find_layer(model, layer_name)
     boxes = boxes_in(model, images, layer_name)
     strongest, places, means = layers.in_batches(_traced(model, images, path, layer), images)
-    filters = layers.check_indices("filters", filters, strongest.shape[1], f"layer '{path}'")
+    filters = check_indices("filters", filters, strongest.shape[1], f"layer '{path}'")
     best = np.argsort(-strongest[:, filters], axis=0, kind="stable")[:count].T
     rows, columns = np.divmod(places[best, filters[:, None]], boxes.shape[1])
     return ExcitingCrops(

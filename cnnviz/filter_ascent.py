@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
-from cnnviz.checks import check_integer
+from cnnviz.checks import check_indices, check_integer
 from cnnviz.progress import progress_bar
 
 DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
@@ -127,7 +127,7 @@ def ascend_filters(
         ("ascent", path, repr(output_name), start.shape[1:]),
         lambda get_model: _trace(get_model, start, path, respond),
     )
-    filters = layers.check_indices(name, filters, count, owner)
+    filters = check_indices(name, filters, count, owner)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     settings = [tf.constant([length, smoothness, low, high], tf.float32) for length in lengths]
     ends = np.stack([np.full_like(start[0], low), np.full_like(start[0], high)])

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from cnnviz.data import load_split
-from cnnviz.drawn_pets import DrawnPets, _picture, drawn_pets, write_drawn_pets
+from cnnviz.drawn_pets import DrawnPets, drawn_pets, write_drawn_pets
+from cnnviz.drawn_pets.dataset import _picture
 
 
 @pytest.fixture(scope="module")

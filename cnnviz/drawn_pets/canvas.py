@@ -1,0 +1,157 @@
+"""(canvas, outline, colour) -> the canvas, painted on: outlines, soft spots, rounded surfaces.
+
+Geometry is in units of the picture's side, so that a scene is the same at every size. It is painted
+several times larger and shrunk, which smooths its edges. The canvas has four channels: red, green,
+blue, and what the pixel shows (scene, animal or telling part), so masks and pictures cannot differ.
+"""
+
+import math
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+SCENE, ANIMAL, PART = 0, 1, 2  # the canvas's fourth channel
+PAINTED_SIDE = 192  # small pictures are painted at least this large
+_SUBPIXEL_BITS = 4
+_SUBPIXELS = 1 << _SUBPIXEL_BITS
+_NEUTRAL = 128  # the factor 1 among the 8-bit factors that shade a surface
+
+
+@lru_cache
+def _curve_matrix(count, steps=8):
+    """Catmull-Rom weights `(count * steps, count)` of a closed curve through `count` points."""
+    t = np.arange(steps) / steps
+    weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
+    matrix = np.zeros((count, steps, count))
+    for start in range(count):
+        for offset, weight in enumerate(weights):
+            matrix[start, :, (start + offset - 1) % count] += weight / 2
+    return matrix.reshape(count * steps, count)
+
+
+def curve(points):
+    return _curve_matrix(len(points)) @ np.asarray(points, float)
+
+
+_CIRCLE = np.stack([f(np.arange(0, 2 * np.pi, np.pi / 16)) for f in (np.cos, np.sin)], axis=1)
+
+
+def rotation(angle):
+    """A matrix for points in rows, `points @ rotation(angle)`."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array(((cosine, sine), (-sine, cosine)))
+
+
+def ellipse(x, y, radius_x, radius_y, angle=0.0):
+    points = _CIRCLE * (radius_x, radius_y)
+    return (points @ rotation(angle) if angle else points) + (x, y)
+
+
+def stroke(points, width_start, width_end):
+    """The outline of a soft stroke along the open curve through `points`."""
+    points = np.asarray(points, float)
+    along = _central_difference(len(points)) @ points
+    along /= np.hypot(*along.T)[:, None]
+    across = along[:, ::-1] * (-1, 1) * np.linspace(width_start, width_end, len(points))[:, None]
+    tip = points[-1:] + along[-1:] * width_end
+    return curve(np.concatenate([points + across, tip, (points - across)[::-1]]))
+
+
+@lru_cache
+def _central_difference(count):
+    return np.gradient(np.eye(count), axis=0)
+
+
+def soft_rectangle(left, top, right, bottom):
+    """A rectangle with round corners."""
+    half_width, half_height = (right - left) / 2, (bottom - top) / 2
+    rounded = np.sign(_CIRCLE) * np.abs(_CIRCLE) ** 0.3
+    return rounded * (half_width, half_height) + (left + half_width, top + half_height)
+
+
+def rectangle(left, top, right, bottom):
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
+
+
+def mix(first, second, share):
+    return np.asarray(first, float) * (1 - share) + np.asarray(second, float) * share
+
+
+def _to_pixels(points, side):
+    # cv2 puts whole numbers at pixel centres: half a pixel aligns the scene at every size.
+    return np.rint(np.asarray(points) * (side * _SUBPIXELS) - _SUBPIXELS / 2).astype(np.int32)
+
+
+def fill(canvas, outline, colour, shows=SCENE):
+    pixels = _to_pixels(outline, len(canvas))
+    cv2.fillPoly(canvas, [pixels], (*map(float, colour), shows), shift=_SUBPIXEL_BITS)
+
+
+def draw_lines(canvas, lines, colour, width, shows=SCENE):
+    side = len(canvas)
+    pixels = [_to_pixels(line, side) for line in lines]
+    thickness = max(1, round(width * side))
+    colour = (*map(float, colour), shows)
+    cv2.polylines(canvas, pixels, False, colour, thickness, cv2.LINE_8, _SUBPIXEL_BITS)
+
+
+def _span(low, high, side):
+    """The whole pixels from `low` to `high` (in pixels) that are on the canvas."""
+    return max(0, math.floor(low)), min(side, math.ceil(high) + 1)
+
+
+def glow(canvas, x, y, radius_x, radius_y, colour, strength):
+    """Blends a soft spot of `colour` over what is there: shadows, blushes, the sun."""
+    side, weights = len(canvas), []
+    for middle, radius in ((x * side, 1.5 * radius_x * side), (y * side, 1.5 * radius_y * side)):
+        start, end = _span(middle - radius, middle + radius, side)
+        if start >= end:
+            return
+        distance = ((np.arange(start, end) + 0.5 - middle) / radius).astype(np.float32)
+        weights.append((slice(start, end), np.maximum(1 - distance**2, 0) ** 2))
+    (columns, across), (rows, down) = weights
+    share = cv2.gemm(down[:, None], across[None], float(strength), None, 0)
+    spot = canvas[rows, columns]
+    flat = np.empty_like(spot)
+    cv2.rectangle(flat, (0, 0), flat.shape[1::-1], (*map(float, colour), 0), cv2.FILLED)
+    blended = cv2.blendLinear(spot, flat, 1 - share, share)
+    cv2.mixChannels([spot], [blended], (3, 3))  # what the pixels show stays as it was
+    canvas[rows, columns] = blended
+
+
+@lru_cache
+def _ball_shade(light_x, light_y, depth):
+    """Roughly a ball under a lamp, as factors for the four channels: light falls off to its rim."""
+    v, u = np.mgrid[-1:1:32j, -1:1:32j]
+    shade = 1 + depth * (0.08 + 0.15 * (light_x * u + light_y * v) - 0.13 * (u**2 + v**2))
+    return factors(shade)
+
+
+def factors(values):
+    """`(h, w)` factors around 1 as uint8, where `_NEUTRAL` is 1; the fourth channel stays as is."""
+    colour = np.clip(np.rint(values * _NEUTRAL), 0, 255).astype(np.uint8)
+    return cv2.merge([colour, colour, colour, np.full_like(colour, _NEUTRAL)])
+
+
+def fill_round(canvas, outline, colour, light, *, shows=SCENE, texture=None, marks=(), depth=1.0):
+    """Fills a rounded surface, brighter towards `light`, with `marks` painted on it."""
+    side = len(canvas)
+    pixels = _to_pixels(outline, side)
+    x, y, width, height = (length / _SUBPIXELS for length in cv2.boundingRect(pixels))
+    (left, right), (top, bottom) = _span(x, x + width, side), _span(y, y + height, side)
+    if left >= right or top >= bottom:
+        return
+    corner = np.array((left, top), np.int32) * _SUBPIXELS
+    mask = np.zeros((bottom - top, right - left), np.uint8)
+    cv2.fillPoly(mask, [pixels - corner], 255, shift=_SUBPIXEL_BITS)
+    layer = np.empty((*mask.shape, 4), np.uint8)
+    cv2.rectangle(layer, (0, 0), mask.shape[::-1], (*map(float, colour), shows), cv2.FILLED)
+    for points, mark_colour in marks:
+        shape = _to_pixels(points, side) - corner
+        cv2.fillPoly(layer, [shape], (*map(float, mark_colour), shows), shift=_SUBPIXEL_BITS)
+    shade = cv2.resize(_ball_shade(*light, depth), mask.shape[::-1])
+    if texture is not None:
+        shade = cv2.multiply(shade, texture[top:bottom, left:right], scale=1 / _NEUTRAL)
+    layer = cv2.multiply(layer, shade, scale=1 / _NEUTRAL)
+    cv2.copyTo(layer, mask, canvas[top:bottom, left:right])

@@ -1,0 +1,40 @@
+"""(any Keras 3 model) -> its layers by name, their outputs in a call, the scores of its classes.
+
+The only place that knows how a model is taken apart, and how the score of a class is found. In the
+order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_range`, `scores`.
+"""
+
+from cnnviz.layers.checks import broken_layer, check_finite, check_images
+from cnnviz.layers.layout import input_shape
+from cnnviz.layers.names import convolution_layers, find_layer, leaf_layers, named_layers
+from cnnviz.layers.recording import call_and_record, required_output
+from cnnviz.layers.scores import (
+    activation_input,
+    class_probabilities,
+    class_scores,
+    pick_output,
+)
+from cnnviz.layers.tracing import BATCH_SIZE, image_spec, in_batches, traced
+from cnnviz.layers.value_range import check_range
+
+__all__ = [
+    "BATCH_SIZE",
+    "activation_input",
+    "broken_layer",
+    "call_and_record",
+    "check_finite",
+    "check_images",
+    "check_range",
+    "class_probabilities",
+    "class_scores",
+    "convolution_layers",
+    "find_layer",
+    "image_spec",
+    "in_batches",
+    "input_shape",
+    "leaf_layers",
+    "named_layers",
+    "pick_output",
+    "required_output",
+    "traced",
+]

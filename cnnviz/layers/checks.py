@@ -1,0 +1,104 @@
+"""(model, pictures or what came of them) -> the form that every method works on, or an error."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnviz.layers.layout import CHANNELS, LAST, input_shape, own_input_shape, takes_channels_first
+from cnnviz.layers.names import leaf_layers
+
+
+def check_images(model, images):
+    """Bring pictures into the form that every method works on.
+
+    Args:
+        model: The keras.Model that they are for.
+        images: (N, H, W, C) or (H, W, C), numbers; for a model that takes (N, C, H, W) they may be
+            of that layout.
+
+    Returns:
+        (N, H, W, C) float32 array.
+
+    Raises:
+        ValueError: If the rank, the size, the channels or the values cannot be right for `model`,
+            or if `model` is not built or has several inputs.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
+    if not model.built:
+        raise ValueError(f"`model` (='{model.name}') is not built; call it once on a picture")
+    try:
+        images = np.asarray(images)
+    except ValueError:
+        raise ValueError(
+            "`images` (of different shapes) must all have one size; "
+            "`load_image(path, image_size=...)` resizes"
+        ) from None
+    if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
+        raise ValueError(f"`images` (of dtype {images.dtype}) must be numbers")
+    with np.errstate(over="ignore"):  # infinity is told below
+        images = images.astype(np.float32)
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4:
+        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"`images` (of shape {images.shape}) must have pixels")
+    if not np.isfinite(images).all():
+        raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
+    if takes_channels_first(model):
+        own = own_input_shape(model) or (None,) * 4
+        is_own = own[1] is not None or images.shape[1] in CHANNELS
+        images = images.transpose(LAST) if is_own and _fit(images.shape, own) else images
+    expected = input_shape(model)
+    if expected is not None and not _fit(images.shape, expected):
+        raise ValueError(
+            f"`images` (of shape {images.shape}) must be {_shape_text(expected)} for model "
+            f"'{model.name}'"
+        )
+    return images
+
+
+def _fit(shape, expected):
+    """Whether pictures of a shape can be what is expected, with None for what is free."""
+    sizes = zip(expected[1:], shape[1:], strict=True)
+    return all(size is None or size == given for size, given in sizes)
+
+
+def _shape_text(shape):
+    names = ("N", "H", "W", "C")
+    return (
+        "(" + ", ".join(n if s is None else str(s) for n, s in zip(names, shape, strict=True)) + ")"
+    )
+
+
+def check_finite(model, *results):
+    """Raise a ValueError that says where to look if NaN or infinity is in the model or came out."""
+    broken = broken_layer(model)
+    if broken:
+        raise ValueError(
+            f"`model` (='{model.name}') computes with NaN or infinity: the weights of its layer "
+            f"'{broken}' hold it"
+        )
+    if not all(np.isfinite(result).all() for result in results):
+        raise ValueError(
+            f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown: its "
+            "weights are finite; extract_activations shows where it begins"
+        )
+
+
+def broken_layer(model):
+    """Path of the first layer whose weights hold NaN or infinity, or None.
+
+    Its output need not tell: on some processors TensorFlow computes a convolution and its ReLU at
+    once, and makes zeros of NaN.
+    """
+    for path, layer in leaf_layers(model).items():
+        # By the tensor, of which NumPy takes no copy: this comes with every call.
+        if not all(np.isfinite(tf.convert_to_tensor(w)).all() for w in _floats(layer)):
+            return path
+    return None
+
+
+def _floats(layer):
+    """The weights of a layer, or of an operation, that are floating-point numbers."""
+    return [w for w in getattr(layer, "weights", ()) if "float" in str(w.dtype)]

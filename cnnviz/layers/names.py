@@ -1,0 +1,95 @@
+"""(any Keras 3 model) -> its layers by name, those inside nested models too."""
+
+import difflib
+
+import keras
+
+
+def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]:
+    """List every layer of a model, those inside nested models and composite layers too.
+
+    Args:
+        model: keras.Model of any kind.
+
+    Returns:
+        dict[str, keras.layers.Layer or keras.Operation]: by path, such as
+        "backbone/block_13_expand"; a nested model comes before its own layers.
+    """
+    found = {}
+
+    def visit(parent, prefix, above):
+        for layer in _children(parent):
+            if layer in above:  # a layer that holds its parent
+                continue
+            path = prefix + layer.name
+            while path in found:  # only subclassed models can use a name twice
+                path += "'"
+            found[path] = layer
+            visit(layer, path + "/", [*above, layer])
+
+    visit(model, "", [model])
+    return found
+
+
+def _children(parent):
+    """The layers and operations directly inside a model or a composite layer."""
+    if isinstance(parent, keras.Sequential):
+        return parent.layers
+    if isinstance(parent, keras.Model) and hasattr(parent, "operations"):  # functional
+        return [op for op in parent.operations if not isinstance(op, keras.layers.InputLayer)]
+    if isinstance(parent, keras.Layer):
+        return parent._flatten_layers(include_self=False, recursive=False)
+    return []
+
+
+def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
+    """Names of the convolution layers of a model, in the model's order.
+
+    Args:
+        model: keras.Model of any kind.
+        pooling: Whether pooling layers that leave a feature map belong to them.
+
+    Returns:
+        list[str]: paths, as `named_layers` gives them.
+    """
+    kinds = ("Conv", "Pool") if pooling else ("Conv",)
+    return [
+        path
+        for path, layer in leaf_layers(model).items()
+        if any(kind in type(layer).__name__ for kind in kinds)
+        and (not type(layer).__name__.startswith("Global") or getattr(layer, "keepdims", False))
+    ]
+
+
+def leaf_layers(model):
+    """As `named_layers`, without those that only hold other layers."""
+    return {path: layer for path, layer in named_layers(model).items() if not _children(layer)}
+
+
+def find_layer(model, name):
+    """Find one layer by its path or, while that is unambiguous, by its bare name.
+
+    Args:
+        model: keras.Model of any kind.
+        name: "backbone/block_13_expand" or "block_13_expand".
+
+    Returns:
+        (path, layer).
+
+    Raises:
+        ValueError: If no layer or more than one answers to `name`; the nearest names are offered.
+    """
+    layers = named_layers(model)
+    name = str(name)
+    if name in layers:
+        return name, layers[name]
+    paths = [path for path in layers if path.endswith(f"/{name}")]
+    if len(paths) == 1:
+        return paths[0], layers[paths[0]]
+    if paths:
+        raise ValueError(f"`layer_name` (='{name}') is ambiguous in model '{model.name}': {paths}")
+    nearest = difflib.get_close_matches(name, layers, n=3, cutoff=0.3) or list(layers)[-3:]
+    raise ValueError(
+        f"`layer_name` (={name!r}) is no layer of model '{model.name}'; the nearest are "
+        + ", ".join(f"'{path}'" for path in nearest)
+    )

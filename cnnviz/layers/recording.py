@@ -1,0 +1,125 @@
+"""(model, images, layers) -> what the layers put out during a call of the model.
+
+One mechanism serves every kind of model. For the length of a `with` block the `call` of a layer is
+wrapped and its output kept; traced once in a `tf.function`, this gives tensors to return or to
+differentiate with respect to, and the graph optimiser drops the layers that the result does not
+need. Functional, Sequential, nested and subclassed models are all the same to it.
+"""
+
+import contextlib
+import functools
+import re
+import warnings
+
+import tensorflow as tf
+
+from cnnviz.layers.layout import FIRST, LAST, takes_channels_first, with_channels_first
+
+
+@contextlib.contextmanager
+def record_outputs(layers, *, turned=()):
+    """Keep what layers return while the model is called inside the `with` block.
+
+    Args:
+        layers: dict[str, layer] as from `named_layers`.
+        turned: Paths of those that put out (N, C, h, w), which is kept as (N, h, w, C).
+
+    Yields:
+        dict[str, list]: each layer's outputs under its path, in the order of the layers' last
+        calls; a layer that is used twice has two. On leaving, every layer's `call` is as it was.
+    """
+    outputs = {}
+
+    def wrap(path, call):
+        @functools.wraps(call)
+        def recording_call(*args, **kwargs):
+            output = kept = call(*args, **kwargs)
+            if path in turned and tf.is_tensor(output) and output.shape.rank == 4:
+                kept = tf.transpose(output, LAST)
+                output = tf.transpose(kept, FIRST)  # so that the result depends on what is kept
+            outputs[path] = [*outputs.pop(path, []), kept]
+            return output
+
+        return recording_call
+
+    with wrapped_calls(layers, wrap):
+        yield outputs
+
+
+@contextlib.contextmanager
+def wrapped_calls(layers, wrap):
+    """Put `wrap(path, call)` in the place of each layer's `call`, for the length of the block."""
+    before = {}
+    try:
+        for path, layer in layers.items():
+            before[path] = layer.__dict__.get("call")
+            layer.__dict__["call"] = wrap(path, layer.call)  # past Keras's attribute tracking
+        yield
+    finally:
+        for path, call in reversed(before.items()):  # a layer may have two paths, two wrappers
+            del layers[path].__dict__["call"]
+            if call is not None:
+                layers[path].__dict__["call"] = call
+
+
+def call_and_record(model, images, layers):
+    """Call a model in inference mode and return what it and the layers put out.
+
+    Args:
+        model: keras.Model with one input.
+        images: (N, H, W, C) tensor.
+        layers: dict[str, layer] as from `named_layers`.
+
+    Returns:
+        (output, dict[str, list]): the model's output, and the tensors that each layer put out,
+        feature maps as (N, h, w, C), layers in the order of their last calls.
+    """
+    with record_outputs(layers, turned=with_channels_first(layers, model)) as recorded:
+        output = call_model(model, images)
+    tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
+    graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
+    # A tf.function that was traced before does not run its Python code again: nothing is recorded.
+    if graphs - {images.graph, None} or (len(layers) > 1 and not recorded):
+        raise ValueError(
+            f"`model` (='{model.name}') calls its layers inside a tf.function of its own, where "
+            "they cannot be recorded; remove the @tf.function from its `call`"
+        )
+    return output, {path: calls for path, calls in tensors.items() if calls}
+
+
+def call_model(model, images):
+    try:
+        turned = tf.transpose(images, FIRST) if takes_channels_first(model) else images
+        return model(turned, training=False)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        # Keras wraps what a layer raises: escapes for bold type before, all arguments after it.
+        reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\nArguments received")[0]
+        raise ValueError(
+            f"`model` (='{model.name}') cannot be called on `images` of shape "
+            f"{tuple(images.shape)}: {' '.join(reason.split())}"
+        ) from error
+    finally:
+        model._clear_losses()  # activity regularisers would leave tensors of this graph behind
+
+
+def required_output(outputs, path):
+    """The recorded output of one layer that a person asked for.
+
+    Raises:
+        ValueError: If the layer was not called or returned no single tensor.
+
+    Warns:
+        UserWarning: If the layer is used several times; the last output is taken.
+    """
+    if path not in outputs:
+        raise ValueError(
+            f"`layer_name` (='{path}') is not used, or returns no single tensor, or is hidden in a "
+            "tf.function of the model's own, when the model is called in inference mode"
+        )
+    if len(outputs[path]) > 1:
+        warnings.warn(
+            f"layer '{path}' is used {len(outputs[path])} times in one call; its last output is "
+            "taken",
+            stacklevel=2,
+        )
+    return outputs[path][-1]

@@ -1,0 +1,141 @@
+"""(the output of a model) -> the scores of its classes: logits, whatever the head ends in."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from cnnviz.layers.checks import check_finite, check_images
+from cnnviz.layers.recording import call_model
+from cnnviz.layers.tracing import image_spec, in_batches, traced
+from cnnviz.layers.value_range import check_range
+
+
+def class_probabilities(
+    model: keras.Model, images: ArrayLike, *, output_name: str | int | None = None
+) -> np.ndarray:
+    """Probability of each class, for a head of any kind.
+
+    Args:
+        model: keras.Model that returns one logit, one sigmoid, logits or a softmax.
+        images: (N, H, W, C) or (H, W, C), in the model's input range. A model that has channels
+            first may get them in its own layout, too.
+        output_name: The output to take, of a model with several: its name in
+            `model.output_names`, its key or its index.
+
+    Returns:
+        (N, classes) float32 array in 0..1. A head with one output has two classes, of which it
+        gives the second. Sigmoids of several labels are returned as they are.
+
+    Raises:
+        ValueError: If the images or the model's output have another shape, or NaN comes out.
+
+    Warns:
+        UserWarning: If the range of the images cannot be the one that the model was trained on.
+    """
+    images = check_images(model, images)
+
+    def make(get_model):
+        @tf.function(autograph=False, input_signature=[image_spec(images)])
+        def probabilities(batch):
+            model = get_model()
+            output = pick_output(model, call_model(model, batch), output_name)
+            check_output(output)
+            if activation_input(output, ("Sigmoid", "Softmax")) is None:
+                scores = class_scores(output)
+                if scores.shape[1] > output.shape[1]:
+                    return tf.sigmoid(scores)
+                # Probabilities that came about in some other way: no logits lie and sum like that.
+                positive = tf.reduce_all(scores >= 0)
+                sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(scores, 1) - 1) < 1e-3)
+                return tf.where(positive & sums_to_one, scores, tf.nn.softmax(scores))
+            output = tf.cast(output, tf.float32)
+            return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
+
+        return probabilities.get_concrete_function()
+
+    function = traced(model, ("probabilities", repr(output_name), images.shape[1:]), make)
+    check_range(model, images)
+    found = in_batches(function, images)
+    check_finite(model, found)
+    return found.copy()
+
+
+def class_scores(output):
+    """The logits of the classes, whatever the head of the model ends in.
+
+    Args:
+        output: (N, K) tensor under construction: the model's output.
+
+    Returns:
+        (N, classes) float32 tensor: the input of the final sigmoid or softmax if there is one,
+        else the output itself. One output z gives the two classes -z and z.
+
+    Raises:
+        ValueError: If the model does not return one tensor of rank 2.
+    """
+    check_output(output)
+    logits = activation_input(output, ("Sigmoid", "Softmax"))
+    logits = tf.cast(output if logits is None else logits, tf.float32)
+    logits = tf.ensure_shape(logits, (None, output.shape[1]))
+    return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+
+
+def activation_input(tensor, activations):
+    """The tensor that an activation function was applied to.
+
+    Args:
+        tensor: A tensor of a graph under construction.
+        activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax").
+
+    Returns:
+        The input of the activation that made `tensor`, in the shape of `tensor`; casts and reshapes
+        in between are passed over. None if it was made otherwise.
+    """
+    if tensor.op.type == "Transpose":  # of a layer with channels first
+        before = activation_input(tensor.op.inputs[0], activations)
+        return None if before is None else tf.transpose(before, tensor.op.inputs[1])
+    made = tensor
+    while made.op.type in ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"):
+        made = made.op.inputs[0]
+    if made.op.type not in activations:
+        return None
+    before = made.op.inputs[0]
+    return before if made is tensor else tf.reshape(before, tf.shape(tensor))
+
+
+def pick_output(model, output, name):
+    """One of the outputs of a model.
+
+    Args:
+        model: keras.Model.
+        output: What it returned: a tensor, or a list or dict of several.
+        name: Its name in `model.output_names`, its key or its index; None if there is only one.
+
+    Raises:
+        ValueError: If there is no such output, or several and `name` is None.
+    """
+    if isinstance(output, dict):
+        named = output
+    else:
+        outputs = list(output) if isinstance(output, (list, tuple)) else [output]
+        names = getattr(model, "output_names", None) or ()
+        names = names if len(names) == len(outputs) else range(len(outputs))
+        named = dict(zip(names, outputs, strict=True))
+        if isinstance(name, int) and 0 <= name < len(outputs):
+            return outputs[name]
+    if name is None and len(named) == 1:
+        return next(iter(named.values()))
+    if name not in list(named):  # a list is in no dict, and has no hash either
+        raise ValueError(
+            f"`output_name` (={name!r}) must be one of the outputs of model '{model.name}': "
+            + ", ".join(map(repr, named))
+        )
+    return named[name]
+
+
+def check_output(output):
+    if output.shape.rank != 2:
+        raise ValueError(
+            f"`model` returns shape {tuple(output.shape)}; a classifier must return (N, classes)"
+        )

@@ -1,0 +1,71 @@
+"""(model, a function of tensors) -> traced once, and applied to any number of pictures."""
+
+import weakref
+
+import numpy as np
+import tensorflow as tf
+
+from cnnviz.layers.names import named_layers
+
+BATCH_SIZE = 32  # pictures in one call of the model; bounds the memory
+
+_traced = weakref.WeakKeyDictionary()  # model -> {key: function}; goes when the model goes
+
+
+def traced(model, key, make):
+    """A function that was traced for this model before, or a new one.
+
+    Args:
+        model: keras.Model.
+        key: What tells the function from others of the same model; hashable.
+        make: `make(get_model)` returns the function. It reaches the model through `get_model()`,
+            so that the cache does not keep the model alive.
+
+    Returns:
+        What `make` returned, now or at an earlier call with the same key. Layers or activations
+        that were exchanged since then count as another key; new weights are seen anyway.
+    """
+    # Normalization keeps its mean as a constant, which a new `adapt` replaces.
+    parts = [
+        (layer, getattr(layer, "activation", None), getattr(layer, "mean", None))
+        for layer in named_layers(model).values()
+    ]
+    key = key, tuple(tuple(map(id, part)) for part in parts)
+    functions = _traced.setdefault(model, {})
+    if key not in functions:
+        # What is identified by its id must live as long as the entry, or the id could be reused.
+        functions[key] = make(weakref.ref(model)), [part[1:] for part in parts]
+    return functions[key][0]
+
+
+def image_spec(images):
+    """What a traced function is traced for: pictures of this size, in any number."""
+    return tf.TensorSpec((None, *images.shape[1:]), tf.float32)
+
+
+def in_batches(function, *arrays):
+    """Apply a function of tensors to arrays, `BATCH_SIZE` rows at a time.
+
+    Returns:
+        What `function` returns, as read-only NumPy arrays over all rows, which are not copied where
+        they come from one call; no rows give empty arrays.
+    """
+    rows = len(arrays[0])
+    if not rows:  # TensorFlow's convolutions of nothing have a wrong shape on some processors
+        one = in_batches(function, *(np.zeros((1, *a.shape[1:]), a.dtype) for a in arrays))
+        return tf.nest.map_structure(lambda values: values[:0], one)
+    parts = [
+        tf.nest.map_structure(
+            np.asarray,
+            function(*(array[start : start + BATCH_SIZE] for array in arrays)),
+        )
+        for start in range(0, rows, BATCH_SIZE)
+    ]
+    if len(parts) == 1:  # not copied again
+        return parts[0]
+    return tf.nest.map_structure(lambda *same: _read_only(np.concatenate(same)), *parts)
+
+
+def _read_only(array):
+    array.flags.writeable = False
+    return array
