@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 import cnnviz
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, KEPT_RATIO, RECIPES
+from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, RECIPES
 
 
 def main():
@@ -41,7 +41,7 @@ def main():
     sizes = recipe["image_sizes"]
     data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
     photos = options.photos
-    kept = data | {"image_size": int(KEPT_RATIO * max(sizes))}
+    kept = data | {"image_size": KEPT_SIZES[options.recipe]}
     train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
     validation = cnnviz.load_split(photos / "validation", **kept)
     model = cnnviz.build_model(precision=options.precision)

@@ -36,6 +36,7 @@ def train(
     image_sizes: Sequence[int] | None = None,
     learning_rate: float = LEARNING_RATE,
     augment: float = True,
+    cut_mix: float = 0.0,
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: Literal["auto", 0, 1, 2] = "auto",
@@ -81,8 +82,9 @@ def train(
 
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
-            not one size for each epoch, `augment` is out of range, a dataset is empty or of unknown
-            length, or `checkpoint` does not end in `.keras` or is that of another model.
+            not one size for each epoch, `augment` or `cut_mix` is out of range, a dataset is empty
+            or of unknown length, or `checkpoint` does not end in `.keras` or is that of another
+            model.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -92,20 +94,19 @@ def train(
     steps = _count_batches(train_data, "train_data")
     _count_batches(validation_data, "validation_data")
     sizes = _check_sizes(image_sizes, epochs)
-    if not (isinstance(augment, (bool, int, float)) and 0 <= augment <= 2):
-        raise ValueError(f"`augment` (={augment!r}) must be True, False or a number in 0..2")
+    _check_variation(augment, cut_mix)
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
-            metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+            metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
             jit_compile=is_faster_compiled(model),
         )
     given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
     if augment or resize:
-        train_data = vary(train_data, clock, seed=seed, strength=augment)
+        train_data = vary(train_data, clock, seed=seed, strength=augment, cut_mix=cut_mix)
     if resize:
         validation_data = vary(validation_data, clock, seed=seed, strength=0)
     history, best = TimedHistory(clock), BestWeights(clock, checkpoint)
@@ -141,6 +142,13 @@ def train(
     return history
 
 
+@keras.saving.register_keras_serializable("cnnviz")
+def _is_right(labels, logits):
+    """Whether a logit is on the side of its label, which may be a mixture of both classes."""
+    labels = keras.ops.reshape(labels, keras.ops.shape(logits))
+    return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
+
+
 def _remedy(data, learning_rate):
     """What made the loss NaN; `data` are the datasets by their argument's name."""
     for name, batches in data.items():
@@ -172,6 +180,15 @@ def is_faster_compiled(model):
     able = all(getattr(layer, "supports_jit", True) for layer in layers)
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     return able and not tf.distribute.has_strategy() and (on_gpu or not processor_has("avx512f"))
+
+
+def _check_variation(augment, cut_mix):
+    if not (isinstance(augment, (bool, int, float)) and 0 <= augment <= 2):
+        raise ValueError(f"`augment` (={augment!r}) must be True, False or a number in 0..2")
+    if not (isinstance(cut_mix, (int, float)) and 0 <= cut_mix <= 1):
+        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be a number in 0..1")
+    if cut_mix and not augment:
+        raise ValueError(f"`cut_mix` (={cut_mix}) needs `augment` (={augment}) above 0")
 
 
 def _check_sizes(image_sizes, epochs):

@@ -131,6 +131,18 @@ def test_best_weights_are_left_in_the_model():
     assert accuracy_of(model) == max(accuracies)
 
 
+def test_mixed_pictures_count_as_right_by_their_larger_part():
+    options = {"epochs": 1, "learning_rate": 1e-9, "verbose": 0}
+    mixed, plain = (
+        train(brightness_model(weight=0.3), RIGHT, RIGHT, cut_mix=share, **options).history
+        for share in (1.0, 0.0)
+    )
+    assert plain["accuracy"] == [1.0] and mixed["val_accuracy"] == [1.0]
+    # It sums brightness up: only where both parts are nearly alike in size can lighting mislead it.
+    assert 0.8 < mixed["accuracy"][0] < 1
+    assert mixed["loss"][0] > plain["loss"][0]
+
+
 def test_of_equally_right_epochs_the_one_with_the_lowest_loss_is_kept():
     options = {"learning_rate": 1e-3, "augment": False, "verbose": 0}
     model = brightness_model(weight=0.3)
@@ -707,6 +719,10 @@ def test_passes_end_without_waiting_for_tuning(monkeypatch):
         ({"augment": 2.5}, r"`augment` \(=2.5\)"),
         ({"augment": np.nan}, r"`augment` \(=nan\)"),
         ({"augment": "mild"}, r"`augment` \(='mild'\)"),
+        ({"cut_mix": 1.5}, r"`cut_mix` \(=1.5\) must be a number in 0..1"),
+        ({"cut_mix": "x"}, r"`cut_mix` \(='x'\)"),
+        ({"cut_mix": np.nan}, r"`cut_mix` \(=nan\)"),
+        ({"cut_mix": 0.5, "augment": False}, r"`cut_mix` \(=0.5\) needs `augment`"),
         ({"train_data": RIGHT.unbatch()}, r"`train_data` .* must give images \(B, H, W, 3\)"),
         ({"train_data": RIGHT.repeat()}, "`train_data` .*infinite"),
         ({"train_data": RIGHT.filter(lambda *_: True)}, "`train_data` .*unknown length"),
