@@ -55,6 +55,9 @@ def main():
         checkpoint=options.model.with_suffix(".training.keras"),
         verbose=2,
     )
+    done = len(history.history.get("loss", ()))
+    if done < len(sizes):
+        parser.exit(1, f"{options.model} is not written: {done} of {len(sizes)} epochs are done\n")
     curves = cnnviz.figures.draw_learning_curves(history)
     curves.savefig(options.model.with_suffix(".training.png"))
     folded = cnnviz.fold_batch_normalization(model)

@@ -42,7 +42,7 @@ def extract_activations(
         layer_names = [layer_names]
     chosen = layers.leaf_layers(model)
     if layer_names is not None:
-        chosen = dict(layers.find_layer(model, name) for name in layer_names)
+        chosen = dict(layers.find_layer(model, name, "layer_names") for name in layer_names)
 
     def make(get_model):
         @tf.function(autograph=False, input_signature=[layers.image_spec(images)])

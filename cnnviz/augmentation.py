@@ -32,6 +32,11 @@ def vary(data, clock, *, seed, strength, cut_mix=0.0):
         if not strength:
             images = [resize_image(image.astype(np.float32), clock.size) for image in images]
             return np.stack(images), labels
+        if images.any() and 0 <= images.min() and images.max() <= 1:
+            raise ValueError(
+                "`train_data` (in 0..1) must be pictures in 0..255 to be varied: let the model "
+                "rescale them, or give `augment=False`"
+            )
         rng = np.random.default_rng((seed, clock.epoch, batch))
         images = augment_batch(images, rng, image_size=clock.size, strength=strength)
         return cut_mix_batch(images, labels, rng, share=cut_mix) if mixes else (images, labels)

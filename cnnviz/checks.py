@@ -31,7 +31,7 @@ def check_indices(name, indices, count, owner):
     except ValueError:  # lists of different lengths
         indices = np.empty(0)
     if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
-        raise ValueError(f"`{name}` (={given!r}) must be integers, or None for all")
+        raise ValueError(f"`{name}` (={given!r}) must be integers, one or more, or None for all")
     for wrong in indices[(indices < 0) | (indices >= count)]:
         raise ValueError(f"`{name}` (={wrong}) must be in [0, {count}) for {owner}")
     return indices

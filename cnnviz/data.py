@@ -256,9 +256,8 @@ def load_split(
     shape = image_size, image_size, 3
     pictures = np.empty((len(paths) if cache else 0, *shape), np.uint8)
     is_kept = np.zeros(len(paths), bool)
-    find_pictures = weakref.ref(
-        pictures
-    )  # TensorFlow never lets go of `read`, nor of what it holds
+    # By a weak reference: TensorFlow never lets go of `read`, nor of what it holds.
+    find_pictures = weakref.ref(pictures)
 
     def read(indices):
         pictures = find_pictures()

@@ -66,7 +66,11 @@ def exciting_crops(
         ExcitingCrops
 
     Raises:
-        ValueError: If the images, the layer, a filter or `count` is not as said here.
+        ValueError: If the images, the layer, a filter or `count` is not as said here, or NaN comes
+            out.
+
+    Warns:
+        UserWarning: If the range of the images cannot be the one that the model was trained on.
     """
     images = layers.check_images(model, images)
     check_integer("count", count, 1)
@@ -77,7 +81,10 @@ def exciting_crops(
         )
     path, layer = layers.find_layer(model, layer_name)
     boxes = boxes_in(model, images, layer_name)
-    strongest, places, means = layers.in_batches(_traced(model, images, path, layer), images)
+    function = _traced(model, images, path, layer)
+    layers.check_range(model, images)
+    strongest, places, means = layers.in_batches(function, images)
+    layers.check_finite(model, means)
     filters = check_indices("filters", filters, strongest.shape[1], f"layer '{path}'")
     best = np.argsort(-strongest[:, filters], axis=0, kind="stable")[:count].T
     rows, columns = np.divmod(places[best, filters[:, None]], boxes.shape[1])

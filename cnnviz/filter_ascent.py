@@ -13,14 +13,12 @@ from cnnviz import layers
 from cnnviz.checks import check_indices, check_integer
 from cnnviz.progress import progress_bar
 
-DEFAULT_IMAGE_SIZE = 96  # where the model takes any size
 PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
 SETTLING = 0.8  # share of the steps after which a picture is not moved any more, and settles
 LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
 CLASSES = "class scores"  # in place of a layer's name
 LARGEST = 1e15  # of numbers that are given: their products are finite in float32
-FLAT_ACTIVATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softmax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,7 @@ def ascend_filters(
     filters: int | Sequence[int] | np.ndarray | None = None,
     *,
     class_index: int | Sequence[int] | np.ndarray | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     steps: int = 30,
     step_size: float = 0.05,
     smoothness: float = 1.0,
@@ -81,7 +79,8 @@ def ascend_filters(
         class_index: In place of a layer and its filters: the classes whose logits are climbed, an
             integer or a sequence (Simonyan et al. 2014). With one output, class 1 is that output
             and class 0 its negative.
-        image_size: Side length of the pictures in pixels; None takes the model's own, or 96.
+        image_size: Side length of the pictures in pixels, or (height, width); None takes the
+            model's own, or 96.
         steps: Steps of the ascent, 1 or more.
         step_size: Root mean square change of a picture in the first step, as a share of the value
             range; it falls to nothing in even steps.
@@ -102,13 +101,14 @@ def ascend_filters(
     Warns:
         UserWarning: If `value_range` cannot be the one that the model was trained on.
     """
-    size = _image_size(model, image_size)
-    batch_size = max(1, PIXELS_AT_ONCE // math.prod(size)) if batch_size is None else batch_size
+    shape = layers.picture_shape(model, image_size)
+    if batch_size is None:
+        batch_size = max(1, PIXELS_AT_ONCE // math.prod(shape[:2]))
     _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size)
     _check_target(layer_name, filters, class_index)
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)
-    noise = random.normal(size=(*size, _channels(model))).astype(np.float32)
+    noise = random.normal(size=shape).astype(np.float32)
     start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)
     moves = random.integers(-jitter, jitter + 1, (steps, 2), dtype=np.int32)
     moves[0] = moves[round(SETTLING * steps) :] = 0  # the first step tells how the start does
@@ -145,15 +145,6 @@ def ascend_filters(
     layers.check_finite(model, images, activations, starts)
     verdicts = _verdicts(activations, starts, reacts)
     return FilterImages(images, filters, activations, starts, verdicts, path)
-
-
-def _image_size(model, image_size):
-    """-> (height, width) of the pictures."""
-    if image_size is None:
-        own = layers.input_shape(model) or (None,) * 4
-        return own[1] or DEFAULT_IMAGE_SIZE, own[2] or DEFAULT_IMAGE_SIZE
-    check_integer("image_size", image_size, 1)
-    return image_size, image_size
 
 
 def _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size):
@@ -193,10 +184,6 @@ def _check_target(layer_name, filters, class_index):
             f"`layer_name` (={layer_name!r}), with `filters` (={filters!r}) if not all of them, or "
             f"`class_index` (={class_index!r}) must be given, and not both"
         )
-
-
-def _channels(model):
-    return (layers.input_shape(model) or (None,) * 4)[3] or 3
 
 
 def _trace(get_model, start, path, respond):
@@ -247,7 +234,7 @@ def _layer_response(model, images, *, path, layer):
             f"`layer_name` (='{path}') outputs shape {tuple(feature_map.shape)}; ascent needs "
             "feature maps (N, h, w, filters)"
         )
-    before = layers.activation_input(feature_map, FLAT_ACTIVATIONS)
+    before = layers.activation_input(feature_map, layers.ACTIVATIONS)
     return _means(feature_map), None if before is None else _means(before)
 
 

@@ -29,8 +29,8 @@ class GradCAM:
     """Where the evidence for a class lies, for N pictures.
 
     Attributes:
-        maps: (N, h, w) float32, raw evidence at the layer's own resolution, >= 0 unless `signed`
-            was asked for, never NaN.
+        maps: (N, h, w) float32, raw evidence at the layer's own resolution, of "fine" at that of
+            the finest of its layers; >= 0 unless `signed` was asked for, never NaN.
         scores: (N,) float32, the logit that was differentiated.
         class_index: (N,) int32, the class that was explained.
         layer_name: The layer whose feature map was weighted; of "fine" all of them, the last first.

@@ -7,8 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
-from cnnviz.checks import check_integer
-from cnnviz.filter_ascent import DEFAULT_IMAGE_SIZE
 
 PICTURE = "picture"  # the name of what goes in
 
@@ -32,12 +30,15 @@ class LayerShape:
     parameters: int
 
 
-def layer_shapes(model: keras.Model, *, image_size: int | None = None) -> list[LayerShape]:
+def layer_shapes(
+    model: keras.Model, *, image_size: int | tuple[int, int] | None = None
+) -> list[LayerShape]:
     """List the layers of a model with their shapes, in the order in which the model calls them.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
-        image_size: Side length of the picture in pixels; None takes the model's own, or 96.
+        image_size: Side length of the picture in pixels, or (height, width); None takes the model's
+            own, or 96.
 
     Returns:
         list[LayerShape]: the picture, then every layer that is called in inference mode and puts
@@ -46,12 +47,8 @@ def layer_shapes(model: keras.Model, *, image_size: int | None = None) -> list[L
     Raises:
         ValueError: If the model does not take pictures of this size.
     """
-    height, width, channels = (layers.input_shape(model) or (None,) * 4)[1:]
-    size = (height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE)
-    if image_size is not None:
-        check_integer("image_size", image_size, 1)
-        size = (image_size, image_size)
-    image = layers.check_images(model, np.zeros((*size, channels or 3), np.float32))
+    image = np.zeros(layers.picture_shape(model, image_size), np.float32)
+    image = layers.check_images(model, image)
     called = layers.leaf_layers(model)
     found = [LayerShape(PICTURE, "Input", image.shape[1:], (), 0)]
 

@@ -158,24 +158,26 @@ def calibrate(model: keras.Model, data: tf.data.Dataset) -> float:
 
     Args:
         model: From `build_model`; its last layer is changed in place.
-        data: tf.data.Dataset of (images, labels) that the model was not trained on, such as the
-            validation part.
+        data: tf.data.Dataset of (images, labels (B,) or (B, 1)) that the model was not trained on,
+            such as the validation part.
 
     Returns:
         float: The temperature, within 0.05..20; above 1 the model was too sure.
 
     Raises:
-        ValueError: If the model does not end in Dense(1) without an activation.
+        ValueError: If the model does not end in Dense(1) without an activation, or `data` is empty.
     """
     head = model.layers[-1]
     linear = isinstance(head, keras.layers.Dense) and head.activation is keras.activations.linear
     if not (linear and head.units == 1):
         raise ValueError(f"`model` (={model.name!r}) must end in Dense(1) without an activation")
     batches = [(model(images, training=False), labels) for images, labels in data]
+    if not batches:
+        raise ValueError("`data` (without a single batch) must not be empty")
     logits, labels = (
-        np.concatenate(both).astype(np.float64) for both in zip(*batches, strict=True)
+        np.concatenate(both).astype(np.float64).ravel() for both in zip(*batches, strict=True)
     )
-    towards_label = logits[:, 0] * (2 * labels - 1)
+    towards_label = logits * (2 * labels - 1)
     wrong = 1 / (len(labels) + 2)
 
     def cross_entropy(log_temperature):

@@ -7,8 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers, reach
-from cnnviz.checks import check_integer
-from cnnviz.filter_ascent import DEFAULT_IMAGE_SIZE
 
 
 def receptive_field(
@@ -37,14 +35,8 @@ def receptive_field(
         ValueError: If the layer is unknown, puts out no feature maps or does not depend on the
             picture, or if the model does not take pictures of this size.
     """
-    height, width, channels = (layers.input_shape(model) or (None,) * 4)[1:]
-    size = (height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE)
-    if image_size is not None:
-        size = tuple(image_size) if np.shape(image_size) == (2,) else (image_size, image_size)
-        for side in size:
-            check_integer("image_size", side, 1)
-    image = layers.check_images(model, np.zeros((*size, channels or 3), np.float32))
-    return boxes_in(model, image, layer_name)
+    image = np.zeros(layers.picture_shape(model, image_size), np.float32)
+    return boxes_in(model, layers.check_images(model, image), layer_name)
 
 
 def boxes_in(model, images, layer_name):

@@ -1,14 +1,17 @@
 """(model, training batches, validation batches) -> the trained model and its history."""
 
 import ctypes
+import numbers
 import os
 import warnings
 from collections.abc import Sequence
 from typing import Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from cnnviz import layers
 from cnnviz.augmentation import vary
 from cnnviz.callbacks import (
     BestWeights,
@@ -20,7 +23,6 @@ from cnnviz.callbacks import (
 )
 from cnnviz.checks import check_integer
 from cnnviz.data import untuned
-from cnnviz.layers import named_layers
 from cnnviz.model import processor_has
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.progress import in_notebook
@@ -65,6 +67,9 @@ def train(
         augment: Whether to vary the training pictures, by crops, mirroring, lighting and cut-out; a
             number says how far to go, in multiples of the recipe's (True: 1), 0..2. A short
             training learns more with 0.4.
+        cut_mix: Share of the training pictures, 0..1, into which a piece of another is pasted,
+            whose label is mixed in (CutMix, Yun et al. 2019); it needs `augment`. It pays in long
+            trainings. "accuracy" is then the share of them that get the class of the larger part.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last
@@ -77,8 +82,8 @@ def train(
     Returns:
         keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss", "val_accuracy",
         "image_size" (0: as they come) and "seconds" to one number an epoch; the loss is the
-        cross-entropy in nats with the labels smoothed (0.12 for a perfect model). A training that
-        went on has its earlier epochs too.
+        cross-entropy in nats with the labels smoothed (0.12 for a perfect model, more of mixed
+        pictures). A training that went on has its earlier epochs too.
 
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
@@ -90,11 +95,12 @@ def train(
         UserWarning: If the loss stops being a finite number, which ends the training. The best
             weights before that are kept.
     """
-    _check_head(model)
     steps = _count_batches(train_data, "train_data")
     _count_batches(validation_data, "validation_data")
+    _check_head(model, train_data.element_spec[0].shape)
     sizes = _check_sizes(image_sizes, epochs)
-    _check_variation(augment, cut_mix)
+    check_integer("seed", seed, 0)
+    _check_variation(augment, cut_mix, sizes, train_data.element_spec[0].shape)
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
@@ -176,25 +182,33 @@ def is_faster_compiled(model):
     With AVX2 it is (1.4x at 64 pixels); with AVX-512 TensorFlow's own kernels are (1.2x in float32
     and 1.4x in bfloat16).
     """
-    layers = named_layers(model).values()
-    able = all(getattr(layer, "supports_jit", True) for layer in layers)
+    parts = layers.named_layers(model).values()
+    able = all(getattr(layer, "supports_jit", True) for layer in parts)
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     return able and not tf.distribute.has_strategy() and (on_gpu or not processor_has("avx512f"))
 
 
-def _check_variation(augment, cut_mix):
-    if not (isinstance(augment, (bool, int, float)) and 0 <= augment <= 2):
+def _check_variation(augment, cut_mix, sizes, images):
+    if not (isinstance(augment, numbers.Real) and 0 <= augment <= 2):
         raise ValueError(f"`augment` (={augment!r}) must be True, False or a number in 0..2")
-    if not (isinstance(cut_mix, (int, float)) and 0 <= cut_mix <= 1):
+    if not (isinstance(cut_mix, numbers.Real) and 0 <= cut_mix <= 1):
         raise ValueError(f"`cut_mix` (={cut_mix!r}) must be a number in 0..1")
     if cut_mix and not augment:
         raise ValueError(f"`cut_mix` (={cut_mix}) needs `augment` (={augment}) above 0")
+    changes = augment or sizes[0] is not None
+    if changes and images.rank is not None and images[3] not in (None, 3):
+        raise ValueError(
+            f"`train_data` (images of shape {images}) must be (B, H, W, 3) to be resized or "
+            "varied; other pictures need `augment=False` and no `image_sizes`"
+        )
 
 
 def _check_sizes(image_sizes, epochs):
     check_integer("epochs", epochs, 1)
     if image_sizes is None:
         return (None,) * epochs
+    if np.ndim(image_sizes) != 1:
+        raise ValueError(f"`image_sizes` (={image_sizes!r}) must be a sequence, a size an epoch")
     for size in image_sizes:
         check_integer("image_sizes", size, 1)
     if len(image_sizes) != epochs:
@@ -222,11 +236,13 @@ def _keep_freed_memory():
         mallopt(option, value)
 
 
-def _check_head(model):
-    ends_in = getattr(model.layers[-1], "activation", keras.activations.linear)
-    if model.output_shape != (None, 1) or ends_in is keras.activations.sigmoid:
+def _check_head(model, images):
+    """Raise a ValueError unless the model returns one logit; `images` is the shape of batches."""
+    shape, activation = layers.head(model, images)
+    if shape != (None, 1) or activation is not None:
+        ending = f" and ending in {activation}" if activation else ""
         raise ValueError(
-            f"`model` (='{model.name}', of output shape {model.output_shape}) must return one "
+            f"`model` (='{model.name}', of output shape {shape}{ending}) must return one "
             "logit: end it in Dense(1) without an activation"
         )
 

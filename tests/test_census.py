@@ -111,7 +111,7 @@ def test_who_fires_is_decided_after_the_activation(many):
     names = [layer.layer_name for layer in filter_census(network, many[:4]).layers]
     assert names[:2] == ["block1_conv1_relu", "block2_conv1_relu"] and len(names) == 10
     linear = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Conv2D(2, 3, name="conv")])
-    assert [layer.layer_name for layer in filter_census(linear, many[:4]).layers] == ["conv"]
+    assert [layer.layer_name for layer in filter_census(linear, many[:4] / 255).layers] == ["conv"]
 
 
 def test_the_table_counts_each_layer(network, many):
@@ -129,10 +129,21 @@ def test_the_table_counts_each_layer(network, many):
         (np.zeros((0, 32, 32, 3)), None, "`data` .*not be empty"),
         (np.zeros((32, 32, 3)), None, "`data`"),
         (np.zeros((2, 32, 32, 3)), "logit", r"\('logit'\) outputs shape"),
-        (np.zeros((2, 32, 32, 3)), "block9", "`layer_name`"),
+        (np.zeros((2, 32, 32, 3)), "block9", "`layer_names`"),
         (tf.data.Dataset.from_tensors(np.zeros((2, 32, 32, 3))).repeat(), None, "never ends"),
     ],
 )
 def test_what_cannot_be_counted_is_an_error(network, data, names, message):
     with pytest.raises(ValueError, match=message):
         filter_census(network, data, names)
+
+
+def test_weights_of_nan_are_an_error_and_no_filter_that_works(network, many):
+    edit(network, "block2_conv1", 1, np.nan, 0)
+    with pytest.raises(ValueError, match="weights of its layer 'block2_conv1'"):
+        filter_census(network, many)
+
+
+def test_a_wrong_range_is_told_before_filters_are_called_dead(network, many):
+    with pytest.warns(UserWarning, match="`data` .*too small"):
+        filter_census(network, many / 255)

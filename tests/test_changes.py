@@ -106,3 +106,11 @@ def test_another_architecture_is_an_error(before, pictures):
 def test_a_layer_without_weights_has_no_change_to_look_at(before, after, pictures):
     with pytest.raises(ValueError, match="with weights"):
         compare_models(before, after, pictures, layer_name="block2_add2")
+    with pytest.raises(ValueError, match="`layer_name` .*'logit'.* puts out feature maps"):
+        compare_models(before, after, pictures, layer_name="logit")
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_a_wrong_number_of_filters_is_an_error(before, after, pictures, count):
+    with pytest.raises(ValueError, match=rf"`count` \(={count}\) must be an integer, 1 or more"):
+        compare_models(before, after, pictures, count=count)

@@ -225,6 +225,16 @@ def test_a_written_data_set_is_what_load_split_reads(tmp_path):
         assert labels.numpy().tolist() == [0] * (count // 2) + [1] * (count // 2)
         pictures += [image.tobytes() for image in images.numpy()]
     assert len(set(pictures)) == 12  # no picture is in two parts
+    fresh = drawn_pets(20, image_size=32, seed=5).images.round()
+    assert not set(pictures) & {image.tobytes() for image in fresh}
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"image_size": 31}])
+def test_a_data_set_of_wrong_options_is_not_begun(tmp_path, options):
+    (name, value) = next(iter(options.items()))
+    with pytest.raises(ValueError, match=rf"`{name}` \(={value}\)"):
+        write_drawn_pets(tmp_path / "pets", train=2, validation=2, test=2, **options)
+    assert not (tmp_path / "pets").exists()
 
 
 def test_a_data_set_is_not_written_over_another(tmp_path):

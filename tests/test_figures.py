@@ -1,5 +1,6 @@
 """Figures: they show the numbers given, say what is empty, and leave nothing behind."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -320,7 +321,23 @@ def test_changes_are_drawn_by_layer_and_nothing_is_called_none():
     assert len({image.norm.vmax for axis in tiles[8:] for image in axis.get_images()}) == 1
 
 
+@pytest.mark.parametrize("low, high", [(-3, -1), (-2, 4), (0, 0), (-1, -1)])
+def test_changes_show_maps_below_zero_too(low, high):
+    maps = np.linspace(low, high, 2 * 8 * 8 * 4).reshape(2, 8, 8, 4)
+    figure = draw_changes(dataclasses.replace(changes(), feature_maps=(maps, maps)))
+    image = panels(figure)[-1].get_images()[0]
+    assert image.norm.vmin == min(0, maps[0].min()) and image.norm.vmax >= maps[0].max()
+    assert image.norm.vmin < image.norm.vmax
+
+
 # pictures
+
+
+def test_pictures_of_one_channel_are_grey_on_the_scale_that_was_named():
+    figure = draw_images(np.linspace(100, 150, 64).reshape(1, 8, 8, 1))
+    shown = panels(figure)[0].get_images()[0].get_array()
+    np.testing.assert_allclose(shown[..., 0].ravel(), np.linspace(100, 150, 64) / 255, rtol=1e-5)
+    np.testing.assert_array_equal(shown, shown[..., :1].repeat(3, axis=-1))
 
 
 @pytest.mark.parametrize("value_range, scale", [((0, 255), 255), ((0, 1), 1), ((-1, 1), 2)])

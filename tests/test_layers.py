@@ -170,6 +170,28 @@ def test_sigmoids_of_several_labels_stay_as_they_are(pooled_network, images):
     np.testing.assert_allclose(layers.class_probabilities(model, images), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.case("arrays and models", "right")
+def test_an_ensemble_is_taken_by_its_probabilities(images, units, activation):
+    """The score of an average p of sigmoids is its logit, log p - log(1 - p); of softmaxes log p"""
+    if activation == "softmax" and units == 1:
+        units = 2
+    inputs = keras.Input((12, 12, 3))
+    maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    members = [keras.layers.Dense(units, activation)(pooled) for _ in range(3)]
+    model = keras.Model(inputs, keras.layers.Average()(members))
+    given = model.predict(images, verbose=0)
+    expected = np.hstack([1 - given, given]) if units == 1 else given
+    found = layers.class_probabilities(model, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    logits = np.log(expected) - (np.log1p(-expected) if activation == "sigmoid" else 0)
+    result = grad_cam(model, images)
+    np.testing.assert_array_equal(result.class_index, expected.argmax(1))
+    np.testing.assert_allclose(result.scores, logits.max(1), rtol=1e-3, atol=1e-5)
+
+
 # -------------------------------------------------------------------- the user's model is left
 
 

@@ -264,6 +264,17 @@ def test_calibrating_finds_the_planted_temperature(temperature):
     assert expected_calibration_error(after, labels) < 0.015
 
 
+def test_calibrating_takes_labels_as_train_does():
+    rng = np.random.default_rng(1)
+    images = rng.normal(0, 3, (50, 1, 1, 1)).astype(np.float32)
+    labels = (images.ravel() + rng.normal(0, 3, 50) > 0).astype(np.int32)
+    one, two = (
+        calibrate(logit_model(), tf.data.Dataset.from_tensors((images, given)))
+        for given in (labels, labels[:, None])
+    )
+    assert one == two
+
+
 def test_calibrating_where_every_label_is_met_is_as_sure_as_so_many_can_make_it():
     """All logits alike and right: n + 1 of n + 2 is the probability that they get."""
     for count in (4, 400):
@@ -280,6 +291,8 @@ def test_calibrating_a_model_without_a_logit_is_an_error():
     data = tf.data.Dataset.from_tensors((np.zeros((1, 1, 1, 1)), np.zeros(1)))
     with pytest.raises(ValueError, match="without an activation"):
         calibrate(logit_model("sigmoid"), data)
+    with pytest.raises(ValueError, match="`data` .*must not be empty"):
+        calibrate(logit_model(), data.take(0))
 
 
 # load_pretrained

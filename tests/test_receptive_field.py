@@ -281,7 +281,7 @@ def test_wrong_size_is_an_error_that_names_it(image_size):
 
 
 def test_size_that_the_model_does_not_take_is_an_error():
-    with pytest.raises(ValueError, match=r"\(1, 9, 9, 2\).*must be \(N, 11, 14, 2\)"):
+    with pytest.raises(ValueError, match=r"`image_size` \(=9\) must be 11x14"):
         receptive_field(chain(conv(3)), "last", image_size=9)
 
 

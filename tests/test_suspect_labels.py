@@ -68,6 +68,7 @@ def test_features_that_hold_the_labels_hide_the_wrong_ones(flipped):
     images, labels, wrong = flipped
     images = images.copy()
     images[:, 0, 0, 1] = labels * 200.0
+    images /= 255
     model = keras.Sequential(
         [
             keras.Input((16, 16, 3)),
@@ -123,6 +124,8 @@ def test_training_anew_finds_wrong_labels_of_drawn_pets():
         ([0, 1] * 3, {"folds": 1}, r"`folds` \(=1\)"),
         ([0, 1] * 3, {"folds": 4}, r"at least `folds` \(=4\)"),
         ([1] * 6, {}, "two classes"),
+        ([0, 1] * 3, {"epochs": 0}, r"`epochs` \(=0\) must be an integer, 1 or more"),
+        ([1, 2] * 3, {"folds": 2, "epochs": 1}, r"classes \[1, 2\]\) must have the labels 0 and 1"),
         ([0.5] * 6, {}, "one class index"),
         (None, {}, "without labels"),
     ],

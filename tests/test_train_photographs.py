@@ -4,6 +4,7 @@ import re
 import sys
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
@@ -53,3 +54,17 @@ def test_what_is_missing_is_told_before_the_training(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         run(photos=tmp_path / "nowhere")
     assert not list(tmp_path.glob("pets*"))
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_training_that_was_interrupted_writes_no_model(
+    run, monkeypatch, tmp_path, capsys, epochs
+):
+    history = keras.callbacks.History()
+    history.history = {"loss": [0.7]} if epochs else {}
+    monkeypatch.setattr(cnnviz, "train", lambda *_, **options: history)
+    with pytest.raises(SystemExit) as exit:
+        run()
+    assert exit.value.code == 1
+    assert f"pets.keras is not written: {epochs} of 3 epochs are done" in capsys.readouterr().err
+    assert not (tmp_path / "pets.keras").exists()

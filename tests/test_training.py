@@ -52,6 +52,7 @@ def brightness_model(weight=0.0):
 
 
 RIGHT, TURNED_ROUND = brightness_task(), brightness_task(labels_right=False)
+GREY = RIGHT.map(lambda images, labels: (images[..., :1], labels))
 
 
 def train_astray(model=None, *, epochs=6, **options):
@@ -723,6 +724,9 @@ def test_passes_end_without_waiting_for_tuning(monkeypatch):
         ({"cut_mix": "x"}, r"`cut_mix` \(='x'\)"),
         ({"cut_mix": np.nan}, r"`cut_mix` \(=nan\)"),
         ({"cut_mix": 0.5, "augment": False}, r"`cut_mix` \(=0.5\) needs `augment`"),
+        ({"image_sizes": 64}, r"`image_sizes` \(=64\) must be a sequence"),
+        ({"seed": -1}, r"`seed` \(=-1\) must be an integer, 0 or more"),
+        ({"train_data": GREY}, r"`train_data` \(images of shape .*must be \(B, H, W, 3\)"),
         ({"train_data": RIGHT.unbatch()}, r"`train_data` .* must give images \(B, H, W, 3\)"),
         ({"train_data": RIGHT.repeat()}, "`train_data` .*infinite"),
         ({"train_data": RIGHT.filter(lambda *_: True)}, "`train_data` .*unknown length"),
@@ -739,7 +743,15 @@ def test_what_cannot_be_trained_is_an_error_by_its_name(change, message):
         train(brightness_model(), **options)
 
 
-@pytest.mark.parametrize("head", [keras.layers.Dense(1, "sigmoid"), keras.layers.Dense(2)])
+@pytest.mark.parametrize(
+    "head",
+    [
+        keras.layers.Dense(1, "sigmoid"),
+        keras.layers.Dense(2),
+        keras.layers.Dense(1, "relu"),
+        keras.Sequential([keras.layers.Dense(1), keras.layers.Activation("sigmoid")]),
+    ],
+)
 @pytest.mark.case("training", "reported")
 def test_a_model_without_one_logit_is_refused(head):
     images = keras.Input((16, 16, 3))
@@ -747,6 +759,30 @@ def test_a_model_without_one_logit_is_refused(head):
     data = tf.data.Dataset.from_tensors((np.zeros((1, 16, 16, 3)), [0]))
     with pytest.raises(ValueError, match="must return one logit"):
         train(model, data, data, epochs=1)
+
+
+@pytest.mark.case("training", "right")
+def test_a_subclassed_model_is_trained():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = brightness_model()
+
+        def call(self, images, training=None):
+            return self.inner(images, training=training)
+
+    model = Subclassed()
+    model(np.zeros((1, 16, 16, 3)))
+    train(model, RIGHT, RIGHT, epochs=5, learning_rate=0.1, augment=False, verbose=0)
+    assert accuracy_of(model) == 1
+
+
+@pytest.mark.case("training", "reported")
+def test_pictures_that_were_rescaled_are_not_varied():
+    rescaled = RIGHT.map(lambda images, labels: (images / 255, labels))
+    with pytest.raises(Exception, match=r"`train_data` \(in 0..1\) must be pictures in 0..255"):
+        train(brightness_model(), rescaled, rescaled, epochs=1, verbose=0)
+    train(brightness_model(), rescaled, rescaled, epochs=1, augment=False, verbose=0)
 
 
 @pytest.mark.case("training", "reported")

@@ -126,6 +126,7 @@ def test_one_call_gives_the_table(color_model, spots):
         ([0] * 6, {}, "two classes"),
         ([0] * 5 + [1], {}, "at least 2 pictures of each"),
         ([0, 1] * 3, {"own": 4}, r"`own` \(=4\)"),
+        ([0, 1] * 3, {"count": -1}, r"`count` \(=-1\)"),
     ],
 )
 def test_pictures_that_cannot_be_put_together_are_an_error(

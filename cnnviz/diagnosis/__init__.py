@@ -12,7 +12,7 @@ from cnnviz.diagnosis.measures import (
 )
 from cnnviz.diagnosis.mistakes import Mistakes, confident_mistakes
 from cnnviz.diagnosis.reliance import Reliance, reliance
-from cnnviz.diagnosis.trust import MapTrust, make_mosaics, map_trust
+from cnnviz.diagnosis.trust import MapTrust, map_trust
 
 __all__ = [
     "FilterCensus",
@@ -31,7 +31,6 @@ __all__ = [
     "evidence_share",
     "expected_calibration_error",
     "filter_census",
-    "make_mosaics",
     "map_trust",
     "reliance",
     "suspect_labels",

@@ -35,22 +35,24 @@ def image_batches(model, data, description):
         yield images
 
 
-def labelled_batches(model, data, description):
+def labelled_batches(model, data, description, name="data"):
     """As `image_batches`, with the labels: yields (images, (B,) int32 labels).
+
+    `name` is that of the argument, for errors.
 
     Raises:
         ValueError: Also if there are no labels, or they are not one class index a picture.
     """
-    for images, labels in _batches(model, data, description):
+    for images, labels in _batches(model, data, description, name):
         if labels is None:
-            raise ValueError(f"`data` (of pictures without labels) must be {DATA_FORMS}")
+            raise ValueError(f"`{name}` (of pictures without labels) must be {DATA_FORMS}")
         labels = np.asarray(labels)
         if labels.shape == (len(images), 1):
             labels = labels[:, 0]
         if labels.shape != (len(images),) or (labels != labels.astype(np.int32)).any():
             raise ValueError(
-                f"`data` (with labels of shape {labels.shape}, {labels.dtype}) must have one class "
-                f"index for each of its {len(images)} pictures"
+                f"`{name}` (with labels of shape {labels.shape}, {labels.dtype}) must have one "
+                f"class index for each of its {len(images)} pictures"
             )
         yield images, labels.astype(np.int32)
 
@@ -64,8 +66,8 @@ def check_labels(labels, classes):
         )
 
 
-def _batches(model, data, description):
-    count, batches = _as_batches(data)
+def _batches(model, data, description, name="data"):
+    count, batches = _as_batches(data, name)
     empty = True
     with progress_bar(count, description, "batch") as bar:
         for images, labels in batches:
@@ -73,22 +75,24 @@ def _batches(model, data, description):
             bar.update()
             empty = False
     if empty:
-        raise ValueError("`data` (without a single picture) must not be empty")
+        raise ValueError(f"`{name}` (without a single picture) must not be empty")
 
 
-def _as_batches(data):
+def _as_batches(data, name):
     """(number of batches or None, iterator over (images, labels or None))."""
     if isinstance(data, tf.data.Dataset):
         count = int(data.cardinality())
         if count == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("`data` (which never ends) must be finite: `data.take(100)` ends it")
+            raise ValueError(
+                f"`{name}` (which never ends) must be finite: `{name}.take(100)` ends it"
+            )
         parts = data.as_numpy_iterator()
         pairs = (part if isinstance(part, tuple) else (part, None) for part in parts)
         return (count if count >= 0 else None), pairs
     images, labels = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
     images = np.asarray(images)
     if images.ndim != 4 or (labels is not None and len(labels) != len(images)):
-        raise ValueError(f"`data` (of type {type(data).__name__}) must be {DATA_FORMS}")
+        raise ValueError(f"`{name}` (of type {type(data).__name__}) must be {DATA_FORMS}")
     starts = range(0, len(images), layers.BATCH_SIZE)
     ends = [slice(start, start + layers.BATCH_SIZE) for start in starts]
     return len(ends), ((images[part], None if labels is None else labels[part]) for part in ends)

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from cnnviz import layers
 from cnnviz.diagnosis.batches import PictureData, image_batches
+from cnnviz.diagnosis.measures import FLAT
 
 COPY_CORRELATION = 0.9999  # from which on two channels count as one
 COPY_POSITIONS = 50  # where a channel fires less often, nothing is said about copies
-FLAT = 1e-6  # range of the values of a channel, as a share of the largest, that counts as none
 KINDS = ("ok", "never fires", "always fires", "same everywhere", "copy")
 
 
@@ -77,15 +77,21 @@ def filter_census(
         FilterCensus
 
     Raises:
-        ValueError: If a layer is unknown or outputs no feature maps, or the data do not fit.
+        ValueError: If a layer is unknown or outputs no feature maps, the data do not fit, or NaN
+            comes out.
+
+    Warns:
+        UserWarning: If the range of the pictures cannot be the one that the model was trained on.
     """
     if layer_names is None:
         chosen = _firing_layers(model)
     else:
         names = [layer_names] if isinstance(layer_names, str) else layer_names
-        chosen = dict(layers.find_layer(model, name) for name in names)
+        chosen = dict(layers.find_layer(model, name, "layer_names") for name in names)
     seen, pictures = {}, 0
     for images in image_batches(model, data, "census"):
+        if not seen:
+            layers.check_range(model, images, "data")
         function, paths = _traced(model, images, chosen, layer_names is None)
         pictures += len(images)
         for path, moments in zip(paths, function(images), strict=True):
@@ -93,6 +99,7 @@ def filter_census(
             seen[path] = _combined(seen[path], moments) if path in seen else moments
     if not seen:
         raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
+    layers.check_finite(model, *(mean for *_, mean, _ in seen.values()))
     censuses = (LayerCensus(path, *_verdicts(*moments)) for path, moments in seen.items())
     return FilterCensus(tuple(censuses), pictures)
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.activations import extract_activations
+from cnnviz.checks import check_integer
 from cnnviz.filter_ascent import FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
 
@@ -21,7 +22,7 @@ class ModelChanges:
         weights: (L,) float64, how far each layer's weights moved, as a share of their own size:
             |after - before| / |before|; exactly 0 where they are the same.
         activations: (L,) float64, the same of what the layer puts out for the pictures; NaN of a
-            layer that puts out no single tensor.
+            layer that puts out no feature map (N, h, w, C).
         probabilities: Two (N, classes) arrays, before and after.
         maps: Two GradCAM of the same classes, those that were predicted before.
         layer_name: The layer that the next three are of.
@@ -67,17 +68,19 @@ def compare_models(
         before, after: keras.Models of one architecture, such as two checkpoints of a training or a
             network before and after fine-tuning; they are left as they were.
         images: (N, H, W, C) pictures in the models' input range.
-        layer_name: The layer whose filters are looked at; None takes the convolution whose weights
-            moved most.
-        count: How many of its filters, those whose output changed most.
+        layer_name: The layer whose filters are looked at, which has weights and puts out feature
+            maps; None takes the convolution whose weights moved most.
+        count: How many of its filters, 1 or more: those whose output changed most.
         steps, value_range, seed: Of `ascend_filters`.
 
     Returns:
         ModelChanges
 
     Raises:
-        ValueError: If the two differ in their layers or the shapes of their weights.
+        ValueError: If the two differ in their layers or the shapes of their weights, or an argument
+            is not as said here.
     """
+    check_integer("count", count, 1)
     models = before, after
     images = layers.check_images(before, layers.check_images(after, images))
     names, other_names, weights = _weight_changes(before, after)
@@ -86,7 +89,7 @@ def compare_models(
         _change(put_out[0][one], put_out[1][other]) if one in put_out[0] else np.nan
         for one, other in zip(names, other_names, strict=True)
     ]
-    place = _layer_to_look_at(before, layer_name, names, weights)
+    place = _layer_to_look_at(before, layer_name, names, weights, put_out[0])
     paths = names[place], other_names[place]
     maps = [each[path] for each, path in zip(put_out, paths, strict=True)]
     moved = np.linalg.norm((maps[1] - maps[0]).reshape(-1, maps[0].shape[-1]), axis=0)
@@ -150,12 +153,14 @@ def _change(before, after):
     return 0.0 if moved == 0 else float(moved / size) if size > 0 else float("inf")
 
 
-def _layer_to_look_at(model, layer_name, names, weights):
+def _layer_to_look_at(model, layer_name, names, weights, maps):
     """The place among `names` of the layer that was asked for, or whose weights moved most."""
     if layer_name is not None:
         path, _ = layers.find_layer(model, layer_name)
-        if path not in names:
-            raise ValueError(f"`layer_name` (='{path}') must be a layer with weights")
+        if path not in names or path not in maps:
+            raise ValueError(
+                f"`layer_name` (='{path}') must be a layer with weights that puts out feature maps"
+            )
         return names.index(path)
     places = [names.index(name) for name in layers.convolution_layers(model) if name in names]
     if not places:

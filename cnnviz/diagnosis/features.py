@@ -17,6 +17,9 @@ def picture_features(model, images):
 
     Returns:
         (N, C) float32 array.
+
+    Raises:
+        ValueError: If the images do not fit the model, or NaN comes out.
     """
     images = layers.check_images(model, images)
     chosen = layers.leaf_layers(model)
@@ -35,4 +38,7 @@ def picture_features(model, images):
         return features.get_concrete_function()
 
     function = layers.traced(model, ("features", images.shape[1:]), make)
-    return layers.in_batches(function, images)
+    layers.check_range(model, images)
+    found = layers.in_batches(function, images)
+    layers.check_finite(model, found)
+    return found

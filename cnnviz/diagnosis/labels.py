@@ -80,6 +80,8 @@ def suspect_labels(
         ValueError: If a class has fewer pictures than `folds`, or an argument is out of range.
     """
     check_integer("folds", folds, 2)
+    if epochs is not None:
+        check_integer("epochs", epochs, 1)
     parts, labels = [], []
     for images, batch_labels in labelled_batches(model, data, "features"):
         parts.append(images if epochs else picture_features(model, images))
@@ -90,6 +92,10 @@ def suspect_labels(
         raise ValueError(
             f"`data` (classes {classes.tolist()}, {counts.tolist()} pictures) must have two "
             f"classes or more, with at least `folds` (={folds}) pictures of each"
+        )
+    if epochs and classes.tolist() != [0, 1]:
+        raise ValueError(
+            f"`data` (classes {classes.tolist()}) must have the labels 0 and 1 for `epochs`"
         )
     deal = StratifiedKFold(folds, shuffle=True, random_state=seed)
     if epochs:

@@ -4,9 +4,16 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cnnviz.checks import check_integer
+
+FLAT = 1e-6  # values nearer to each other than this share of the largest differ by rounding alone
+
 
 def dead_channels(feature_maps: ArrayLike) -> np.ndarray:
     """Find the channels that put out one and the same value everywhere, on every picture.
+
+    That is what `filter_census`, over a whole data set, calls "never fires", of a channel of zeros,
+    or "same everywhere". `ascend_filters` calls a filter dead that no picture it tried could wake.
 
     Args:
         feature_maps: (N, h, w, C) array: a layer's output, as `extract_activations` returns it.
@@ -22,11 +29,13 @@ def dead_channels(feature_maps: ArrayLike) -> np.ndarray:
     if feature_maps.ndim != 4 or not len(feature_maps):
         raise ValueError(f"`feature_maps` (of shape {feature_maps.shape}) must be (N, h, w, C)")
     lowest, highest = feature_maps.min(axis=(0, 1, 2)), feature_maps.max(axis=(0, 1, 2))
-    return highest <= lowest
+    return highest - lowest <= FLAT * np.maximum(np.abs(lowest), np.abs(highest))
 
 
 def evidence_share(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
-    """Share of each heat map's evidence that lies inside a mask.
+    """Share of each heat map's evidence that lies inside a mask: the energy-based pointing game.
+
+    Wang et al. 2020 (Score-CAM) measure localisation so, with boxes for masks.
 
     The share of the picture that the mask covers is what a map without any knowledge would reach
     on the average; `masks.mean(axis=(1, 2))` gives it.
@@ -99,6 +108,7 @@ def calibration_bins(
     Raises:
         ValueError: If the shapes do not belong together or there is no picture.
     """
+    check_integer("bins", bins, 1)
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(

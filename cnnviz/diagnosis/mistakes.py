@@ -125,25 +125,23 @@ def _nearest(model, images, training_data, count):
     """The most similar training pictures of each picture, in one pass and in little memory."""
     wanted = _directions(model, images)
     near, start = _no_neighbours(images), 0
-    for batch, batch_labels in labelled_batches(model, training_data, "neighbours"):
+    for batch, batch_labels in labelled_batches(
+        model, training_data, "neighbours", "training_data"
+    ):
         if batch.shape[1:] != images.shape[1:]:
             raise ValueError(
                 f"`training_data` (pictures of {batch.shape[1:]}) must be of the size of `data`, "
                 f"{images.shape[1:]}"
             )
-        index, similarity = start + np.arange(len(batch)), wanted @ _directions(model, batch).T
-        new = batch, batch_labels, index, similarity
-        near = [_beside(one, other) for one, other in zip(near, new, strict=True)]
+        similarity = wanted @ _directions(model, batch).T
+        new = [batch, batch_labels, start + np.arange(len(batch))]
+        new = [np.broadcast_to(one, (len(images), *one.shape)) for one in new]
+        pairs = zip(near, [*new, similarity], strict=True)
+        near = [np.concatenate(pair, axis=1) for pair in pairs]
         best = (-near[3]).argsort(axis=1, kind="stable")[:, :count]
         near = [one[np.arange(len(images))[:, None], best] for one in near]
         start += len(batch)
     return near
-
-
-def _beside(kept, new):
-    """(n, k, ...) and (n, B, ...), or (B, ...) for all n -> (n, k + B, ...)."""
-    new = new if new.shape[:1] == kept.shape[:1] and new.ndim == kept.ndim else new[None]
-    return np.concatenate([kept, np.broadcast_to(new, (len(kept), *new.shape[1:]))], axis=1)
 
 
 def _directions(model, images):

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from cnnviz import layers
+from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
 from cnnviz.diagnosis.measures import evidence_share
 from cnnviz.grad_cam import METHODS, Method, grad_cam
@@ -158,7 +159,7 @@ def make_mosaics(
         images: (N, H, W, C) pictures in the model's input range.
         labels: (N,) their classes.
         own: How many of the four are of the class, 1 to 3.
-        count: Mosaics; the classes take turns.
+        count: Mosaics, 1 or more; the classes take turns.
         seed: Seed of the choice and of the places.
 
     Returns:
@@ -168,6 +169,7 @@ def make_mosaics(
         ValueError: If a class has too few pictures, or there is only one.
     """
     images, labels = _check_labelled(model, images, labels)
+    check_integer("count", count, 1)
     classes, sizes = np.unique(labels, return_counts=True)
     if own not in (1, 2, 3):
         raise ValueError(f"`own` (={own}) must be 1, 2 or 3")

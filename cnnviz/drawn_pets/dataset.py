@@ -103,23 +103,26 @@ def write_drawn_pets(
         directory: Where `train/cats`, `train/dogs`, `validation/cats` and so on go; made if it is
             not there.
         train, validation, test: Number of pictures in each part, at least 2. No picture is in two
-            parts.
+            parts, nor among those of `drawn_pets` with a seed below a million.
         image_size, seed, watermark: As in `drawn_pets`; the watermark is in every part.
 
     Raises:
         ValueError: If an argument is out of range.
         FileExistsError: If there is something at one of the parts already.
     """
+    check_integer("image_size", image_size, 32)
+    check_integer("seed", seed, 0)
     counts = {"train": train, "validation": validation, "test": test}
     for part, count in counts.items():
         check_integer(part, count, 2)
         if (Path(directory) / part).exists():
             raise FileExistsError(f"`directory` (='{directory}') must not hold '{part}' already.")
     with progress_bar(sum(counts.values()), "drawing pets", "picture") as bar:
-        for number, (part, count) in enumerate(counts.items()):
+        for number, (part, count) in enumerate(counts.items(), start=1):
             for start in range(0, count, _DRAWN_AT_ONCE):
                 size = min(_DRAWN_AT_ONCE, count - start)
-                # Seeds of their own for every few pictures keep the parts apart and memory small.
+                # Seeds of their own for every few pictures keep the parts apart, from each other
+                # and from what `drawn_pets` draws with small seeds, and memory small.
                 pets_seed = (seed * len(counts) + number) * 1_000_000 + start
                 pets = drawn_pets(size, image_size=image_size, seed=pets_seed, watermark=watermark)
                 _write(pets, Path(directory) / part, start)

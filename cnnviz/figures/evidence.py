@@ -124,7 +124,8 @@ def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     draw_overlay(pair[1], picture, raw / top, colors, least)
     pair[1].set_title(wrapped(f"{name} {result.scores[row]:+.2f} logit", PANEL))
     if verdict != "ok":
-        pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color="white")
+        color = "black" if signed else "white"  # on the colour of no evidence
+        pair[0].text(0.5, 0.5, verdict, transform=pair[0].transAxes, ha="center", color=color)
 
 
 @described(descriptions.exploration)
@@ -165,7 +166,7 @@ def draw_exploration(
     )
     for axis in (*panels, bars[0], bars[2]):
         axis.axis("off")
-    panels[0].imshow(picture, cmap="gray", vmin=0, vmax=1)
+    panels[0].imshow(picture)
     low, high = min(0.0, float(feature_map.min())), float(feature_map.max())
     shown = panels[1].imshow(
         feature_map, cmap=ACTIVATION_COLORS, vmin=low, vmax=high if high > low else low + 1,

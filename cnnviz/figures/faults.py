@@ -188,15 +188,18 @@ def draw_changes(
         axis.set_ylim(layers - 0.4, -0.6)  # the first layer on top
     pair[0].set_yticks(range(layers), result.layer_names, fontsize=9)
     axes = below.subplots(4, filters, squeeze=False)
-    top = max(float(maps[0].max()) for maps in result.feature_maps) or 1.0
+    shown_maps = [maps[0] for maps in result.feature_maps]
+    least = min(0.0, *(float(maps.min()) for maps in shown_maps))
+    top = max(float(maps.max()) for maps in shown_maps)
+    top = top if top > least else least + 1
     for column, index in enumerate(result.filters):
         for row, images in enumerate(result.filter_images):
             ok = images.verdicts[column] == "ok"
             tile = or_nothing(to_unit(images.images[column], value_range), ok)
             axes[row, column].imshow(tile)
-        for row, maps in enumerate(result.feature_maps, start=2):
+        for row, maps in enumerate(shown_maps, start=2):
             shown = axes[row, column].imshow(
-                maps[0, ..., column], cmap=ACTIVATION_COLORS, vmin=0, vmax=top
+                maps[..., column], cmap=ACTIVATION_COLORS, vmin=least, vmax=top
             )
         axes[0, column].set_title(f"filter {index}", fontsize=9)
     for axis in axes.flat:

@@ -42,7 +42,7 @@ def draw_learning_curves(
         scale = 100 if name == "accuracy" else 1
         epochs = np.arange(1, len(history[name]) + 1)
         curves = (
-            ("training, varied pictures", history[name], TRAINING_COLOR, "o"),
+            ("training", history[name], TRAINING_COLOR, "o"),
             ("validation", history[f"val_{name}"], VALIDATION_COLOR, "s"),
         )
         for who, values, color, marker in curves:

@@ -122,9 +122,10 @@ def pictures(images, *belonging):
 
 
 def to_unit(image, value_range):
-    """Pixel values -> 0..1 for display, whatever their range."""
+    """Pixel values -> (..., 3) in 0..1 for display, whatever their range; one channel is grey."""
     low, high = value_range
-    return np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1)
+    unit = np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1)
+    return unit.repeat(3, axis=-1) if unit.shape[-1] == 1 else unit
 
 
 def or_nothing(picture, there_is_something):

@@ -5,19 +5,22 @@ order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_ra
 """
 
 from cnnviz.layers.checks import broken_layer, check_finite, check_images
-from cnnviz.layers.layout import input_shape
+from cnnviz.layers.layout import input_shape, picture_shape
 from cnnviz.layers.names import convolution_layers, find_layer, leaf_layers, named_layers
 from cnnviz.layers.recording import call_and_record, required_output
 from cnnviz.layers.scores import (
+    ACTIVATIONS,
     activation_input,
     class_probabilities,
     class_scores,
+    head,
     pick_output,
 )
 from cnnviz.layers.tracing import BATCH_SIZE, image_spec, in_batches, traced
 from cnnviz.layers.value_range import check_range
 
 __all__ = [
+    "ACTIVATIONS",
     "BATCH_SIZE",
     "activation_input",
     "broken_layer",
@@ -29,12 +32,15 @@ __all__ = [
     "class_scores",
     "convolution_layers",
     "find_layer",
+    "head",
+    "head",
     "image_spec",
     "in_batches",
     "input_shape",
     "leaf_layers",
     "named_layers",
     "pick_output",
+    "picture_shape",
     "required_output",
     "traced",
 ]

@@ -4,8 +4,12 @@ Pictures and feature maps are (N, H, W, C) everywhere but inside a model whose l
 first: what such a model receives is turned before, and what its layers put out is turned back.
 """
 
+import numpy as np
+
+from cnnviz.checks import check_integer
 from cnnviz.layers.names import leaf_layers
 
+DEFAULT_IMAGE_SIZE = 96  # pixels, of pictures for a model that takes any size
 CHANNELS = (1, 3, 4)  # that pictures have: by these the layout of pictures is told
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # turn (N, C, H, W) to channels last, and back
 
@@ -14,6 +18,33 @@ def input_shape(model):
     """(None, H, W, C) with None for what is free; None where a subclassed model does not say."""
     shape = own_input_shape(model)
     return tuple(shape[i] for i in LAST) if shape and takes_channels_first(model) else shape
+
+
+def picture_shape(model, image_size=None):
+    """The shape of a picture for a model.
+
+    Args:
+        model: keras.Model.
+        image_size: Side length in pixels, or (height, width); None takes the model's own, or 96.
+
+    Returns:
+        (height, width, channels).
+
+    Raises:
+        ValueError: If `image_size` is no size in pixels, or another than the model's own.
+    """
+    height, width, channels = (input_shape(model) or (None,) * 4)[1:]
+    if image_size is None:
+        return height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE, channels or 3
+    size = tuple(image_size) if np.shape(image_size) == (2,) else (image_size, image_size)
+    for side in size:
+        check_integer("image_size", side, 1)
+    if any(own not in (None, side) for own, side in zip((height, width), size, strict=True)):
+        raise ValueError(
+            f"`image_size` (={image_size}) must be {height}x{width} for model '{model.name}', "
+            "which takes no other"
+        )
+    return *size, channels or 3
 
 
 def own_input_shape(model):

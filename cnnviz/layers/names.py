@@ -66,12 +66,13 @@ def leaf_layers(model):
     return {path: layer for path, layer in named_layers(model).items() if not _children(layer)}
 
 
-def find_layer(model, name):
+def find_layer(model, name, argument="layer_name"):
     """Find one layer by its path or, while that is unambiguous, by its bare name.
 
     Args:
         model: keras.Model of any kind.
         name: "backbone/block_13_expand" or "block_13_expand".
+        argument: Of the public function, for the error.
 
     Returns:
         (path, layer).
@@ -87,9 +88,9 @@ def find_layer(model, name):
     if len(paths) == 1:
         return paths[0], layers[paths[0]]
     if paths:
-        raise ValueError(f"`layer_name` (='{name}') is ambiguous in model '{model.name}': {paths}")
+        raise ValueError(f"`{argument}` (='{name}') is ambiguous in model '{model.name}': {paths}")
     nearest = difflib.get_close_matches(name, layers, n=3, cutoff=0.3) or list(layers)[-3:]
     raise ValueError(
-        f"`layer_name` (={name!r}) is no layer of model '{model.name}'; the nearest are "
+        f"`{argument}` (={name!r}) is no layer of model '{model.name}'; the nearest are "
         + ", ".join(f"'{path}'" for path in nearest)
     )

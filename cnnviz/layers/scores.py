@@ -6,9 +6,14 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz.layers.checks import check_finite, check_images
+from cnnviz.layers.layout import own_input_shape
 from cnnviz.layers.recording import call_model
 from cnnviz.layers.tracing import image_spec, in_batches, traced
 from cnnviz.layers.value_range import check_range
+
+HEADS = ("Sigmoid", "Softmax")
+ACTIVATIONS = (*HEADS, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
+PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")  # operations that change no value
 
 
 def class_probabilities(
@@ -41,7 +46,7 @@ def class_probabilities(
             model = get_model()
             output = pick_output(model, call_model(model, batch), output_name)
             check_output(output)
-            if activation_input(output, ("Sigmoid", "Softmax")) is None:
+            if activation_input(output, HEADS) is None and _averaged(output) is None:
                 scores = class_scores(output)
                 if scores.shape[1] > output.shape[1]:
                     return tf.sigmoid(scores)
@@ -68,17 +73,48 @@ def class_scores(output):
         output: (N, K) tensor under construction: the model's output.
 
     Returns:
-        (N, classes) float32 tensor: the input of the final sigmoid or softmax if there is one,
+        (N, classes) float32 tensor: the input of the final sigmoid or softmax if there is one; the
+        logit of an average of several (an ensemble), or its logarithm if they are of softmaxes;
         else the output itself. One output z gives the two classes -z and z.
 
     Raises:
         ValueError: If the model does not return one tensor of rank 2.
     """
     check_output(output)
-    logits = activation_input(output, ("Sigmoid", "Softmax"))
+    logits, averaged = activation_input(output, HEADS), _averaged(output)
     logits = tf.cast(output if logits is None else logits, tf.float32)
+    if averaged is not None:
+        logits = tf.math.log(logits) - (tf.math.log1p(-logits) if averaged == "Sigmoid" else 0)
     logits = tf.ensure_shape(logits, (None, output.shape[1]))
     return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+
+
+def head(model, images):
+    """What a model ends in.
+
+    Args:
+        model: keras.Model that returns one tensor.
+        images: (N, H, W, C) tf.TensorShape of batches, as far as it is known.
+
+    Returns:
+        (shape, activation): the shape of the output, None for what is not known; and the type of
+        the operation that squashes it ("Sigmoid", "Softmax", "Relu", "Tanh", ...), or None.
+    """
+    own = own_input_shape(model) or (None,) * 4
+    given = images.merge_with((None,) * 4)
+    known = [None, *(size or other for size, other in zip(own[1:], given[1:], strict=True))]
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(known, tf.float32)])
+    def call(batch):
+        output = pick_output(model, model(batch, training=False), None)
+        ending = [kind for kind in ACTIVATIONS if activation_input(output, (kind,)) is not None]
+        found.append((tuple(output.shape), ending[0] if ending else _averaged(output)))
+        return output
+
+    found = []
+    call.get_concrete_function()
+    model._clear_losses()
+    return found[0]
 
 
 def activation_input(tensor, activations):
@@ -96,12 +132,29 @@ def activation_input(tensor, activations):
         before = activation_input(tensor.op.inputs[0], activations)
         return None if before is None else tf.transpose(before, tensor.op.inputs[1])
     made = tensor
-    while made.op.type in ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"):
+    while made.op.type in PASSED:
         made = made.op.inputs[0]
     if made.op.type not in activations:
         return None
     before = made.op.inputs[0]
     return before if made is tensor else tf.reshape(before, tf.shape(tensor))
+
+
+def _averaged(tensor):
+    """The one of `HEADS` of which a tensor is the average over several; None of any other."""
+    found, scaled, ahead = set(), False, [tensor]
+    while ahead:
+        op = ahead.pop().op
+        if op.type in HEADS:
+            found.add(op.type)
+        elif op.type in PASSED:
+            ahead.append(op.inputs[0])
+        elif op.type in ("Add", "AddN", "AddV2", "ConcatV2", "Mean", "Mul", "Pack", "RealDiv"):
+            ahead.extend(op.inputs)
+            scaled |= op.type in ("Mean", "Mul", "RealDiv")
+        elif op.type != "Const":
+            return None
+    return found.pop() if scaled and len(found) == 1 else None
 
 
 def pick_output(model, output, name):
@@ -130,6 +183,7 @@ def pick_output(model, output, name):
         raise ValueError(
             f"`output_name` (={name!r}) must be one of the outputs of model '{model.name}': "
             + ", ".join(map(repr, named))
+            + "; where there is no such argument, give keras.Model(model.inputs, one_output)"
         )
     return named[name]
 

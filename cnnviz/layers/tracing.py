@@ -1,5 +1,6 @@
 """(model, a function of tensors) -> traced once, and applied to any number of pictures."""
 
+import warnings
 import weakref
 
 import numpy as np
@@ -24,6 +25,9 @@ def traced(model, key, make):
     Returns:
         What `make` returned, now or at an earlier call with the same key. Layers or activations
         that were exchanged since then count as another key; new weights are seen anyway.
+
+    Warns:
+        UserWarning: What `make` warned of, in each call.
     """
     # Normalization keeps its mean as a constant, which a new `adapt` replaces.
     parts = [
@@ -33,9 +37,15 @@ def traced(model, key, make):
     key = key, tuple(tuple(map(id, part)) for part in parts)
     functions = _traced.setdefault(model, {})
     if key not in functions:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            function = make(weakref.ref(model))
         # What is identified by its id must live as long as the entry, or the id could be reused.
-        functions[key] = make(weakref.ref(model)), [part[1:] for part in parts]
-    return functions[key][0]
+        functions[key] = function, caught, [part[1:] for part in parts]
+    function, caught, _ = functions[key]
+    for warning in caught:
+        warnings.warn(warning.message, warning.category, stacklevel=3)
+    return function
 
 
 def image_spec(images):

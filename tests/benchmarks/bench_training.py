@@ -21,11 +21,11 @@ import tensorflow as tf
 import cnnviz
 from cnnviz.data import list_split, untuned
 from cnnviz.optimizer import ConvolutionMuon
-from cnnviz.recipe import BATCH_SIZE, ORTHOGONALIZING_STEPS
+from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, ORTHOGONALIZING_STEPS
 from cnnviz.training import is_faster_compiled
 
+KEPT_SIZE = KEPT_SIZES["best"]
 ROUNDS = 3
-KEPT_SIZE = 180  # pixels, of photographs for the best recipe
 
 
 def original_recipe():
