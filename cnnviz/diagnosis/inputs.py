@@ -79,8 +79,8 @@ def check_inputs(
     loss, accuracy = _quality(model, images, labels)
     before = accuracy
     while better := _best_change(model, images, labels, loss, accuracy):
-        sentence, images, labels, loss, after = better
-        findings.append(sentence.format(f"{accuracy:.1%} -> {after:.1%} right"))
+        fault, images, labels, loss, after = better
+        findings.append(f"{fault}: {accuracy:.1%} -> {after:.1%} right.")
         accuracy = after
     return InputReport(tuple(findings), before, accuracy, len(images))
 
@@ -121,27 +121,28 @@ def _best_change(model, images, labels, loss, before):
     network knows more than the most frequent class, it must also be right more often than `before`.
     """
     knows = before > np.bincount(labels).max() / len(labels)
-    best = _best_of(_changed(model, images, labels), model, loss, before, knows)
-    if best is None and not knows:
-        best = _best_of(_changed_together(model, images, labels), model, loss, before, knows)
-    return best
+    for changes in (_changed,) if knows else (_changed, _changed_together):
+        helping = _helping(changes(model, images, labels), model, loss, before, knows)
+        best = max(helping, key=lambda change: change[4], default=None)
+        if best is not None:
+            return best
+    return None
 
 
-def _best_of(changes, model, loss, before, knows):
-    best = None
-    for sentence, new_images, new_labels in changes:
-        new_loss, accuracy = _quality(model, new_images, new_labels)
+def _helping(changes, model, loss, before, knows):
+    """Of the changes (fault, images, labels), those that help, with their loss and accuracy."""
+    for fault, images, labels in changes:
+        new_loss, accuracy = _quality(model, images, labels)
         gain = loss - new_loss
         error = gain.std() / len(gain) ** 0.5
         sure = gain.mean() > STANDARD_ERRORS * error and new_loss.mean() < LESS_LOSS * loss.mean()
-        only_surer = knows and accuracy <= before and sentence.startswith(RANGE)
-        if sure and not only_surer and (best is None or accuracy > best[4]):
-            best = sentence, new_images, new_labels, new_loss, accuracy
-    return best
+        only_surer = knows and accuracy <= before and fault.startswith(RANGE)
+        if sure and not only_surer:
+            yield fault, images, labels, new_loss, accuracy
 
 
 def _changed(model, images, labels):
-    """Each fault undone: (what to say, images, labels)."""
+    """Each fault undone: (the fault in words, images, labels)."""
     yield from _changed_pictures(model, images, labels)
     yield from _reordered(model, images, labels)
 
@@ -150,15 +151,14 @@ def _changed_together(model, images, labels):
     """A fault of the pictures undone and one of the labels, which hides what that gains."""
     for of_pictures, new_images, _ in _changed_pictures(model, images, labels):
         for of_labels, _, new_labels in _reordered(model, new_images, labels):
-            fault = of_pictures.split(": {}")[0]
-            yield f"{fault}, and {of_labels[0].lower()}{of_labels[1:]}", new_images, new_labels
+            both = f"{of_pictures}, and {of_labels[0].lower()}{of_labels[1:]}"
+            yield both, new_images, new_labels
 
 
 def _changed_pictures(model, images, labels):
     yield from _rescaled(images, labels)
     if images.shape[3] == 3:
-        text = "The colour channels are swapped, BGR in place of RGB: {} with them swapped back."
-        yield text, images[..., ::-1], labels
+        yield "The colour channels are swapped, BGR in place of RGB", images[..., ::-1], labels
     shape = layers.input_shape(model) or (None,) * 4
     if shape[1:3] == (None, None):
         yield from _resized(images, labels)
@@ -172,8 +172,8 @@ def _reordered(model, images, labels):
             for label, place in enumerate(order)
             if label != place
         ]
-        text = f"The labels are in another order than the outputs, {', '.join(moved[:6])}: {{}}."
-        yield text, images, np.asarray(order)[labels]
+        fault = f"The labels are in another order than the outputs, {', '.join(moved[:6])}"
+        yield fault, images, np.asarray(order)[labels]
 
 
 def _rescaled(images, labels):
@@ -188,9 +188,9 @@ def _rescaled(images, labels):
     lowest, highest = _RANGES[fitting[0]]
     for target, (least, most) in _RANGES.items():
         if target not in (fitting[0], TWICE):
-            text = f"{RANGE} {low:.3g}..{high:.3g}, but the model wants {target}: {{}}."
+            fault = f"{RANGE} {low:.3g}..{high:.3g}, but the model wants {target}"
             share = (images - lowest) / (highest - lowest)
-            yield text, least + share * (most - least), labels
+            yield fault, least + share * (most - least), labels
 
 
 def _resized(images, labels):
@@ -198,11 +198,11 @@ def _resized(images, labels):
     for share in (0.5, 2, 0.25, 4):
         size = round(height * share), round(width * share)
         if min(size) >= 16 and max(size) <= 512:
-            text = (
+            fault = (
                 f"The pictures are {height}x{width} pixels, and the model does better at "
-                f"{size[0]}x{size[1]}, nearer to the size of its training: {{}}."
+                f"{size[0]}x{size[1]}, nearer to the size of its training"
             )
-            yield text, np.stack([_resized_one(image, size) for image in images]), labels
+            yield fault, np.stack([_resized_one(image, size) for image in images]), labels
 
 
 def _resized_one(image, size):
