@@ -169,15 +169,21 @@ def draw_changes(
         before over after, all maps on one scale, with a colour bar.
     """
     layers, filters = len(result.layer_names), len(result.filters)
-    bars_height = 0.7 + 0.19 * layers
-    tiles_height = 0.5 + 4 * min(1.6, 7.6 / filters)
-    size = (9, bars_height + tiles_height)
+    heights = 0.7 + 0.19 * layers, 0.5 + 4 * min(1.6, 7.6 / filters)
+    size = (9, sum(heights))
     figure = plt.figure(figsize=size, FigureClass=DescribedFigure, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(bars_height, tiles_height))
-    pair = above.subplots(1, 2, sharey=True)
-    for axis, changes, title in zip(
-        pair, (result.weights, result.activations), CHANGES, strict=True
-    ):
+    above, below = figure.subfigures(2, 1, height_ratios=heights)
+    _draw_sizes_of_changes(above, result)
+    _draw_changed_filters(below, result, value_range)
+    return figure
+
+
+def _draw_sizes_of_changes(figure, result):
+    """A bar for each layer: of its weights, and of what it puts out."""
+    layers = len(result.layer_names)
+    pair = figure.subplots(1, 2, sharey=True)
+    both = result.weights, result.activations
+    for axis, changes, title in zip(pair, both, CHANGES, strict=True):
         shown = np.where(np.isfinite(changes), changes, 0) * 100
         bars = axis.barh(range(layers), shown, color=TRAINING_COLOR)
         texts = ["none" if c == 0 else "no map" if np.isnan(c) else f"{c:.1%}" for c in changes]
@@ -187,20 +193,21 @@ def draw_changes(
         axis.set_xlim(0, max(1e-9, shown.max(initial=0)) * 1.2)
         axis.set_ylim(layers - 0.4, -0.6)  # the first layer on top
     pair[0].set_yticks(range(layers), result.layer_names, fontsize=9)
-    axes = below.subplots(4, filters, squeeze=False)
-    shown_maps = [maps[0] for maps in result.feature_maps]
-    least = min(0.0, *(float(maps.min()) for maps in shown_maps))
-    top = max(float(maps.max()) for maps in shown_maps)
+
+
+def _draw_changed_filters(figure, result, value_range):
+    """A column for each filter: its ascended pictures and its maps, before over after."""
+    axes = figure.subplots(4, len(result.filters), squeeze=False)
+    maps = [maps[0] for maps in result.feature_maps]
+    least, top = min(0.0, np.min(maps)), np.max(maps)
     top = top if top > least else least + 1
     for column, index in enumerate(result.filters):
-        for row, images in enumerate(result.filter_images):
-            ok = images.verdicts[column] == "ok"
-            tile = or_nothing(to_unit(images.images[column], value_range), ok)
-            axes[row, column].imshow(tile)
-        for row, maps in enumerate(shown_maps, start=2):
-            shown = axes[row, column].imshow(
-                maps[..., column], cmap=ACTIVATION_COLORS, vmin=least, vmax=top
-            )
+        for axis, images in zip(axes[:2, column], result.filter_images, strict=True):
+            tile = to_unit(images.images[column], value_range)
+            axis.imshow(or_nothing(tile, images.verdicts[column] == "ok"))
+        for axis, values in zip(axes[2:, column], maps, strict=True):
+            look = {"cmap": ACTIVATION_COLORS, "vmin": least, "vmax": top}
+            shown = axis.imshow(values[..., column], **look)
         axes[0, column].set_title(f"filter {index}", fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -209,9 +216,8 @@ def draw_changes(
     for line, (what, when) in zip(axes, kinds, strict=True):
         line[0].set_ylabel(f"{what}\n{when}", fontsize=9)
     beside_maps = {"shrink": 0.45, "anchor": (0, 0), "aspect": 24}  # but room beside all rows
-    below.colorbar(shown, ax=axes, label="activation", pad=0.01, **beside_maps)
+    figure.colorbar(shown, ax=axes, label="activation", pad=0.01, **beside_maps)
     title = (
         f"{result.layer_name}: what the filters want to see, and their maps of the first picture"
     )
-    below.suptitle(title, x=0.01, ha="left", fontsize=9)
-    return figure
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
