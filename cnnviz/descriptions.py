@@ -16,13 +16,13 @@ def images(images, titles=None, **_):
     images = [images] if getattr(images, "ndim", 4) == 3 else list(images)
     sizes = {np.shape(image)[:2] for image in images}
     size = " of {}x{} pixels".format(*sizes.pop()) if len(sizes) == 1 else ""
-    text = _counted(len(images), "picture") + size
+    text = counted(len(images), "picture") + size
     return f"{text}." if titles is None else f"{text}: {_listed(titles)}."
 
 
 def learning_curves(history):
     history = getattr(history, "history", history)
-    sentences = [f"Learning curves over {_counted(len(history['loss']), 'epoch')}."]
+    sentences = [f"Learning curves over {counted(len(history['loss']), 'epoch')}."]
     for name, scale, unit, sign in (("loss", 1, "", 1), ("accuracy", 100, "%", -1)):
         training = np.asarray(history[name], float) * scale
         validation = np.asarray(history[f"val_{name}"], float) * scale
@@ -52,13 +52,13 @@ def confusion_matrix(labels, predicted, class_names):
     right = len(pairs) - len(wrong)
     kinds = collections.Counter(map(tuple, wrong.tolist())).most_common(MOST_MISTAKES)
     mistakes = [
-        f"{class_names[label]} taken for {class_names[answer]} {_counted(times, 'time')}"
+        f"{class_names[label]} taken for {class_names[answer]} {counted(times, 'time')}"
         for (label, answer), times in kinds
     ]
     share = f" ({right / len(pairs):.1%})" if len(pairs) else ""
     most = "Mistakes" if len(set(map(tuple, wrong.tolist()))) == len(kinds) else "Most mistakes"
     return (
-        f"Confusion matrix: {right} of {_counted(len(pairs), 'picture')} right{share}. "
+        f"Confusion matrix: {right} of {counted(len(pairs), 'picture')} right{share}. "
         f"{most}: {', '.join(mistakes) or 'none'}."
     )
 
@@ -70,7 +70,7 @@ def activations(feature_maps, layer_name, *, dead=None):
     flat = int((highest <= feature_maps.min((0, 1))).sum())
     marked = "" if dead is None else f", {int(np.sum(dead))} marked as dead"
     return (
-        f"What layer {layer_name} puts out for one picture: {_counted(channels, 'channel')} of "
+        f"What layer {layer_name} puts out for one picture: {counted(channels, 'channel')} of "
         f"{height}x{width}, {flat} of one value only{marked}. The values lie in "
         f"{feature_maps.min():.3g} to {highest.max():.3g}, the highest in channel "
         f"{highest.argmax()}."
@@ -86,7 +86,7 @@ def filters(result, **_):
     before, after = np.median(result.start_activations), np.median(result.activations)
     return (
         f"What excites filters of layer {result.layer_name}: "
-        f"{_counted(len(result.filters), 'picture')} made by gradient ascent, with a median "
+        f"{counted(len(result.filters), 'picture')} made by gradient ascent, with a median "
         f"activation of {after:.3g}, and {before:.3g} on the noise before. "
         f"Nothing to see: {_listed(nothing) or 'none'}."
     )
@@ -100,15 +100,15 @@ def exciting_crops(result, *, ascended=None, **_):
     ]
     beside = "" if ascended is None else ", beside their ascended pictures"
     return (
-        f"The {_counted(count, 'piece')} of real pictures, {height}x{width} pixels, that excite "
-        f"each of {_counted(rows, 'filter')} of layer {result.layer_name} most{beside}. Filters "
+        f"The {counted(count, 'piece')} of real pictures, {height}x{width} pixels, that excite "
+        f"each of {counted(rows, 'filter')} of layer {result.layer_name} most{beside}. Filters "
         f"and their highest activation: {_listed(strongest)}."
     )
 
 
 def heat_maps(images, results, class_names, *, titles=None, names=None, **_):
     results = [results] if hasattr(results, "maps") else list(results)
-    pictures = _counted(len(results[0].maps), "picture")
+    pictures = counted(len(results[0].maps), "picture")
     sentences = [f"Heat maps of {pictures}{'' if titles is None else ': ' + _listed(titles)}."]
     for place, result in enumerate(results):
         classes = dict.fromkeys(class_names[index] for index in result.class_index)
@@ -171,9 +171,9 @@ def architecture(shapes, *, title=None):
         )
     additions = sum(shape.kind == "Add" for shape in shapes)
     return (
-        f"{title or 'Architecture'}: {_counted(len(kernels), 'convolution')} and "
-        f"{_counted(additions, 'addition')} with "
-        f"{_counted(sum(shape.parameters for shape in shapes), 'parameter')}. Feature maps of the "
+        f"{title or 'Architecture'}: {counted(len(kernels), 'convolution')} and "
+        f"{counted(additions, 'addition')} with "
+        f"{counted(sum(shape.parameters for shape in shapes), 'parameter')}. Feature maps of the "
         f"convolutions and their channels: {_listed(stages)}."
     )
 
@@ -187,7 +187,7 @@ def map_trust(result):
             place = np.nanargmin(np.abs(values)) if lowest else np.nanargmax(values)
             best.append(f"{measure} {values[place]:.2f} ({result.methods[known[place]]})")
     return (
-        f"How far the heat maps of {_counted(len(known), 'method')} can be trusted: "
+        f"How far the heat maps of {counted(len(known), 'method')} can be trusted: "
         f"{_listed(result.methods[place] for place in known)}. "
         f"The best in each measure: {', '.join(best)}."
     )
@@ -213,8 +213,8 @@ def census(result):
     worst = result.layers[int(np.argmax(idle))]
     most = f" Most that are not ok: {max(idle)} of {len(worst.verdicts)} in {worst.layer_name}."
     return (
-        f"What {_counted(kinds.total(), 'channel')} of {_counted(len(idle), 'layer')} did on "
-        f"{_counted(result.pictures, 'picture')}: "
+        f"What {counted(kinds.total(), 'channel')} of {counted(len(idle), 'layer')} did on "
+        f"{counted(result.pictures, 'picture')}: "
         + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         + f".{most if max(idle) else ''}"
     )
@@ -230,7 +230,7 @@ def mistakes(result, class_names, **_):
         for label, answer, probability in zip(result.labels, result.predicted, given, strict=True)
     ]
     count = result.neighbours.shape[1]
-    near = f" and {_counted(count, 'training picture')} most like it" if count else ""
+    near = f" and {counted(count, 'training picture')} most like it" if count else ""
     return (
         f"The most confident mistakes, each with the evidence for its label and for the "
         f"answer{near}. Taken: {_listed(taken)}."
@@ -244,7 +244,7 @@ def changes(result, **_):
     if result.weights[most] > 0:
         moved = (
             f"The weights moved most in {result.layer_names[most]}, by {result.weights[most]:.1%} "
-            f"of their size; those of {same} of {_counted(len(result.weights), 'layer')} are the "
+            f"of their size; those of {same} of {counted(len(result.weights), 'layer')} are the "
             "same."
         )
     return (
@@ -254,7 +254,7 @@ def changes(result, **_):
     )
 
 
-def _counted(count, noun):
+def counted(count, noun):
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import matplotlib.lines
 
 from cnnviz import descriptions
+from cnnviz.descriptions import counted
 from cnnviz.figures.style import DescribedFigure, described, subplots
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def draw_architecture(shapes: Sequence[LayerShape], *, title: str | None = None)
     axis.set_title(title or f"{total:,} parameters{beside}")
     counts = collections.Counter(role for role, _ in drawn)
     handles = [
-        matplotlib.lines.Line2D([], [], linestyle="", label=_counted(counts[role], role), **marker)
+        matplotlib.lines.Line2D([], [], linestyle="", label=counted(counts[role], role), **marker)
         for role, marker in ROLES.items()
         if counts[role] and role != "picture"
     ]
@@ -90,10 +91,6 @@ def _role(kind):
     return exact.get(kind) or next((parts[part] for part in parts if part in kind), None)
 
 
-def _counted(count, noun):
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 def _bare(name):
     return name.rsplit("/", 1)[-1]
 
@@ -110,8 +107,8 @@ def _stage_row(stage):
     first, last = (_bare(stage[place][1].name) for place in (0, -1))
     return (
         _size_text(stage[0][1]),
-        f"{_counted(low, 'channel')}" if low == high else f"{low} to {high} channels",
-        ", ".join(_counted(count, role) for role, count in counts.items() if role != "picture"),
+        f"{counted(low, 'channel')}" if low == high else f"{low} to {high} channels",
+        ", ".join(counted(count, role) for role, count in counts.items() if role != "picture"),
         first if first == last else f"{first} ... {last}",
     )
 
