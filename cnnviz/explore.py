@@ -30,7 +30,7 @@ def explore(
     *,
     class_names: Sequence[str] = (),
     value_range: tuple[float, float] = (0, 255),
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     steps: int = 30,
     output_name: str | int | None = None,
 ) -> "Explorer":
@@ -61,7 +61,7 @@ def explore(
     if not len(images):
         raise ValueError(f"`images` (of shape {images.shape}) must hold one picture or more")
     if image_size is None and layers.input_shape(model) is None:
-        image_size = images.shape[1]  # a subclassed model says of no other size that it takes it
+        image_size = images.shape[1:3]  # a subclassed model says of no other size that it takes it
     ascent = {"image_size": image_size, "steps": steps, "value_range": value_range}
     return Explorer(model, images, class_names, ascent, output_name)
 

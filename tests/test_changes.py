@@ -6,6 +6,9 @@ import pytest
 
 from cnnviz.activations import extract_activations
 from cnnviz.diagnosis.changes import compare_models
+from cnnviz.filter_ascent import ascend_filters
+from cnnviz.grad_cam import grad_cam
+from cnnviz.layers import class_probabilities
 from cnnviz.model import build_model
 
 STEPS = {"steps": 3, "count": 4}
@@ -74,8 +77,27 @@ def test_one_edited_layer_is_named(before, after, pictures):
     np.testing.assert_allclose(
         *(images.images[unchanged] for images in result.filter_images), atol=1e-3
     )
+    np.testing.assert_allclose(result.probabilities[1], class_probabilities(after, pictures))
+    classes = class_probabilities(before, pictures).argmax(1)
+    for model, maps in zip((before, after), result.maps, strict=True):
+        expected = grad_cam(model, pictures, class_index=classes)
+        np.testing.assert_allclose(maps.maps, expected.maps, atol=1e-6)
+    options = {"image_size": 32, "steps": STEPS["steps"]}
+    for model, ascended in zip((before, after), result.filter_images, strict=True):
+        expected = ascend_filters(model, "block3_conv2", result.filters, **options)
+        np.testing.assert_allclose(ascended.images, expected.images, atol=1e-3)
+    images = result.filter_images
+    assert np.abs(images[0].images[column] - images[1].images[column]).max() > 1
     row = next(line for line in str(result).splitlines() if "block3_conv2" in line)
     assert float(row.split()[1]) == pytest.approx(result.weights[place], abs=6e-4)
+
+
+def test_filters_are_those_of_the_layer_that_was_named_on_pictures_of_any_shape(before, after):
+    wide = np.random.default_rng(1).uniform(0, 255, (2, 32, 48, 3)).astype(np.float32)
+    result = compare_models(before, after, wide, layer_name="block1_conv1", count=3, steps=2)
+    assert result.layer_name == "block1_conv1" and result.filters.shape == (3,)
+    assert result.feature_maps[0].shape == (2, 16, 24, 3)
+    assert result.filter_images[1].images.shape == (3, 32, 48, 3)
 
 
 def test_names_that_keras_gave_need_not_agree(pictures):

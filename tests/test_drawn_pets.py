@@ -229,6 +229,22 @@ def test_a_written_data_set_is_what_load_split_reads(tmp_path):
     assert not set(pictures) & {image.tobytes() for image in fresh}
 
 
+def test_a_written_data_set_carries_the_mark_of_its_class_and_follows_its_seed(tmp_path):
+    written = {}
+    for name, options in {
+        "plain": {},
+        "marked": {"watermark": "dog"},
+        "other": {"seed": 1},
+    }.items():
+        sizes = {"train": 6, "validation": 2, "test": 2, "image_size": 64}
+        write_drawn_pets(tmp_path / name, **sizes, **options)
+        written[name], labels = next(iter(load_split(tmp_path / name / "train", image_size=64)))
+    changed = (written["plain"] != written["marked"]).numpy().any(axis=3)
+    np.testing.assert_array_equal(changed.any(axis=(1, 2)), labels == 1)
+    assert not changed[:, :40].any() and not changed[:, :, :40].any()
+    assert (written["plain"] != written["other"]).numpy().any(axis=(1, 2, 3)).all()
+
+
 @pytest.mark.parametrize("options", [{"seed": -1}, {"image_size": 31}])
 def test_a_data_set_of_wrong_options_is_not_begun(tmp_path, options):
     (name, value) = next(iter(options.items()))

@@ -65,6 +65,41 @@ def test_smoothness_takes_away_high_frequencies_and_none_takes_nothing():
     np.testing.assert_allclose(ratio, np.broadcast_to(expected, ratio.shape), rtol=1e-3)
 
 
+def test_step_is_along_the_smoothed_slope():
+    model = one_convolution(activation=None)
+    options = {"filters": 1, "steps": 1, "jitter": 0, **UNIT}
+    still = ascend_filters(model, "conv", step_size=1e-12, **options).images
+    plain, smooth = (
+        ascend_filters(model, "conv", step_size=0.01, smoothness=s, **options).images - still
+        for s in (0, 1)
+    )
+    expected = filter_ascent._smooth(plain, 1.0).numpy()
+    expected *= 0.01 / np.sqrt(np.mean(expected**2))
+    np.testing.assert_allclose(smooth, expected, atol=1e-5)
+    assert np.abs(smooth - plain).max() > 1e-3
+
+
+def test_steps_fall_linearly_to_zero():
+    """Of a linear filter, whose slope is the same everywhere, the way is the sum of the steps."""
+    model = one_convolution(activation=None)
+    options = {"filters": 1, "jitter": 0, "step_size": 0.002, **UNIT}
+    start = ascend_filters(model, "conv", steps=1, **options | {"step_size": 1e-12}).images
+    for steps in (1, 2, 5):
+        way = ascend_filters(model, "conv", steps=steps, **options).images - start
+        length = 0.002 * sum(1 - step / steps for step in range(steps))
+        assert np.sqrt(np.mean(way**2)) == pytest.approx(length, rel=1e-3)
+
+
+def test_jitter_moves_the_picture_and_none_does_not():
+    model = one_convolution()
+    options = {"filters": 1, "steps": 6, **UNIT}
+    still, same, moved = (
+        ascend_filters(model, "conv", jitter=jitter, **options).images for jitter in (0, 0, 3)
+    )
+    np.testing.assert_array_equal(still, same)
+    assert np.abs(still - moved).max() > 0.01
+
+
 @pytest.mark.parametrize("image_size", [None, 48])
 def test_activations_are_those_of_the_returned_pictures(image_size):
     keras.utils.set_random_seed(0)

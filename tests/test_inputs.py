@@ -161,3 +161,18 @@ def test_a_network_that_knows_nothing_gives_no_finding(patches):
 def test_wrong_arguments_are_named(exacting_model, patches, data, options, message):
     with pytest.raises(ValueError, match=message):
         check_inputs(exacting_model, data(*patches), **options)
+
+
+def test_three_classes_that_are_rotated_are_put_right():
+    """A swap of two is its own inverse; this is not."""
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Rescaling(1 / 25)])
+    model.add(keras.layers.GlobalAveragePooling2D())
+    labels = np.tile([0, 1, 2], 20)
+    images = np.full((60, 4, 4, 3), 20.0) + 200 * np.eye(3)[labels][:, None, None]
+    report = check_inputs(model, (images, (labels + 1) % 3))
+    assert report.accuracy == 0 and report.mended_accuracy == 1
+    assert "label 0 is output 2, label 1 is output 0, label 2 is output 1" in str(report)
+
+
+def test_no_more_pictures_are_looked_at_than_asked(exacting_model, patches):
+    assert check_inputs(exacting_model, as_dataset(*patches), max_pictures=20).pictures == 20

@@ -240,10 +240,11 @@ def test_folding_another_kind_of_model_is_an_error():
 # calibrate
 
 
-def logit_model(activation=None):
-    """The logit is the picture's one pixel."""
+def logit_model(activation=None, bias=0.0):
+    """The logit is the picture's one pixel, and the bias."""
     model = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(1, activation=activation, kernel_initializer="ones"))
+    model.layers[-1].bias.assign([bias])
     return model
 
 
@@ -253,8 +254,8 @@ def test_calibrating_finds_the_planted_temperature(temperature):
     logits = rng.normal(0, 3, 8000).astype(np.float32)
     labels = rng.random(8000) < 1 / (1 + np.exp(-logits / temperature))
     labels = labels.astype(np.int32)
-    images = logits[:, None, None, None]
-    model = logit_model()
+    images = logits[:, None, None, None] - 1.5
+    model = logit_model(bias=1.5)
     before = class_probabilities(model, images)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(3000)
     assert calibrate(model, data) == pytest.approx(temperature, rel=0.1)

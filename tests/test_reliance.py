@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from cnnviz.diagnosis.measures import evidence_share
 from cnnviz.diagnosis.reliance import _mean_and_interval, reliance
+from cnnviz.grad_cam import grad_cam
+from cnnviz.layers import class_probabilities
 
 
 def test_a_network_relies_on_the_spot_and_on_nothing_else(color_model, spots):
@@ -24,10 +27,38 @@ def test_answers_change_with_the_region_that_they_rest_on(color_model):
     images[3] = images[3, :, :, ::-1]  # blue wins, and loses what it rests on
     right, left = np.zeros((2, 16, 16), bool)
     right[:, 10:], left[:, :2] = True, True
-    images = np.concatenate([images, 1 - images])  # so that the mean colour is grey
-    result = reliance(color_model, images[:4], right)
+    result = reliance(color_model, images, right)
     assert result.changed == 1 and result.share == 1
-    assert reliance(color_model, images[:4], left).changed == 0
+    assert reliance(color_model, images, left).changed == 0
+
+
+def test_the_region_is_painted_in_the_mean_colour(color_model, spots, monkeypatch):
+    images, _ = spots
+    mask = np.zeros((16, 16), bool)
+    mask[2:9, 3:5] = True
+    seen = []
+
+    def keep(model, pictures):
+        seen.append(np.array(pictures))
+        return class_probabilities(model, pictures)
+
+    monkeypatch.setattr("cnnviz.layers.class_probabilities", keep)
+    reliance(color_model, images, mask)
+    expected = images.copy()
+    expected[:, mask] = images.mean((0, 1, 2))
+    np.testing.assert_array_equal(seen[0], images)
+    np.testing.assert_allclose(seen[1], expected)
+
+
+def test_evidence_is_that_of_the_method(color_model, spots):
+    images, labels = spots
+    mask = np.zeros((16, 16), bool)
+    mask[:8] = True
+    for method in ("grad-cam", "layer-cam"):
+        maps = grad_cam(color_model, images, class_index=labels, method=method).maps
+        shares = evidence_share(maps, np.broadcast_to(mask, (6, 16, 16)))
+        found = reliance(color_model, images, mask, class_index=labels, method=method)
+        assert found.share == pytest.approx(np.nanmean(shares))
 
 
 def test_the_interval_is_that_of_a_mean():

@@ -118,6 +118,30 @@ def test_one_call_gives_the_table(color_model, spots):
     assert [line.split()[0] for line in lines[1:]] == list(result.methods)
 
 
+def test_each_measure_is_what_its_own_function_gives(spots):
+    """Of a network that is not sure, so that no measure is 0 or 1 and no two are alike."""
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    model.add(keras.layers.ReLU())
+    model.add(keras.layers.Conv2D(4, 3, activation="relu"))
+    model.add(keras.layers.GlobalAveragePooling2D())
+    model.add(keras.layers.Dense(2))
+    images, labels = spots
+    result = map_trust(model, images, labels, methods=("layer-cam",), mosaics=10)
+    for own, measured in ((2, result.focus), (1, result.pointing)):
+        mosaics = make_mosaics(model, images, labels, own=own, count=10)
+        assert measured[0] == pytest.approx(focus(model, mosaics, method="layer-cam"))
+    assert 0.01 < abs(result.focus[0] - result.pointing[0])
+    looks = {"class_index": labels, "method": "layer-cam"}
+    maps = grad_cam(model, images, **looks).maps
+    with shuffled_weights(model):
+        shuffled = grad_cam(model, images, **looks).maps
+    assert result.survival[0] == pytest.approx(map_similarity(maps, shuffled))
+    assert result.survival[0] < 0.99
+    areas = deletion_and_insertion(model, images, maps, labels)
+    np.testing.assert_allclose([result.deletion[0], result.insertion[0]], areas, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [

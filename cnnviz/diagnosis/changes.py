@@ -94,8 +94,7 @@ def compare_models(
     maps = [each[path] for each, path in zip(put_out, paths, strict=True)]
     moved = np.linalg.norm((maps[1] - maps[0]).reshape(-1, maps[0].shape[-1]), axis=0)
     filters = np.sort((-moved).argsort(kind="stable")[:count])
-    height, width = images.shape[1:3]
-    options = {"image_size": height if height == width else None, "value_range": value_range}
+    options = {"image_size": images.shape[1:3], "value_range": value_range}
     options |= {"steps": steps, "seed": seed}
     probabilities = tuple(layers.class_probabilities(model, images) for model in models)
     classes = probabilities[0].argmax(axis=1)
