@@ -92,12 +92,15 @@ def test_pictures_come_at_the_size_asked_for(image_size):
 
 
 @pytest.mark.parametrize("strength", [0.5, 1, 2])
-def test_crops_are_as_large_as_stated(strength):
+@pytest.mark.parametrize("axis", ["width", "height"])
+def test_crops_are_as_large_as_stated(strength, axis):
     """On a ramp of known slope the change over a row tells how wide the crop was."""
     image = np.broadcast_to(np.linspace(100, 150, 240)[:, None], (1, 240, 240, 3))
+    image = image if axis == "width" else image.transpose(0, 2, 1, 3)
     shares = []
     for seed in range(200):
         row = augmented(image, (seed,), strength=strength)[0]
+        row = row if axis == "width" else row.transpose(1, 0, 2)
         lines = row[[0, -1], :, 0]
         line = lines[(lines != 128).all(axis=1)]
         if len(line):

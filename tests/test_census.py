@@ -114,6 +114,14 @@ def test_who_fires_is_decided_after_the_activation(many):
     assert [layer.layer_name for layer in filter_census(linear, many[:4] / 255).layers] == ["conv"]
 
 
+def test_a_negative_is_a_copy_too(many):
+    linear = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Conv2D(3, 3, name="conv")])
+    kernel, bias = linear.get_layer("conv").get_weights()
+    kernel[..., 2] = -2 * kernel[..., 0]
+    linear.get_layer("conv").set_weights([kernel, bias])
+    assert words(linear, many[:4] / 255)["conv"][2] == "copy of 0"
+
+
 def test_the_table_counts_each_layer(network, many):
     edit(network, "block1_conv1", 2, 0, -1000)
     census = filter_census(network, many, "block1_conv1")

@@ -197,6 +197,12 @@ def test_image_size_must_be_a_whole_positive_number(tmp_path, image_size):
         load_image(path, image_size=image_size)
 
 
+def test_enlarging_interpolates_linearly():
+    ramp = np.broadcast_to(np.arange(0, 80, 10, dtype=np.float32)[:, None], (8, 8, 3))
+    row = resize_image(ramp, 16)[3, :, 0]
+    np.testing.assert_allclose(row, np.clip(np.arange(16) * 5 - 2.5, 0, 70), atol=1e-3)
+
+
 def test_shrinking_averages_areas():
     picture = RNG.integers(0, 256, (32, 32, 3), np.uint8)
     averages = picture.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))

@@ -21,11 +21,13 @@ from cnnviz.figures import (
     TRAINING_COLOR,
     VALIDATION_COLOR,
     draw_activations,
+    draw_architecture,
     draw_calibration,
     draw_census,
     draw_changes,
     draw_confusion_matrix,
     draw_exciting_crops,
+    draw_exploration,
     draw_filters,
     draw_heat_maps,
     draw_images,
@@ -35,6 +37,7 @@ from cnnviz.figures import (
 )
 from cnnviz.filter_ascent import FilterImages
 from cnnviz.grad_cam import GradCAM
+from cnnviz.layer_shapes import LayerShape
 
 RNG = np.random.default_rng(0)
 
@@ -125,6 +128,19 @@ HISTORY = {
     "accuracy": [0.5, 0.7, 0.8],
     "val_accuracy": [0.55, 0.875, 0.75],
 }
+SHAPES = [
+    LayerShape("picture", "Input", (32, 32, 3), (), 0),
+    LayerShape("conv", "Conv2D", (16, 16, 8), ("picture",), 224),
+    LayerShape("head", "Dense", (2,), ("conv",), 18),
+]
+TRUST = MapTrust(
+    methods=("grad-cam", "fine", "random", "centre"),
+    focus=np.array([0.9, 0.95, 0.5, 0.5]),
+    pointing=np.array([0.7, 0.8, 0.25, 0.25]),
+    deletion=np.array([0.5, 0.45, 0.6, 0.7]),
+    insertion=np.array([0.9, 0.85, 0.6, 0.7]),
+    survival=np.array([0.1, -0.1, np.nan, np.nan]),
+)
 DRAWINGS = {
     "pictures": lambda: draw_images(pictures(7), [f"cat {i}" for i in range(7)]),
     "one picture": lambda: draw_images(pictures(1)),
@@ -154,6 +170,17 @@ DRAWINGS = {
     "mistakes without neighbours": lambda: draw_mistakes(mistakes(1, 0), ("cat", "dog")),
     "no mistakes": lambda: draw_mistakes(mistakes(0), ("cat", "dog")),
     "changes": lambda: draw_changes(changes()),
+    "architecture": lambda: draw_architecture(SHAPES),
+    "exploration": lambda: draw_exploration(
+        pictures(1)[0],
+        RNG.uniform(size=(6, 6)),
+        filter_images(("ok",)),
+        heat(1),
+        layer_name="conv",
+        channel=3,
+        class_name="cat",
+    ),
+    "trust": lambda: draw_map_trust(TRUST),
     "no changes": lambda: draw_changes(changes((0.0,) * 3, (0.0, 0.0, np.nan))),
     "no evidence": lambda: draw_heat_maps(
         pictures(1),

@@ -44,6 +44,15 @@ def test_planted_labels_come_first(color_model, flipped):
     np.testing.assert_allclose(result.probabilities.sum(1), 1, atol=1e-6)
 
 
+def test_labels_are_names_and_need_not_count_from_zero(color_model, flipped):
+    images, labels, _ = flipped
+    usual = suspect_labels(color_model, (images, labels))
+    other = suspect_labels(color_model, (images, np.where(labels, 7, 3)))
+    np.testing.assert_array_equal(other.ranking, usual.ranking)
+    np.testing.assert_array_equal(other.given, usual.given)
+    assert other.class_index.tolist() == [3, 7]
+
+
 def test_a_dataset_in_order_gives_the_same(color_model, flipped):
     images, labels, _ = flipped
     whole = suspect_labels(color_model, (images, labels))
