@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 import cnnviz
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, RECIPES
+from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, RECIPES, USED_SIZES
 
 
 def main():
@@ -39,7 +39,7 @@ def main():
     keras.utils.set_random_seed(options.seed)
     recipe = RECIPES[options.recipe]
     sizes = recipe["image_sizes"]
-    data = {"image_size": max(sizes), "batch_size": BATCH_SIZE}
+    data = {"image_size": USED_SIZES[options.recipe], "batch_size": BATCH_SIZE}
     photos = options.photos
     kept = data | {"image_size": KEPT_SIZES[options.recipe]}
     train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)

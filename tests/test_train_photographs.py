@@ -18,6 +18,8 @@ RECIPE = {"image_sizes": (32, 32, 48), "augment": 0.4}
 def run(monkeypatch, tmp_path, capsys):
     """-> (the .keras file, what was printed), with a recipe of seconds."""
     monkeypatch.setattr(train_photographs, "RECIPES", {"best": RECIPE})
+    monkeypatch.setattr(train_photographs, "KEPT_SIZES", {"best": 48})
+    monkeypatch.setattr(train_photographs, "USED_SIZES", {"best": 56})
 
     def run_with(*options, photos=tmp_path / "photos"):
         path = tmp_path / "pets.keras"
@@ -33,7 +35,7 @@ def test_the_reported_accuracy_is_that_of_the_file(run, tmp_path):
     path, printed = run()
     model = cnnviz.load_model(path)
     for part, count in (("validation", 20), ("test", 12)):
-        data = cnnviz.load_split(tmp_path / "photos" / part, image_size=48)
+        data = cnnviz.load_split(tmp_path / "photos" / part, image_size=56)
         images, labels = (
             np.concatenate(both) for both in zip(*data.as_numpy_iterator(), strict=True)
         )

@@ -19,7 +19,7 @@ from cnnviz.grad_cam import METHODS
 
 SEEDS = (0, 1, 2)
 TURNED = 0.05  # share of the labels that are turned round
-SIZES = (96, 112, 128, 144, 160, 176)
+SIZES = (96, 112, 128, 144, 160, 176, 192)
 
 
 def parts(photos, image_size, *names):
