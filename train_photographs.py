@@ -16,9 +16,10 @@ import numpy as np
 from scipy.stats import binomtest
 
 import cnnviz
+from cnnviz.callbacks import history_file, read_history, resume_folder
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, RECIPES, USED_SIZES
+from cnnviz.recipe import BATCH_SIZE, FINISH, KEPT_SIZES, RECIPES, USED_SIZES
 
 
 def main():
@@ -37,34 +38,47 @@ def main():
         list_split(options.photos / part)
 
     keras.utils.set_random_seed(options.seed)
-    recipe = RECIPES[options.recipe]
-    sizes = recipe["image_sizes"]
     data = {"image_size": USED_SIZES[options.recipe], "batch_size": BATCH_SIZE}
     photos = options.photos
     kept = data | {"image_size": KEPT_SIZES[options.recipe]}
     train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
     validation = cnnviz.load_split(photos / "validation", **kept)
     model = cnnviz.build_model(precision=options.precision)
-    history = cnnviz.train(
-        model,
-        train,
-        validation,
-        epochs=len(sizes),
-        **recipe,
-        seed=options.seed,
-        checkpoint=options.model.with_suffix(".training.keras"),
-        verbose=2,
-    )
-    done = len(history.history.get("loss", ()))
-    if done < len(sizes):
-        parser.exit(1, f"{options.model} is not written: {done} of {len(sizes)} epochs are done\n")
+
+    def run(recipe, name):
+        checkpoint = options.model.with_suffix(name)
+        # Of a command that was stopped later on, this part is done.
+        if not options.model.exists() and is_done(checkpoint, len(recipe["image_sizes"])):
+            model.load_weights(checkpoint)
+            return read_history(history_file(checkpoint))
+        epochs = len(recipe["image_sizes"])
+        told = recipe | {"epochs": epochs, "seed": options.seed, "checkpoint": checkpoint}
+        history = cnnviz.train(model, train, validation, **told, verbose=2).history
+        done = len(history.get("loss", ()))
+        if done < epochs:
+            parser.exit(1, f"{options.model} is not written: {done} of {epochs} epochs are done\n")
+        return history
+
+    history = run(RECIPES[options.recipe], ".training.keras")
     curves = cnnviz.figures.draw_learning_curves(history)
     curves.savefig(options.model.with_suffix(".training.png"))
+    if options.recipe == "best":
+        before = model.get_weights()
+        run(FINISH, ".finish.keras")
+        after = model.get_weights()
+        model.set_weights([(one + other) / 2 for one, other in zip(before, after, strict=True)])
     folded = cnnviz.fold_batch_normalization(model)
     temperature = cnnviz.calibrate(folded, cnnviz.load_split(photos / "validation", **data))
     print(f"temperature {temperature:.2f}")
     cnnviz.save_model(folded, options.model)
     report(cnnviz.load_model(options.model), photos, data)
+
+
+def is_done(checkpoint, epochs):
+    """Whether a training of so many epochs ended there."""
+    file = history_file(checkpoint)
+    stopped = resume_folder(checkpoint).exists() or not file.exists()
+    return not stopped and len(read_history(file)["loss"]) == epochs
 
 
 def report(model, photos, data):

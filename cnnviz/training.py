@@ -38,7 +38,6 @@ def train(
     image_sizes: Sequence[int] | None = None,
     learning_rate: float = LEARNING_RATE,
     augment: float = True,
-    cut_mix: float = 0.0,
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: Literal["auto", 0, 1, 2] = "auto",
@@ -67,9 +66,6 @@ def train(
         augment: Whether to vary the training pictures, by crops, mirroring, lighting and cut-out; a
             number says how far to go, in multiples of the recipe's (True: 1), 0..2. A short
             training learns more with 0.4.
-        cut_mix: Share of the training pictures, 0..1, into which a piece of another is pasted,
-            whose label is mixed in (CutMix, Yun et al. 2019); it needs `augment`. It pays in long
-            trainings. "accuracy" is then the share of them that get the class of the larger part.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last
@@ -82,14 +78,13 @@ def train(
     Returns:
         keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss", "val_accuracy",
         "image_size" (0: as they come) and "seconds" to one number an epoch; the loss is the
-        cross-entropy in nats with the labels smoothed (0.12 for a perfect model, more of mixed
-        pictures). A training that went on has its earlier epochs too.
+        cross-entropy in nats with the labels smoothed (0.12 for a perfect model). A training that
+        went on has its earlier epochs too.
 
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
-            not one size for each epoch, `augment` or `cut_mix` is out of range, a dataset is empty
-            or of unknown length, or `checkpoint` does not end in `.keras` or is that of another
-            model.
+            not one size for each epoch, `augment` is out of range, a dataset is empty or of unknown
+            length, or `checkpoint` does not end in `.keras` or is that of another model.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -100,19 +95,19 @@ def train(
     _check_head(model, train_data.element_spec[0].shape)
     sizes = _check_sizes(image_sizes, epochs)
     check_integer("seed", seed, 0)
-    _check_variation(augment, cut_mix, sizes, train_data.element_spec[0].shape)
+    _check_variation(augment, sizes, train_data.element_spec[0].shape)
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
-            metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
+            metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
             jit_compile=is_faster_compiled(model),
         )
     given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
     if augment or resize:
-        train_data = vary(train_data, clock, seed=seed, strength=augment, cut_mix=cut_mix)
+        train_data = vary(train_data, clock, seed=seed, strength=augment)
     if resize:
         validation_data = vary(validation_data, clock, seed=seed, strength=0)
     history, best = TimedHistory(clock), BestWeights(clock, checkpoint)
@@ -148,13 +143,6 @@ def train(
     return history
 
 
-@keras.saving.register_keras_serializable("cnnviz")
-def _is_right(labels, logits):
-    """Whether a logit is on the side of its label, which may be a mixture of both classes."""
-    labels = keras.ops.reshape(labels, keras.ops.shape(logits))
-    return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
-
-
 def _remedy(data, learning_rate):
     """What made the loss NaN; `data` are the datasets by their argument's name."""
     for name, batches in data.items():
@@ -188,13 +176,9 @@ def is_faster_compiled(model):
     return able and not tf.distribute.has_strategy() and (on_gpu or not processor_has("avx512f"))
 
 
-def _check_variation(augment, cut_mix, sizes, images):
+def _check_variation(augment, sizes, images):
     if not (isinstance(augment, numbers.Real) and 0 <= augment <= 2):
         raise ValueError(f"`augment` (={augment!r}) must be True, False or a number in 0..2")
-    if not (isinstance(cut_mix, numbers.Real) and 0 <= cut_mix <= 1):
-        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be a number in 0..1")
-    if cut_mix and not augment:
-        raise ValueError(f"`cut_mix` (={cut_mix}) needs `augment` (={augment}) above 0")
     changes = augment or sizes[0] is not None
     if changes and images.rank is not None and images[3] not in (None, 3):
         raise ValueError(

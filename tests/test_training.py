@@ -131,18 +131,6 @@ def test_best_weights_are_left_in_the_model():
     assert accuracy_of(model) == max(accuracies)
 
 
-def test_mixed_pictures_count_as_right_by_their_larger_part():
-    options = {"epochs": 1, "learning_rate": 1e-9, "verbose": 0}
-    mixed, plain = (
-        train(brightness_model(weight=0.3), RIGHT, RIGHT, cut_mix=share, **options).history
-        for share in (1.0, 0.0)
-    )
-    assert plain["accuracy"] == [1.0] and mixed["val_accuracy"] == [1.0]
-    # It sums brightness up: only where both parts are nearly alike in size can lighting mislead it.
-    assert 0.8 < mixed["accuracy"][0] < 1
-    assert mixed["loss"][0] > plain["loss"][0]
-
-
 def test_of_equally_right_epochs_the_one_with_the_lowest_loss_is_kept():
     options = {"learning_rate": 1e-3, "augment": False, "verbose": 0}
     model = brightness_model(weight=0.3)
@@ -167,14 +155,14 @@ def test_steps_are_those_of_the_stated_optimizer_and_loss():
 def test_pictures_are_varied_as_far_as_was_asked(monkeypatch):
     asked = []
 
-    def spy(data, clock, *, seed, strength, cut_mix=0.0):
-        asked.append((strength, cut_mix))
+    def spy(data, clock, *, seed, strength):
+        asked.append(strength)
         return data
 
     monkeypatch.setattr(training, "vary", spy)
-    options = {"epochs": 1, "augment": 0.4, "cut_mix": 0.3, "image_sizes": (8,), "verbose": 0}
+    options = {"epochs": 1, "augment": 0.4, "image_sizes": (8,), "verbose": 0}
     train(brightness_model(), RIGHT, RIGHT, **options)
-    assert asked == [(0.4, 0.3), (0, 0.0)]
+    assert asked == [0.4, 0]
 
 
 def test_the_best_of_the_largest_pictures_is_kept(tmp_path):
@@ -756,10 +744,6 @@ def test_passes_end_without_waiting_for_tuning(monkeypatch):
         ({"augment": 2.5}, r"`augment` \(=2.5\)"),
         ({"augment": np.nan}, r"`augment` \(=nan\)"),
         ({"augment": "mild"}, r"`augment` \(='mild'\)"),
-        ({"cut_mix": 1.5}, r"`cut_mix` \(=1.5\) must be a number in 0..1"),
-        ({"cut_mix": "x"}, r"`cut_mix` \(='x'\)"),
-        ({"cut_mix": np.nan}, r"`cut_mix` \(=nan\)"),
-        ({"cut_mix": 0.5, "augment": False}, r"`cut_mix` \(=0.5\) needs `augment`"),
         ({"image_sizes": 64}, r"`image_sizes` \(=64\) must be a sequence"),
         ({"seed": -1}, r"`seed` \(=-1\) must be an integer, 0 or more"),
         ({"train_data": GREY}, r"`train_data` \(images of shape .*must be \(B, H, W, 3\)"),
