@@ -46,12 +46,11 @@ def main():
     model = cnnviz.build_model(precision=options.precision)
 
     def run(recipe, name):
-        checkpoint = options.model.with_suffix(name)
+        checkpoint, epochs = options.model.with_suffix(name), len(recipe["image_sizes"])
         # Of a command that was stopped later on, this part is done.
-        if not options.model.exists() and is_done(checkpoint, len(recipe["image_sizes"])):
+        if not options.model.exists() and is_done(checkpoint, epochs):
             model.load_weights(checkpoint)
             return read_history(history_file(checkpoint))
-        epochs = len(recipe["image_sizes"])
         told = recipe | {"epochs": epochs, "seed": options.seed, "checkpoint": checkpoint}
         history = cnnviz.train(model, train, validation, **told, verbose=2).history
         done = len(history.get("loss", ()))
