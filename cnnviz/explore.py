@@ -57,7 +57,7 @@ def explore(
         ValueError: If the images do not fit the model, or no layer puts out feature maps larger
             than 1x1. What goes wrong later is said in place of what cannot be shown.
     """
-    images = layers.check_images(model, images)
+    images = layers.check_images(model, images).copy()  # it looks at them later on, too
     if not len(images):
         raise ValueError(f"`images` (of shape {images.shape}) must hold one picture or more")
     if image_size is None and layers.input_shape(model) is None:

@@ -33,7 +33,6 @@ __all__ = [
     "convolution_layers",
     "find_layer",
     "head",
-    "head",
     "image_spec",
     "in_batches",
     "input_shape",

@@ -37,13 +37,13 @@ def check_images(model, images):
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
         raise ValueError(f"`images` (of dtype {images.dtype}) must be numbers")
     with np.errstate(over="ignore"):  # infinity is told below
-        images = images.astype(np.float32)
+        images = images.astype(np.float32, copy=False)
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4:
         raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
     if 0 in images.shape[1:]:
         raise ValueError(f"`images` (of shape {images.shape}) must have pixels")
-    if not np.isfinite(images).all():
+    if not _all_finite(images):
         raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
     if takes_channels_first(model):
         own = own_input_shape(model) or (None,) * 4
@@ -79,7 +79,7 @@ def check_finite(model, *results):
             f"`model` (='{model.name}') computes with NaN or infinity: the weights of its layer "
             f"'{broken}' hold it"
         )
-    if not all(np.isfinite(result).all() for result in results):
+    if not all(_all_finite(result) for result in results):
         raise ValueError(
             f"`model` (='{model.name}') gives NaN or infinity for pictures it was shown: its "
             "weights are finite; extract_activations shows where it begins"
@@ -94,9 +94,21 @@ def broken_layer(model):
     """
     for path, layer in leaf_layers(model).items():
         # By the tensor, of which NumPy takes no copy: this comes with every call.
-        if not all(np.isfinite(tf.convert_to_tensor(w)).all() for w in _floats(layer)):
+        if not all(_all_finite(np.asarray(tf.convert_to_tensor(w))) for w in _floats(layer)):
             return path
     return None
+
+
+def _all_finite(array):
+    """Whether every number of an array is finite.
+
+    The sum of the squares tells in half the time that it takes to look at each, unless the numbers
+    are so large that it overflows.
+    """
+    numbers = array.ravel()
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.dot(numbers, numbers)
+    return bool(np.isfinite(squares) or np.isfinite(numbers).all())
 
 
 def _floats(layer):
