@@ -8,7 +8,7 @@ from cnnviz.data import resize_image
 from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 
 
-def vary(data, clock, *, seed, strength):
+def vary(data, clock, *, seed, strength, cut_mix=0.0):
     """Each batch as the current epoch wants it: at its size, and varied by seeds of its own.
 
     The seeds are told by epoch and batch, so a training that goes on varies its batches as one that
@@ -19,29 +19,33 @@ def vary(data, clock, *, seed, strength):
         clock: EpochClock, which knows the epoch and its image size.
         seed: int.
         strength: Of `augment_batch`; 0 only resizes the pictures.
+        cut_mix: Share of the pictures into which a piece of another is put, 0..1.
 
     Returns:
-        tf.data.Dataset of as many batches.
+        tf.data.Dataset of as many batches; the labels are float32 where pictures are mixed.
     """
 
-    def vary_arrays(images, batch):
+    def vary_arrays(images, labels, batch):
         if not strength:
             images = [resize_image(image.astype(np.float32), clock.size) for image in images]
-            return np.stack(images)
+            return np.stack(images), labels
         if images.any() and 0 <= images.min() and images.max() <= 1:
             raise ValueError(
                 "`train_data` (in 0..1) must be pictures in 0..255 to be varied: let the model "
                 "rescale them, or give `augment=False`"
             )
         rng = np.random.default_rng((seed, clock.epoch, batch))
-        return augment_batch(images, rng, image_size=clock.size, strength=strength)
+        varied = augment_batch(images, rng, image_size=clock.size, strength=strength)
+        return cut_mix_batch(varied, labels, rng, share=cut_mix) if cut_mix else (varied, labels)
 
     @tf.autograph.experimental.do_not_convert
     def vary_batch(batch, images_and_labels):
         images, labels = images_and_labels
-        varied = tf.numpy_function(vary_arrays, [images, batch], tf.float32)
+        mixed = tf.float32 if cut_mix and strength else labels.dtype
+        arrays = [images, labels, batch]
+        varied, labels_varied = tf.numpy_function(vary_arrays, arrays, (tf.float32, mixed))
         varied.set_shape((images.shape[0], None, None, images.shape[3]))
-        return varied, labels
+        return varied, tf.ensure_shape(labels_varied, labels.shape)
 
     return data.enumerate().map(vary_batch, num_parallel_calls=2)
 
@@ -84,3 +88,32 @@ def augment_batch(images, rng, *, image_size=None, strength=1.0):
         np.clip(crop, 0, 255, out=result)
         result[max(0, y - half) : y + half, max(0, x - half) : x + half] = 128
     return varied
+
+
+def cut_mix_batch(images, labels, rng, *, share):
+    """Put a piece of another picture of the batch into some, and mix the labels by area.
+
+    CutMix (Yun et al. 2019): the network cannot rest on one part of the animal alone.
+
+    Args:
+        images: (B, H, W, 3) float32 array.
+        labels: (B,) or (B, 1) array in 0..1.
+        rng: numpy.random.Generator.
+        share: Of the pictures that are mixed, 0..1.
+
+    Returns:
+        (B, H, W, 3) float32 array, and labels of the same shape in float32.
+    """
+    mixed, mixed_labels = images.copy(), labels.astype(np.float32)
+    whole = np.array(images.shape[1:3])
+    others = rng.permutation(len(images))
+    for index in np.flatnonzero(rng.random(len(images)) < share):
+        half = whole * rng.random() ** 0.5 / 2  # the area is uniform, before the edges clip it
+        centre = rng.random(2) * whole
+        top, left = np.maximum(0, centre - half).astype(int)
+        bottom, right = np.minimum(whole, centre + half).astype(int)
+        other = others[index]
+        mixed[index, top:bottom, left:right] = images[other, top:bottom, left:right]
+        area = (bottom - top) * (right - left) / whole.prod()
+        mixed_labels[index] = (1 - area) * labels[index] + area * labels[other]
+    return mixed, mixed_labels

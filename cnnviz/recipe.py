@@ -9,7 +9,11 @@ What was tried and did worse is in `tests/benchmarks/training.md`.
 # pictures that are varied less.
 RECIPES = {
     "quick": {"image_sizes": (64,) * 7 + (80,), "augment": 0.4},
-    "best": {"image_sizes": (64,) * 32 + (96,) * 18 + (112,) * 6 + (128,) * 4, "augment": 1.0},
+    "best": {
+        "image_sizes": (64,) * 56 + (96,) * 36 + (128,) * 18 + (144,) * 6,
+        "augment": 1.0,
+        "cut_mix": 0.5,
+    },
 }
 # What follows on the best: a few epochs on larger pictures. The mean of the weights before and
 # after (Wortsman et al. 2022) is as right as before at 128 pixels, and stays so up to 180.

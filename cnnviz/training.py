@@ -38,6 +38,7 @@ def train(
     image_sizes: Sequence[int] | None = None,
     learning_rate: float = LEARNING_RATE,
     augment: float = True,
+    cut_mix: float = 0.0,
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: Literal["auto", 0, 1, 2] = "auto",
@@ -66,6 +67,8 @@ def train(
         augment: Whether to vary the training pictures, by crops, mirroring, lighting and cut-out; a
             number says how far to go, in multiples of the recipe's (True: 1), 0..2. A short
             training learns more with 0.4.
+        cut_mix: Share of the varied training pictures into which a piece of another is put, with
+            the labels mixed by area (CutMix, Yun et al. 2019), 0..1. For long trainings.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last
@@ -83,8 +86,9 @@ def train(
 
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
-            not one size for each epoch, `augment` is out of range, a dataset is empty or of unknown
-            length, or `checkpoint` does not end in `.keras` or is that of another model.
+            not one size for each epoch, `augment` or `cut_mix` is out of range, a dataset is empty
+            or of unknown length, or `checkpoint` does not end in `.keras` or is that of another
+            model.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -95,19 +99,19 @@ def train(
     _check_head(model, train_data.element_spec[0].shape)
     sizes = _check_sizes(image_sizes, epochs)
     check_integer("seed", seed, 0)
-    _check_variation(augment, sizes, train_data.element_spec[0].shape)
+    _check_variation(augment, cut_mix, sizes, train_data.element_spec[0].shape)
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
-            optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
+            optimizer=_optimizer(model.layers, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
-            metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+            metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
             jit_compile=is_faster_compiled(model),
         )
     given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
     if augment or resize:
-        train_data = vary(train_data, clock, seed=seed, strength=augment)
+        train_data = vary(train_data, clock, seed=seed, strength=augment, cut_mix=cut_mix)
     if resize:
         validation_data = vary(validation_data, clock, seed=seed, strength=0)
     history, best = TimedHistory(clock), BestWeights(clock, checkpoint)
@@ -152,15 +156,25 @@ def _remedy(data, learning_rate):
     return f"Lower the `learning_rate` (={learning_rate})."
 
 
-def _optimizer(model, learning_rate):
+@keras.saving.register_keras_serializable("cnnviz")
+def _is_right(labels, logits):
+    """Mixed pictures count as what there is more of."""
+    labels = keras.ops.reshape(labels, keras.ops.shape(logits))
+    return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
+
+
+def _optimizer(parts, learning_rate):
+    """For the layers of a model, whose precision tells whether the loss has to be scaled."""
     optimizer = ConvolutionMuon(
         learning_rate,
         weight_decay=WEIGHT_DECAY,
         adam_weight_decay=WEIGHT_DECAY,
         ns_steps=ORTHOGONALIZING_STEPS,
     )
+    # A filter whose scale decays to zero fires no more, and no gradient brings it back.
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     # Gradients in float16 vanish unless the loss is scaled; Keras looks at the model's policy only.
-    float16 = any(layer.compute_dtype == "float16" for layer in model.layers)
+    float16 = any(layer.compute_dtype == "float16" for layer in parts)
     return keras.optimizers.LossScaleOptimizer(optimizer) if float16 else optimizer
 
 
@@ -176,9 +190,11 @@ def is_faster_compiled(model):
     return able and not tf.distribute.has_strategy() and (on_gpu or not processor_has("avx512f"))
 
 
-def _check_variation(augment, sizes, images):
+def _check_variation(augment, cut_mix, sizes, images):
     if not (isinstance(augment, numbers.Real) and 0 <= augment <= 2):
         raise ValueError(f"`augment` (={augment!r}) must be True, False or a number in 0..2")
+    if not (isinstance(cut_mix, numbers.Real) and 0 <= cut_mix <= bool(augment)):
+        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be in 0..1, and 0 without `augment`")
     changes = augment or sizes[0] is not None
     if changes and images.rank is not None and images[3] not in (None, 3):
         raise ValueError(

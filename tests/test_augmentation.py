@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnviz.augmentation import augment_batch, vary
+from cnnviz.augmentation import augment_batch, cut_mix_batch, vary
 from cnnviz.callbacks import EpochClock
 from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 
@@ -110,6 +110,34 @@ def test_crops_are_as_large_as_stated(strength, axis):
     assert low - 0.01 < min(shares) < low + 0.12 and high - 0.12 < max(shares) < high + 0.01
 
 
+# CutMix
+
+
+def test_labels_of_mixed_pictures_are_the_shares_of_their_pixels():
+    """Black and white pictures tell for themselves how much of each is in them."""
+    labels = np.tile([0, 1], 200)
+    images = np.broadcast_to(labels[:, None, None, None] * 255.0, (400, 20, 30, 3))
+    mixed, mixed_labels = cut_mix_batch(images, labels, np.random.default_rng(0), share=1.0)
+    np.testing.assert_allclose(mixed.mean((1, 2, 3)) / 255, mixed_labels, atol=1e-6)
+    partly = (mixed_labels > 0) & (mixed_labels < 1)
+    assert 0.3 < partly.mean() < 0.5  # about half of the others are of the same class
+    assert mixed_labels[partly].min() < 0.1 and mixed_labels[partly].max() > 0.9
+    assert set(images.ravel()) == {0, 255} and labels.max() == 1  # what was given stays
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_so_many_pictures_are_mixed(share):
+    """Of pictures that are all different every piece of another shows."""
+    images = np.arange(400.0)[:, None, None, None] * np.ones((1, 16, 16, 3))
+    mixed, _ = cut_mix_batch(images, np.zeros((400, 1)), np.random.default_rng(1), share=share)
+    changed = (mixed != images).any(axis=(1, 2, 3))
+    assert abs(changed.mean() - share) < 0.08
+    for image, own in zip(mixed, images, strict=True):
+        piece = (image != own).all(axis=-1)
+        assert piece.sum() == piece.any(0).sum() * piece.any(1).sum()  # a full rectangle
+        assert len(np.unique(image)) <= 2
+
+
 # vary
 
 
@@ -120,10 +148,19 @@ def dark_and_bright():
     return tf.data.Dataset.from_tensor_slices((images.astype(np.float32), labels)).batch(4)
 
 
-def varied(epoch=0, sizes=(None, None), seed=0, strength=1):
+def varied(epoch=0, sizes=(None, None), seed=0, strength=1, cut_mix=0):
     clock = EpochClock(sizes)
     clock.epoch = epoch
-    return list(vary(dark_and_bright(), clock, seed=seed, strength=strength).as_numpy_iterator())
+    data = vary(dark_and_bright(), clock, seed=seed, strength=strength, cut_mix=cut_mix)
+    return list(data.as_numpy_iterator())
+
+
+def test_varied_pictures_are_mixed_as_far_as_was_asked():
+    labels = [np.concatenate([each for _, each in varied(cut_mix=share)]) for share in (0, 1)]
+    assert labels[0].dtype.kind == "i" and labels[1].dtype == np.float32
+    assert set(labels[0]) == {0, 1} and ((labels[1] > 0) & (labels[1] < 1)).any()
+    again = np.concatenate([each for _, each in varied(cut_mix=1)])
+    np.testing.assert_array_equal(labels[1], again)
 
 
 def test_labels_stay_with_their_pictures():

@@ -19,7 +19,7 @@ from cnnviz import training
 from cnnviz.callbacks import BestWeights, EpochClock, Resume, read_history
 from cnnviz.model import build_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
-from cnnviz.recipe import ORTHOGONALIZING_STEPS
+from cnnviz.recipe import ORTHOGONALIZING_STEPS, WEIGHT_DECAY
 from cnnviz.training import train
 
 BATCHES = 4
@@ -155,14 +155,34 @@ def test_steps_are_those_of_the_stated_optimizer_and_loss():
 def test_pictures_are_varied_as_far_as_was_asked(monkeypatch):
     asked = []
 
-    def spy(data, clock, *, seed, strength):
-        asked.append(strength)
+    def spy(data, clock, *, seed, strength, cut_mix=0):
+        asked.append((strength, cut_mix))
         return data
 
     monkeypatch.setattr(training, "vary", spy)
-    options = {"epochs": 1, "augment": 0.4, "image_sizes": (8,), "verbose": 0}
+    options = {"epochs": 1, "augment": 0.4, "cut_mix": 0.3, "image_sizes": (8,), "verbose": 0}
     train(brightness_model(), RIGHT, RIGHT, **options)
-    assert asked == [0.4, 0]
+    assert asked == [(0.4, 0.3), (0, 0)]
+
+
+def test_mixed_pictures_count_as_what_there_is_more_of():
+    model = brightness_model()
+    model.set_weights([np.zeros((3, 1), np.float32), np.full(1, -1, np.float32)])  # all cats
+    train(model, RIGHT, RIGHT, epochs=1, learning_rate=0.0, cut_mix=1.0, verbose=0)
+    labels = np.array([[0.0], [0.3], [0.51], [1.0]], np.float32)
+    metrics = model.evaluate(np.zeros((4, 8, 8, 3)), labels, verbose=0, return_dict=True)
+    assert metrics["accuracy"] == 0.5
+
+
+def test_decay_is_of_kernels_alone():
+    """Without a gradient all that changes a weight is its decay."""
+    variables = build_model(width=1, precision="float32").trainable_variables
+    for variable in variables:
+        variable.assign(tf.ones(variable.shape))
+    training._optimizer([], 0.1).apply([tf.zeros(v.shape) for v in variables], variables)
+    for variable in variables:
+        expected = 1 - 0.1 * WEIGHT_DECAY if variable.name == "kernel" else 1
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6)
 
 
 def test_the_best_of_the_largest_pictures_is_kept(tmp_path):
@@ -180,10 +200,12 @@ def test_the_best_of_the_largest_pictures_is_kept(tmp_path):
 
 
 def optimizer_as_stated(learning_rate, epochs):
-    return ConvolutionMuon(
+    optimizer = ConvolutionMuon(
         one_cycle(learning_rate, epochs * BATCHES),
         weight_decay=0.02, adam_weight_decay=0.02, ns_steps=ORTHOGONALIZING_STEPS,
     )  # fmt: skip
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
 
 
 def _loss():
