@@ -119,7 +119,9 @@ def train(
     callbacks += checkpoint_callbacks(checkpoint, history)
     if verbose and in_notebook():
         callbacks.append(LiveCurves(history))
-    train_data, validation_data = untuned(train_data.prefetch(4)), untuned(validation_data)
+    # Half of the cores: with more, the pictures of later steps get in the way of this one's.
+    train_data = untuned(train_data.prefetch(4), threads=max(1, os.cpu_count() // 2))
+    validation_data = untuned(validation_data)
     # Each iterator of shuffled data has an order of its own, and Keras makes two in an epoch.
     for _ in range(2 * finished_epochs(checkpoint)):
         iter(train_data)

@@ -762,6 +762,8 @@ def test_passes_end_without_waiting_for_tuning(monkeypatch):
         ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\(8, 8\)\) .* 1 `epochs`, not 2"),
         ({"image_sizes": (0,)}, r"`image_sizes` \(=0\) must be an integer, 1 or more"),
         ({"image_sizes": (8.5,)}, r"`image_sizes` \(=8.5\) must be an integer, 1 or more"),
+        ({"cut_mix": 1.5}, r"`cut_mix` \(=1.5\) must be in 0..1"),
+        ({"cut_mix": 0.5, "augment": False}, r"`cut_mix` \(=0.5\) .* 0 without `augment`"),
         ({"augment": -0.1}, r"`augment` \(=-0.1\) must be True, False or a number in 0..2"),
         ({"augment": 2.5}, r"`augment` \(=2.5\)"),
         ({"augment": np.nan}, r"`augment` \(=nan\)"),
