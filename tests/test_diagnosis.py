@@ -18,10 +18,10 @@ def test_evidence_share_of_a_map_that_lies_half_inside():
 
 
 def test_evidence_share_enlarges_the_map_to_the_mask():
-    maps = np.zeros((1, 4, 4), np.float32)
-    maps[0, :, :2] = 1.0  # the left half, blurred over the border by the enlargement
-    masks = np.zeros((1, 64, 64), bool)
-    masks[:, :, :32] = True
+    maps = np.zeros((1, 4, 6), np.float32)
+    maps[0, :, :3] = 1.0  # the left half, blurred over the border by the enlargement
+    masks = np.zeros((1, 48, 96), bool)
+    masks[:, :, :48] = True
     assert 0.9 < cnnviz.evidence_share(maps, masks)[0] < 1.0
 
 

@@ -9,12 +9,14 @@ from cnnviz.grad_cam import grad_cam
 from cnnviz.layers import class_probabilities
 
 
-def test_a_network_relies_on_the_spot_and_on_nothing_else(color_model, spots):
+@pytest.mark.parametrize("margin", [0, 4])
+def test_a_network_relies_on_the_spot_and_on_nothing_else(color_model, spots, margin):
     images, labels = spots
+    images = np.pad(images, ((0, 0), (0, 0), (0, margin), (0, 0)), constant_values=0.5)
     masks = np.abs(images - 0.5).max(axis=3) > 0
     on_spot = reliance(color_model, images, masks, class_index=labels)
     assert on_spot.share == 1 and (on_spot.low, on_spot.high) == (1, 1)
-    assert on_spot.area == pytest.approx(36 / 256) and on_spot.pictures == 6
+    assert on_spot.area == pytest.approx(36 / (16 * (16 + margin))) and on_spot.pictures == 6
     beside = reliance(color_model, images, ~masks)
     assert beside.share == 0 and beside.changed == 0
     assert "100% of the evidence" in str(on_spot)

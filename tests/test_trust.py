@@ -57,19 +57,21 @@ def test_focus_of_a_network_that_knows_nothing_is_chance():
         assert focus(model, mosaics) == pytest.approx(chance, abs=0.06)
 
 
-def test_deletion_and_insertion_are_areas_under_curves_done_by_hand(color_model, spots):
+@pytest.mark.parametrize("height", [16, 12])
+def test_deletion_and_insertion_are_areas_under_curves_done_by_hand(color_model, spots, height):
     images, labels = spots
+    images, pixels = images[:, :height], height * 16
     maps = grad_cam(color_model, images, class_index=labels, method="hires-cam").maps
     mean = images.mean((0, 1, 2))
     curves = np.zeros((2, STEPS + 1, len(images)))
     for which, (image, heat, label) in enumerate(zip(images, maps, labels, strict=True)):
-        order = sorted(range(256), key=lambda pixel, heat=heat: -heat.ravel()[pixel])
+        order = sorted(range(pixels), key=lambda pixel, heat=heat: -heat.ravel()[pixel])
         blurred = cv2.GaussianBlur(image, (0, 0), BLUR * 16)
         for step in range(STEPS + 1):
-            taken = order[: int(np.ceil(256 * step / STEPS))]
-            deleted, inserted = image.reshape(256, 3).copy(), blurred.reshape(256, 3).copy()
-            deleted[taken], inserted[taken] = mean, image.reshape(256, 3)[taken]
-            both = np.stack([deleted, inserted]).reshape(2, 16, 16, 3)
+            taken = order[: int(np.ceil(pixels * step / STEPS))]
+            deleted, inserted = image.reshape(pixels, 3).copy(), blurred.reshape(pixels, 3).copy()
+            deleted[taken], inserted[taken] = mean, image.reshape(pixels, 3)[taken]
+            both = np.stack([deleted, inserted]).reshape(2, height, 16, 3)
             curves[:, step, which] = class_probabilities(color_model, both)[:, label]
     curves = curves.mean(axis=2)
     areas = (curves[:, :-1] + curves[:, 1:]).mean(axis=1) / 2
