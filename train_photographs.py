@@ -19,7 +19,7 @@ import cnnviz
 from cnnviz.callbacks import history_file, read_history, resume_folder
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, FINISH, KEPT_SIZES, RECIPES, USED_SIZES
+from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, RECIPES, USED_SIZES
 
 
 def main():
@@ -45,27 +45,19 @@ def main():
     validation = cnnviz.load_split(photos / "validation", **kept)
     model = cnnviz.build_model(precision=options.precision)
 
-    def run(recipe, name):
-        checkpoint, epochs = options.model.with_suffix(name), len(recipe["image_sizes"])
-        # Of a command that was stopped later on, this part is done.
-        if not options.model.exists() and is_done(checkpoint, epochs):
-            model.load_weights(checkpoint)
-            return read_history(history_file(checkpoint))
+    recipe = RECIPES[options.recipe]
+    checkpoint, epochs = options.model.with_suffix(".training.keras"), len(recipe["image_sizes"])
+    if not options.model.exists() and is_done(checkpoint, epochs):  # it was stopped after that
+        model.load_weights(checkpoint)
+        history = read_history(history_file(checkpoint))
+    else:
         told = recipe | {"epochs": epochs, "seed": options.seed, "checkpoint": checkpoint}
         history = cnnviz.train(model, train, validation, **told, verbose=2).history
         done = len(history.get("loss", ()))
         if done < epochs:
             parser.exit(1, f"{options.model} is not written: {done} of {epochs} epochs are done\n")
-        return history
-
-    history = run(RECIPES[options.recipe], ".training.keras")
     curves = cnnviz.figures.draw_learning_curves(history)
     curves.savefig(options.model.with_suffix(".training.png"))
-    if options.recipe == "best":
-        before = model.get_weights()
-        run(FINISH, ".finish.keras")
-        after = model.get_weights()
-        model.set_weights([(one + other) / 2 for one, other in zip(before, after, strict=True)])
     folded = cnnviz.fold_batch_normalization(model)
     temperature = cnnviz.calibrate(folded, cnnviz.load_split(photos / "validation", **data))
     print(f"temperature {temperature:.2f}")

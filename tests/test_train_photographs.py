@@ -18,8 +18,6 @@ RECIPE = {"image_sizes": (32, 32, 48), "augment": 0.4}
 def run(monkeypatch, tmp_path, capsys):
     """-> (the .keras file, what was printed), with a recipe of seconds."""
     monkeypatch.setattr(train_photographs, "RECIPES", {"best": RECIPE})
-    finish = {"image_sizes": (56,), "learning_rate": 1e-3}
-    monkeypatch.setattr(train_photographs, "FINISH", finish)
     monkeypatch.setattr(train_photographs, "KEPT_SIZES", {"best": 48})
     monkeypatch.setattr(train_photographs, "USED_SIZES", {"best": 56})
 
@@ -74,40 +72,31 @@ def test_a_training_that_was_interrupted_writes_no_model(
     assert not (tmp_path / "pets.keras").exists()
 
 
-def test_stopped_while_it_finishes_it_goes_on_there(run, monkeypatch, tmp_path):
-    trained, calls = cnnviz.train, []
-
-    def stopped(*args, **options):
-        calls.append(options["checkpoint"].name)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return trained(*args, **options)
-
-    monkeypatch.setattr(cnnviz, "train", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    path, _ = run()
-    assert path.exists()
-    assert calls == ["pets.training.keras", "pets.finish.keras", "pets.finish.keras"]
-    run()  # a command that was not stopped begins anew
-    assert calls[3:] == ["pets.training.keras", "pets.finish.keras"]
-
-
-def test_the_model_is_the_mean_of_before_and_after_the_finish(run, monkeypatch):
-    trained, seen = cnnviz.train, []
+def test_stopped_after_the_training_it_does_not_train_again(run, monkeypatch):
+    trained, calls, kept = cnnviz.train, [], []
 
     def watched(model, *args, **options):
+        calls.append(options["checkpoint"].name)
         history = trained(model, *args, **options)
-        seen.append(model.get_weights())
+        kept.append(model.get_weights())
         return history
 
+    def stopped(model, data):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(cnnviz, "train", watched)
+    monkeypatch.setattr(cnnviz, "calibrate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run()
     monkeypatch.setattr(cnnviz, "calibrate", lambda model, data: 1.0)
     path, _ = run()
+    assert calls == ["pets.training.keras"]
     model = cnnviz.build_model()
-    model.set_weights([(one + other) / 2 for one, other in zip(*seen, strict=True)])
+    model.set_weights(kept[0])
     image = cnnviz.sample_image()[None, :56, :56]
     expected = cnnviz.class_probabilities(cnnviz.fold_batch_normalization(model), image)
     np.testing.assert_allclose(
         cnnviz.class_probabilities(cnnviz.load_model(path), image), expected, atol=1e-4
     )
+    run()  # a command that was not stopped begins anew
+    assert calls == 2 * ["pets.training.keras"]
