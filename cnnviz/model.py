@@ -196,6 +196,6 @@ def load_pretrained() -> keras.Model:
 
     Returns:
         keras.Model: float32 images (N, H, W, 3) in 0..255 to logits (N, 1), positive for dog; any
-        picture size from 16 up, best from 128 to 180 pixels. Not compiled.
+        picture size from 16 up, best at 144 and 160 pixels. Not compiled.
     """
     return load_model(PRETRAINED_PATH)
