@@ -24,7 +24,7 @@ BATCH_SIZE = 64  # smaller learns more per epoch, larger uses the cores better
 
 LEARNING_RATE = 1e-2  # the peak
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
-WEIGHT_DECAY = 0.02  # large, since the network has far more parameters than pictures
+WEIGHT_DECAY = 0.02  # of kernels; large, since the network has far more parameters than pictures
 ORTHOGONALIZING_STEPS = 3  # of Newton and Schulz; 5 are usual, 3 do as well here and cost less
 LABEL_SMOOTHING = 0.05  # keeps the network from growing sure of pictures whose label is wrong
 
