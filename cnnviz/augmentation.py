@@ -19,11 +19,14 @@ def vary(data, clock, *, seed, strength, cut_mix=0.0):
         clock: EpochClock, which knows the epoch and its image size.
         seed: int.
         strength: Of `augment_batch`; 0 only resizes the pictures.
-        cut_mix: Share of the pictures into which a piece of another is put, 0..1.
+        cut_mix: Share of the varied pictures that get a piece of another one: `cut_mix_batch`.
+            Labels are float32 then.
 
     Returns:
-        tf.data.Dataset of as many batches; the labels are float32 where pictures are mixed.
+        tf.data.Dataset of as many batches.
     """
+
+    mixes = bool(strength and cut_mix)
 
     def vary_arrays(images, labels, batch):
         if not strength:
@@ -35,17 +38,16 @@ def vary(data, clock, *, seed, strength, cut_mix=0.0):
                 "rescale them, or give `augment=False`"
             )
         rng = np.random.default_rng((seed, clock.epoch, batch))
-        varied = augment_batch(images, rng, image_size=clock.size, strength=strength)
-        return cut_mix_batch(varied, labels, rng, share=cut_mix) if cut_mix else (varied, labels)
+        images = augment_batch(images, rng, image_size=clock.size, strength=strength)
+        return cut_mix_batch(images, labels, rng, share=cut_mix) if mixes else (images, labels)
 
     @tf.autograph.experimental.do_not_convert
     def vary_batch(batch, images_and_labels):
         images, labels = images_and_labels
-        mixed = tf.float32 if cut_mix and strength else labels.dtype
-        arrays = [images, labels, batch]
-        varied, labels_varied = tf.numpy_function(vary_arrays, arrays, (tf.float32, mixed))
+        types = tf.float32, tf.float32 if mixes else labels.dtype
+        varied, mixed = tf.numpy_function(vary_arrays, [images, labels, batch], types)
         varied.set_shape((images.shape[0], None, None, images.shape[3]))
-        return varied, tf.ensure_shape(labels_varied, labels.shape)
+        return varied, tf.ensure_shape(mixed, labels.shape)
 
     return data.enumerate().map(vary_batch, num_parallel_calls=2)
 
@@ -91,29 +93,31 @@ def augment_batch(images, rng, *, image_size=None, strength=1.0):
 
 
 def cut_mix_batch(images, labels, rng, *, share):
-    """Put a piece of another picture of the batch into some, and mix the labels by area.
+    """Paste a piece of another picture into some pictures of a batch, and mix their labels alike.
 
-    CutMix (Yun et al. 2019): the network cannot rest on one part of the animal alone.
+    CutMix, Yun et al. 2019: a network that saw it bases its answer on more of an animal than the
+    one part that would do.
 
     Args:
         images: (B, H, W, 3) float32 array.
-        labels: (B,) or (B, 1) array in 0..1.
+        labels: (B,) or (B, 1) array.
         rng: numpy.random.Generator.
-        share: Of the pictures that are mixed, 0..1.
+        share: Of the pictures, 0..1, drawn for each.
 
     Returns:
-        (B, H, W, 3) float32 array, and labels of the same shape in float32.
+        (images, labels): (B, H, W, 3) float32, and float32 labels, each weighed by the area that
+        its picture has in the mixture.
     """
-    mixed, mixed_labels = images.copy(), labels.astype(np.float32)
-    whole = np.array(images.shape[1:3])
+    mixed, mixed_labels = images.copy(), np.array(labels, np.float32)
+    height, width = images.shape[1:3]
     others = rng.permutation(len(images))
     for index in np.flatnonzero(rng.random(len(images)) < share):
-        half = whole * rng.random() ** 0.5 / 2  # the area is uniform, before the edges clip it
-        centre = rng.random(2) * whole
-        top, left = np.maximum(0, centre - half).astype(int)
-        bottom, right = np.minimum(whole, centre + half).astype(int)
-        other = others[index]
-        mixed[index, top:bottom, left:right] = images[other, top:bottom, left:right]
-        area = (bottom - top) * (right - left) / whole.prod()
+        side = rng.random() ** 0.5  # the piece's area is uniform in 0..1 before it is clipped
+        y, x = rng.random(2) * (height, width)
+        top, bottom = (int(np.clip(y + sign * side * height / 2, 0, height)) for sign in (-1, 1))
+        left, right = (int(np.clip(x + sign * side * width / 2, 0, width)) for sign in (-1, 1))
+        piece, other = (slice(top, bottom), slice(left, right)), others[index]
+        mixed[index][piece] = images[other][piece]
+        area = (bottom - top) * (right - left) / (height * width)
         mixed_labels[index] = (1 - area) * labels[index] + area * labels[other]
     return mixed, mixed_labels

@@ -67,8 +67,9 @@ def train(
         augment: Whether to vary the training pictures, by crops, mirroring, lighting and cut-out; a
             number says how far to go, in multiples of the recipe's (True: 1), 0..2. A short
             training learns more with 0.4.
-        cut_mix: Share of the varied training pictures into which a piece of another is put, with
-            the labels mixed by area (CutMix, Yun et al. 2019), 0..1. For long trainings.
+        cut_mix: Share of the training pictures, 0..1, into which a piece of another is pasted,
+            whose label is mixed in (CutMix, Yun et al. 2019); it needs `augment`. It pays in long
+            trainings. "accuracy" is then the share of them that get the class of the larger part.
         checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last
@@ -81,8 +82,8 @@ def train(
     Returns:
         keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss", "val_accuracy",
         "image_size" (0: as they come) and "seconds" to one number an epoch; the loss is the
-        cross-entropy in nats with the labels smoothed (0.12 for a perfect model). A training that
-        went on has its earlier epochs too.
+        cross-entropy in nats with the labels smoothed (0.12 for a perfect model, more of mixed
+        pictures). A training that went on has its earlier epochs too.
 
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
@@ -103,7 +104,7 @@ def train(
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
-            optimizer=_optimizer(model.layers, one_cycle(learning_rate, steps * epochs)),
+            optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
             metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
             jit_compile=is_faster_compiled(model),
@@ -149,6 +150,13 @@ def train(
     return history
 
 
+@keras.saving.register_keras_serializable("cnnviz")
+def _is_right(labels, logits):
+    """Whether a logit is on the side of its label, which may be a mixture of both classes."""
+    labels = keras.ops.reshape(labels, keras.ops.shape(logits))
+    return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
+
+
 def _remedy(data, learning_rate):
     """What made the loss NaN; `data` are the datasets by their argument's name."""
     for name, batches in data.items():
@@ -158,15 +166,7 @@ def _remedy(data, learning_rate):
     return f"Lower the `learning_rate` (={learning_rate})."
 
 
-@keras.saving.register_keras_serializable("cnnviz")
-def _is_right(labels, logits):
-    """Mixed pictures count as what there is more of."""
-    labels = keras.ops.reshape(labels, keras.ops.shape(logits))
-    return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
-
-
-def _optimizer(parts, learning_rate):
-    """For the layers of a model, whose precision tells whether the loss has to be scaled."""
+def _optimizer(model, learning_rate):
     optimizer = ConvolutionMuon(
         learning_rate,
         weight_decay=WEIGHT_DECAY,
@@ -176,7 +176,7 @@ def _optimizer(parts, learning_rate):
     # A filter whose scale decays to zero fires no more, and no gradient brings it back.
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     # Gradients in float16 vanish unless the loss is scaled; Keras looks at the model's policy only.
-    float16 = any(layer.compute_dtype == "float16" for layer in parts)
+    float16 = any(layer.compute_dtype == "float16" for layer in model.layers)
     return keras.optimizers.LossScaleOptimizer(optimizer) if float16 else optimizer
 
 
@@ -195,8 +195,10 @@ def is_faster_compiled(model):
 def _check_variation(augment, cut_mix, sizes, images):
     if not (isinstance(augment, numbers.Real) and 0 <= augment <= 2):
         raise ValueError(f"`augment` (={augment!r}) must be True, False or a number in 0..2")
-    if not (isinstance(cut_mix, numbers.Real) and 0 <= cut_mix <= bool(augment)):
-        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be in 0..1, and 0 without `augment`")
+    if not (isinstance(cut_mix, numbers.Real) and 0 <= cut_mix <= 1):
+        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be a number in 0..1")
+    if cut_mix and not augment:
+        raise ValueError(f"`cut_mix` (={cut_mix}) needs `augment` (={augment}) above 0")
     changes = augment or sizes[0] is not None
     if changes and images.rank is not None and images[3] not in (None, 3):
         raise ValueError(

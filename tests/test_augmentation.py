@@ -110,32 +110,45 @@ def test_crops_are_as_large_as_stated(strength, axis):
     assert low - 0.01 < min(shares) < low + 0.12 and high - 0.12 < max(shares) < high + 0.01
 
 
-# CutMix
+# cut_mix_batch
 
 
-def test_labels_of_mixed_pictures_are_the_shares_of_their_pixels():
-    """Black and white pictures tell for themselves how much of each is in them."""
-    labels = np.tile([0, 1], 200)
-    images = np.broadcast_to(labels[:, None, None, None] * 255.0, (400, 20, 30, 3))
-    mixed, mixed_labels = cut_mix_batch(images, labels, np.random.default_rng(0), share=1.0)
-    np.testing.assert_allclose(mixed.mean((1, 2, 3)) / 255, mixed_labels, atol=1e-6)
-    partly = (mixed_labels > 0) & (mixed_labels < 1)
-    assert 0.3 < partly.mean() < 0.5  # about half of the others are of the same class
-    assert mixed_labels[partly].min() < 0.1 and mixed_labels[partly].max() > 0.9
-    assert set(images.ravel()) == {0, 255} and labels.max() == 1  # what was given stays
+def flat_batch(count=40, size=20):
+    """Pictures of one value each, by which it can be told what a pixel is from; and labels."""
+    values = np.arange(count, dtype=np.float32)
+    return np.broadcast_to(values[:, None, None, None], (count, size, size, 3)).copy(), values % 2
 
 
-@pytest.mark.parametrize("share", [0, 0.25, 1])
-def test_so_many_pictures_are_mixed(share):
-    """Of pictures that are all different every piece of another shows."""
-    images = np.arange(400.0)[:, None, None, None] * np.ones((1, 16, 16, 3))
-    mixed, _ = cut_mix_batch(images, np.zeros((400, 1)), np.random.default_rng(1), share=share)
-    changed = (mixed != images).any(axis=(1, 2, 3))
-    assert abs(changed.mean() - share) < 0.08
-    for image, own in zip(mixed, images, strict=True):
-        piece = (image != own).all(axis=-1)
-        assert piece.sum() == piece.any(0).sum() * piece.any(1).sum()  # a full rectangle
-        assert len(np.unique(image)) <= 2
+def test_labels_are_mixed_as_the_areas_are():
+    images, labels = flat_batch()
+    mixed, mixed_labels = cut_mix_batch(images, labels, np.random.default_rng(0), share=1)
+    assert mixed.dtype == mixed_labels.dtype == np.float32
+    for index, (image, label) in enumerate(zip(mixed, mixed_labels, strict=True)):
+        sources = image[..., 0].astype(int)
+        assert len(np.unique(sources)) <= 2  # its own, and those of one other
+        np.testing.assert_allclose(label, (sources % 2).mean(), atol=1e-6)
+        rows, columns = np.nonzero(sources != index)
+        if len(rows):  # the piece is a full rectangle
+            assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+    np.testing.assert_array_equal(images, flat_batch()[0])  # what was given is as it was
+
+
+def test_pieces_are_of_every_size_and_come_from_every_picture_as_it_was():
+    images, labels = flat_batch(400)
+    mixed, _ = cut_mix_batch(images, labels, np.random.default_rng(1), share=1)
+    own = np.arange(400)[:, None, None]
+    areas = (mixed[..., 0] != own).mean(axis=(1, 2))
+    assert areas.min() < 0.05 and areas.max() > 0.8 and 0.25 < areas.mean() < 0.5
+    others = {int(source) for image in mixed for source in np.unique(image)}
+    assert len(others) > 350
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_share_of_the_pictures_that_get_a_piece(share):
+    images, labels = flat_batch(1000, size=12)
+    mixed, _ = cut_mix_batch(images, labels, np.random.default_rng(2), share=share)
+    changed = (mixed != images).any(axis=(1, 2, 3)).mean()
+    assert share - 0.06 < changed < share + 0.04  # a piece may fall beside the picture
 
 
 # vary
@@ -148,19 +161,10 @@ def dark_and_bright():
     return tf.data.Dataset.from_tensor_slices((images.astype(np.float32), labels)).batch(4)
 
 
-def varied(epoch=0, sizes=(None, None), seed=0, strength=1, cut_mix=0):
+def varied(epoch=0, sizes=(None, None), seed=0, strength=1):
     clock = EpochClock(sizes)
     clock.epoch = epoch
-    data = vary(dark_and_bright(), clock, seed=seed, strength=strength, cut_mix=cut_mix)
-    return list(data.as_numpy_iterator())
-
-
-def test_varied_pictures_are_mixed_as_far_as_was_asked():
-    labels = [np.concatenate([each for _, each in varied(cut_mix=share)]) for share in (0, 1)]
-    assert labels[0].dtype.kind == "i" and labels[1].dtype == np.float32
-    assert set(labels[0]) == {0, 1} and ((labels[1] > 0) & (labels[1] < 1)).any()
-    again = np.concatenate([each for _, each in varied(cut_mix=1)])
-    np.testing.assert_array_equal(labels[1], again)
+    return list(vary(dark_and_bright(), clock, seed=seed, strength=strength).as_numpy_iterator())
 
 
 def test_labels_stay_with_their_pictures():
@@ -194,3 +198,15 @@ def test_without_augmentation_pictures_are_only_resized():
 
 def test_number_of_batches_stays_known():
     assert int(vary(dark_and_bright(), EpochClock((None,)), seed=0, strength=1).cardinality()) == 2
+
+
+def test_mixed_labels_are_shares_and_only_of_training_pictures():
+    clock = EpochClock((None,))
+    mixed = list(vary(dark_and_bright(), clock, seed=0, strength=1, cut_mix=1.0))
+    labels = np.concatenate([labels for _, labels in mixed])
+    assert labels.dtype == np.float32 and ((labels > 0) & (labels < 1)).any()
+    for images, shares in mixed:
+        bright = (np.where(images == 128, np.nan, images) > 128).mean(axis=(1, 2, 3))
+        assert np.abs(bright - shares).max() < 0.15  # the grey square hides a part
+    plain = vary(dark_and_bright(), EpochClock((8,)), seed=0, strength=0, cut_mix=1.0)
+    assert {labels.dtype for _, labels in plain} == {tf.int64}
