@@ -65,24 +65,28 @@ def test_smoothness_takes_away_high_frequencies_and_none_takes_nothing():
     np.testing.assert_allclose(ratio, np.broadcast_to(expected, ratio.shape), rtol=1e-3)
 
 
-def test_step_is_along_the_smoothed_slope():
+def test_steps_are_along_the_slope_smoothed_less_and_less():
+    """Of a linear filter, whose slope is the same everywhere, the way is the sum of the steps."""
     model = one_convolution(activation=None)
-    options = {"filters": 1, "steps": 1, "jitter": 0, **UNIT}
-    still = ascend_filters(model, "conv", step_size=1e-12, **options).images
+    options = {"filters": 1, "jitter": 0, **UNIT}
+    still = ascend_filters(model, "conv", steps=1, step_size=1e-12, **options).images
     plain, smooth = (
-        ascend_filters(model, "conv", step_size=0.01, smoothness=s, **options).images - still
-        for s in (0, 1)
+        ascend_filters(model, "conv", steps=n, step_size=0.01, smoothness=s, **options).images
+        - still
+        for n, s in ((1, 0), (4, 2))
     )
-    expected = filter_ascent._smooth(plain, 1.0).numpy()
-    expected *= 0.01 / np.sqrt(np.mean(expected**2))
+    expected = 0
+    for length, exponent in zip((1, 0.75, 0.5, 0.25), (3.5, 2.5, 1.5, 0.5), strict=True):
+        step = filter_ascent._smooth(plain, exponent).numpy()
+        expected += 0.01 * length * step / np.sqrt(np.mean(step**2))
     np.testing.assert_allclose(smooth, expected, atol=1e-5)
-    assert np.abs(smooth - plain).max() > 1e-3
+    assert np.abs(smooth - 2.5 * plain).max() > 1e-3
 
 
 def test_steps_fall_linearly_to_zero():
     """Of a linear filter, whose slope is the same everywhere, the way is the sum of the steps."""
     model = one_convolution(activation=None)
-    options = {"filters": 1, "jitter": 0, "step_size": 0.002, **UNIT}
+    options = {"filters": 1, "jitter": 0, "step_size": 0.002, "smoothness": 0, **UNIT}
     start = ascend_filters(model, "conv", steps=1, **options | {"step_size": 1e-12}).images
     for steps in (1, 2, 5):
         way = ascend_filters(model, "conv", steps=steps, **options).images - start
