@@ -36,25 +36,32 @@ class Page:
         self._socket = websocket.create_connection(address, suppress_origin=True, timeout=60)
         self._numbers = itertools.count(1)
 
-    def send(self, method, **parameters):
+    def _ask(self, method, **parameters):
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self._socket.recv())
             if answer.get("id") == number:
-                assert "error" not in answer, answer
-                return answer["result"]
+                return answer
 
-    def js(self, expression):
-        answer = self.send(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+    def send(self, method, **parameters):
+        answer = self._ask(method, **parameters)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def js(self, expression, *, may_navigate=False):
+        """None if the page goes to another address meanwhile, where it may."""
+        options = {"returnByValue": True, "awaitPromise": True}
+        answer = self._ask("Runtime.evaluate", expression=expression, **options)
+        if may_navigate and "navigated" in answer.get("error", {}).get("message", ""):
+            return None
+        assert "error" not in answer, answer
+        assert "exceptionDetails" not in answer["result"], answer
+        return answer["result"]["result"].get("value")
 
     def wait(self, expression, seconds=300):
         end = time.monotonic() + seconds
-        while not (found := self.js(expression)):
+        while not (found := self.js(expression, may_navigate=True)):
             assert time.monotonic() < end, f"waited {seconds} s in vain for {expression}"
             time.sleep(0.2)
         return found
