@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnviz.diagnosis import inputs
 from cnnviz.diagnosis.inputs import check_inputs
 
 SIZE = 32
@@ -156,6 +157,7 @@ def test_a_network_that_knows_nothing_gives_no_finding(patches):
         (lambda images, labels: images, {}, "without labels"),
         (lambda images, labels: (images, labels + 1), {}, r"labels 1\.\.2"),
         (lambda images, labels: (images, labels), {"max_pictures": 0}, r"`max_pictures` \(=0\)"),
+        (lambda images, labels: (images, labels * 0), {}, "all of class 0.* two classes or more"),
     ],
 )
 def test_wrong_arguments_are_named(exacting_model, patches, data, options, message):
@@ -176,3 +178,31 @@ def test_three_classes_that_are_rotated_are_put_right():
 
 def test_no_more_pictures_are_looked_at_than_asked(exacting_model, patches):
     assert check_inputs(exacting_model, as_dataset(*patches), max_pictures=20).pictures == 20
+
+
+def test_pictures_sorted_by_class_are_drawn_from_both():
+    """Of one class alone, whatever makes the model answer that class would seem a mend."""
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()])
+    model.add(keras.layers.Dense(1))
+    model.layers[-1].set_weights([np.full((3, 1), 0.2 / 3), np.array([-22.0])])  # 110 divides them
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 200)
+    levels = random.normal(np.where(labels, 125, 95), 10)[:, None, None, None]
+    images = np.broadcast_to(levels, (400, 4, 4, 3)).astype(np.float32)
+    right = ((images.mean((1, 2, 3)) > 110) == labels).mean()
+    assert 0.85 < right < 0.98
+    for order in (slice(None), slice(None, None, -1)):
+        report = check_inputs(model, as_dataset(images[order], labels[order]), max_pictures=200)
+        assert report.findings == () and report.pictures == 200
+        assert report.accuracy == pytest.approx(right, abs=0.05)
+
+
+def test_the_pictures_looked_at_are_any_of_the_data(exacting_model, patches):
+    images, labels = patches
+    many, order = np.repeat(images, 10, axis=0), np.repeat(np.arange(60), 10)
+    drawn = [
+        int(np.abs(images - image).sum((1, 2, 3)).argmin())
+        for image in inputs._read(exacting_model, (many, labels[order]), 120)[0]
+    ]
+    counts = np.bincount(np.array(drawn) // 15, minlength=4)  # 30 from each quarter are expected
+    assert counts.sum() == 120 and counts.min() >= 15

@@ -18,8 +18,8 @@ LESS_LOSS = 0.8  # a change counts if it brings the cross-entropy below this sha
 STANDARD_ERRORS = 2  # and if the difference is this many standard errors
 SMALLEST_PROBABILITY = 1e-4  # so that one sure mistake does not outweigh all else
 AUGMENTED = (
-    "The pictures change from one reading to the next, as if they were augmented: do that to the "
-    "training part only."
+    "The pictures change from one reading to the next. If they are augmented, do that to the "
+    "training part only; if others are drawn each time, by a shuffle before a take, fix the choice."
 )
 RANGE = "The pixels lie in"
 TWICE = "0..1/255"  # what no model wants: pictures that were divided by 255 twice
@@ -61,8 +61,8 @@ def check_inputs(
         model: keras.Model, trained, that `class_probabilities` takes; it is left as it was.
         data: tf.data.Dataset of batches (images, labels), of a part that should not be augmented,
             such as the validation part; or a pair of arrays. It is read twice.
-        max_pictures: Pictures that the trials are made on, the first ones; let them be of all
-            classes.
+        max_pictures: Pictures that the trials are made on, drawn at random from all, by a fixed
+            seed.
 
     Returns:
         InputReport: it finds a missing or a repeated rescaling, swapped colour channels, another
@@ -70,11 +70,17 @@ def check_inputs(
         one reading to the next (augmentation).
 
     Raises:
-        ValueError: If the data or `max_pictures` are not as said here.
+        ValueError: If the data or `max_pictures` are not as said here, or all pictures are of one
+            class: whatever leads the model to that class would make them right.
     """
-    check_integer("max_pictures", max_pictures, 1)
+    check_integer("max_pictures", max_pictures, 2)
     images, labels, seen = _read(model, data, max_pictures)
     *_, seen_again = _read(model, data, max_pictures)
+    if len(np.unique(labels)) < 2:
+        raise ValueError(
+            f"`data` (of which {len(labels)} pictures were looked at, all of class {labels[0]}) "
+            "must hold pictures of two classes or more"
+        )
     findings = [AUGMENTED] if seen != seen_again else []
     loss, accuracy = _quality(model, images, labels)
     before = accuracy
@@ -86,14 +92,21 @@ def check_inputs(
 
 
 def _read(model, data, count):
-    """-> the first `count` pictures, their labels, and the fingerprints of all there are."""
-    first, seen, kept = [], set(), 0
+    """-> `count` of the pictures, at random, their labels, and the fingerprints of all there are.
+
+    Data are often sorted by class, so the first ones would not do: reservoir sampling (Vitter 1985)
+    keeps each with the same probability.
+    """
+    random, seen, kept, pictures = np.random.default_rng(0), set(), [], 0
     for images, labels in labelled_batches(model, data, "reading"):
-        seen.update(hashlib.sha256(image.tobytes()).digest() for image in images)
-        if kept < count:
-            first.append((images, labels))
-            kept += len(images)
-    images, labels = (np.concatenate(both)[:count] for both in zip(*first, strict=True))
+        for image, label in zip(images, labels, strict=True):
+            seen.add(hashlib.sha256(image.tobytes()).digest())
+            pictures += 1
+            if len(kept) < count:
+                kept.append((image.copy(), label))
+            elif (place := random.integers(pictures)) < count:
+                kept[place] = image.copy(), label
+    images, labels = (np.stack(both) for both in zip(*kept, strict=True))
     return images, labels, seen
 
 
