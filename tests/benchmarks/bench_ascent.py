@@ -19,16 +19,22 @@ from bench_looks import build
 from scipy.ndimage import gaussian_filter
 
 import cnnviz
+from cnnviz import filter_ascent
 
 FILTERS = {"shipped": 16, "vgg16": 4}  # of each layer, evenly spaced
 SIZE = 64
+DEFAULT = filter_ascent.COARSE_TO_FINE
 VARIANTS = {
-    "default: smooth 1, jitter 4, 30 steps": {},
+    "default: smoothness 1, 1.75 to 0.25; jitter 4, 30 steps": {},
+    "smoothness 1 in all steps": {"coarse_to_fine": (1, 1)},
+    "smoothness 1.5 to 0.5": {"coarse_to_fine": (1.5, 0.5)},
+    "smoothness 2 to 0": {"coarse_to_fine": (2, 0)},
+    "smoothness 1.5 in all steps": {"coarse_to_fine": (1.5, 1.5)},
     "neither": {"smoothness": 0, "jitter": 0},
     "only jitter": {"smoothness": 0},
-    "only smooth": {"jitter": 0},
-    "smooth 0.5": {"smoothness": 0.5},
-    "smooth 1.5": {"smoothness": 1.5},
+    "only smoothness": {"jitter": 0},
+    "smoothness 0.5": {"smoothness": 0.5},
+    "smoothness 1.5": {"smoothness": 1.5},
     "jitter 2": {"jitter": 2},
     "jitter 8": {"jitter": 8},
     "steps of 0.025": {"step_size": 0.025},
@@ -45,6 +51,8 @@ def responses(model, layer_name, images, filters):
 
 def measure(model, layer_names, options, filters_each):
     """Of all filters: (ok, activation, activation when blurred, total variation); and seconds."""
+    options = dict(options)
+    filter_ascent.COARSE_TO_FINE = options.pop("coarse_to_fine", DEFAULT)
     rows, taken = [], 0.0
     for name in layer_names:
         count = model.get_layer(name).filters
