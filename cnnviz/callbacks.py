@@ -138,6 +138,10 @@ class Resume(keras.callbacks.Callback):
         if state:
             load_state(self.model, state, self.checkpoint)
             self.model._initial_epoch = epochs = finished_epochs(self.checkpoint)
+            # The learning rate goes by the steps, of which there may be others in an epoch now.
+            optimizer = self.model.optimizer
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            optimizer.iterations.assign(epochs * self.params["steps"])
             earlier = read_history(history_file(self.checkpoint)).items()
             self.past.history = {name: values[:epochs] for name, values in earlier}
 
@@ -183,6 +187,22 @@ def finished_epochs(checkpoint):
     """How many epochs a training that goes on has behind it."""
     state = checkpoint and resume_state(checkpoint)
     return int(state.name.split(".")[0]) if state else 0
+
+
+def check_unfinished(checkpoint, sizes):
+    """Raise a ValueError if an unfinished training cannot go on with these image sizes."""
+    done = finished_epochs(checkpoint)
+    if not done:
+        return
+    earlier = [int(size) for size in read_history(history_file(checkpoint))["image_size"][:done]]
+    now = [size or 0 for size in sizes]
+    if now[:done] != earlier:
+        raise ValueError(
+            f"`checkpoint` (='{checkpoint}') holds an unfinished training, whose first {done} "
+            f"epochs had the image sizes {earlier}; `epochs` and `image_sizes` (now {now}, 0 for "
+            "None) must begin so, too. To begin anew, choose another file or delete "
+            f"'{resume_folder(checkpoint)}'"
+        )
 
 
 def keep_earlier(checkpoint):

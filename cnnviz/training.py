@@ -18,6 +18,7 @@ from cnnviz.callbacks import (
     EpochClock,
     LiveCurves,
     TimedHistory,
+    check_unfinished,
     checkpoint_callbacks,
     finished_epochs,
 )
@@ -88,8 +89,8 @@ def train(
     Raises:
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
             not one size for each epoch, `augment` or `cut_mix` is out of range, a dataset is empty
-            or of unknown length, or `checkpoint` does not end in `.keras` or is that of another
-            model.
+            or of unknown length, or `checkpoint` does not end in `.keras`, is that of another
+            model, or has epochs behind it that this training does not begin with.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -100,6 +101,7 @@ def train(
     _check_head(model, train_data.element_spec[0].shape)
     sizes = _check_sizes(image_sizes, epochs)
     check_integer("seed", seed, 0)
+    check_unfinished(checkpoint, sizes)
     _check_variation(augment, cut_mix, sizes, train_data.element_spec[0].shape)
     _keep_freed_memory()
     with model.distribute_strategy.scope():

@@ -19,7 +19,7 @@ from cnnviz import training
 from cnnviz.callbacks import BestWeights, EpochClock, Resume, read_history
 from cnnviz.model import build_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
-from cnnviz.recipe import ORTHOGONALIZING_STEPS, WEIGHT_DECAY
+from cnnviz.recipe import LEARNING_RATE, ORTHOGONALIZING_STEPS, WEIGHT_DECAY
 from cnnviz.training import train
 
 BATCHES = 4
@@ -395,6 +395,42 @@ def test_the_state_of_another_model_is_an_error_that_says_what_to_do(at_epoch, t
         train(model, RIGHT, RIGHT, epochs=6, checkpoint=path, verbose=0)
     assert_same_weights(model, small_network())
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.case("training", "reported")
+@pytest.mark.parametrize("options", [{"epochs": 2}, {"epochs": 6, "image_sizes": [16] * 6}])
+def test_the_state_of_other_epochs_is_an_error_and_is_kept(options, at_epoch, tmp_path):
+    path = tmp_path / "best.keras"
+    at_epoch(4, raise_killed)
+    with pytest.raises(Killed):
+        train_astray(checkpoint=path)
+    at_epoch(None, None)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    message = r"`checkpoint` \(='.*best.keras'\) .* first 4 epochs .*best.keras.resume"
+    with pytest.raises(ValueError, match=message):
+        train_astray(checkpoint=path, **options)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.case("training", "right")
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_going_on_with_other_batches_the_learning_rate_still_falls_to_zero_at_the_end(
+    batch_size, at_epoch, tmp_path
+):
+    path = tmp_path / "best.keras"
+    at_epoch(4, raise_killed)
+    with pytest.raises(Killed):
+        train_astray(checkpoint=path)
+    at_epoch(None, None)
+    pictures = RIGHT.unbatch().apply(tf.data.experimental.assert_cardinality(64))
+    data = pictures.batch(batch_size)
+    rates = []
+    at_epoch(5, lambda model: rates.append(float(model.optimizer.learning_rate)))
+    model = brightness_model()
+    train(model, data, RIGHT, epochs=6, augment=False, checkpoint=path, verbose=0)
+    assert int(model.optimizer.iterations) == 6 * len(data)
+    whole = one_cycle(LEARNING_RATE, 6 * len(data))
+    assert rates == [pytest.approx(float(whole(5 * len(data))))] and rates[0] > 0
 
 
 @pytest.mark.case("training", "right")
