@@ -7,6 +7,8 @@ import tensorflow as tf
 from cnnviz.data import resize_image
 from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 
+OVERSHOOT = 64  # beyond 0..255, by the ringing of sharp resizing
+
 
 def vary(data, clock, *, seed, strength, cut_mix=0.0):
     """Each batch as the current epoch wants it: at its size, and varied by seeds of its own.
@@ -32,10 +34,10 @@ def vary(data, clock, *, seed, strength, cut_mix=0.0):
         if not strength:
             images = [resize_image(image.astype(np.float32), clock.size) for image in images]
             return np.stack(images), labels
-        if images.any() and 0 <= images.min() and images.max() <= 1:
+        if not can_be_varied(images):
             raise ValueError(
-                "`train_data` (in 0..1) must be pictures in 0..255 to be varied: let the model "
-                "rescale them, or give `augment=False`"
+                f"`train_data` (in {images.min():.3g}..{images.max():.3g}) must be pictures in "
+                "0..255 to be varied: let the model rescale them, or give `augment=False`"
             )
         rng = np.random.default_rng((seed, clock.epoch, batch))
         images = augment_batch(images, rng, image_size=clock.size, strength=strength)
@@ -50,6 +52,12 @@ def vary(data, clock, *, seed, strength, cut_mix=0.0):
         return varied, tf.ensure_shape(mixed, labels.shape)
 
     return data.enumerate().map(vary_batch, num_parallel_calls=2)
+
+
+def can_be_varied(images):
+    """Whether pictures look like those in 0..255, and not like those in 0..1 or around zero."""
+    low, high = float(images.min()), float(images.max())
+    return low == high == 0 or (1 < high <= 255 + OVERSHOOT and low >= -OVERSHOOT)
 
 
 def augment_batch(images, rng, *, image_size=None, strength=1.0):

@@ -9,6 +9,7 @@ from cnnviz.diagnosis.labels import suspect_labels
 from cnnviz.drawn_pets import drawn_pets
 from cnnviz.layers import class_probabilities
 from cnnviz.model import build_model
+from cnnviz.training import train
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,39 @@ def test_training_anew_sees_only_the_other_folds(color_model, flipped, monkeypat
     np.testing.assert_allclose(
         result.probabilities, class_probabilities(color_model, images), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("shift", [0.0, 115.0])
+def test_training_anew_keeps_what_a_normalization_was_adapted_to(shift, monkeypatch):
+    """A twin that is told mean and variance has them in its configuration, and so in its copies."""
+    random = np.random.default_rng(0)
+    labels = np.tile([0, 1], 30)
+    images = random.normal(115 + 25 * labels[:, None, None, None] - shift, 30, (60, 8, 8, 3))
+    adapted = keras.layers.Normalization()
+    adapted.adapt(images)
+    mean, variance = (np.ravel(part) for part in (adapted.mean, adapted.variance))
+    seen, trained = [], train
+
+    def watched(copy, data, *rest, **options):
+        assert options["augment"] == (shift == 0)
+        seen.append(copy(images[:3].astype(np.float32)).numpy())
+        return trained(copy, data, *rest, **options)
+
+    monkeypatch.setattr("cnnviz.diagnosis.labels.train", watched)
+    results = []
+    for normalization in (adapted, keras.layers.Normalization(mean=mean, variance=variance)):
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                normalization,
+                keras.layers.Conv2D(4, 3, activation="relu"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(1),
+            ]
+        )
+        results.append(suspect_labels(model, (images, labels), epochs=2, folds=2))
+    np.testing.assert_allclose(seen[:2], seen[2:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(results[0].probabilities, results[1].probabilities, atol=1e-3)
 
 
 @pytest.mark.slow

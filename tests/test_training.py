@@ -873,9 +873,11 @@ def test_a_subclassed_model_is_trained():
 
 
 @pytest.mark.case("training", "reported")
-def test_pictures_that_were_rescaled_are_not_varied():
-    rescaled = RIGHT.map(lambda images, labels: (images / 255, labels))
-    with pytest.raises(Exception, match=r"`train_data` \(in 0..1\) must be pictures in 0..255"):
+@pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0), (2 / 255, -1), (1, -124), (257, 0)])
+def test_pictures_that_were_rescaled_are_not_varied(scale, offset):
+    rescaled = RIGHT.map(lambda images, labels: (images * scale + offset, labels))
+    message = r"`train_data` \(in [-\d.e+]+\) must be pictures in 0..255"
+    with pytest.raises(Exception, match=message):
         train(brightness_model(), rescaled, rescaled, epochs=1, verbose=0)
     train(brightness_model(), rescaled, rescaled, epochs=1, augment=False, verbose=0)
 

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cnnviz import layers
+from cnnviz.augmentation import can_be_varied
 from cnnviz.checks import check_integer
 from cnnviz.diagnosis.batches import LabelledData, labelled_batches
 from cnnviz.diagnosis.features import picture_features
@@ -70,7 +71,8 @@ def suspect_labels(
             `epochs` all pictures must fit into memory.
         folds: Parts that the data are dealt into, 2 or more.
         epochs: None, or the epochs for which a copy of `model` with fresh weights is trained on the
-            rest of each fold, by `train`: a model that returns one logit.
+            rest of each fold, by `train`: a model that returns one logit. What a `Normalization`
+            was adapted to is kept. Pictures are varied if they are in 0..255.
         seed: Seed of the folds and the trainings.
 
     Returns:
@@ -117,12 +119,24 @@ def _by_training(model, images, labels, deal, epochs, seed):
     probabilities = np.empty((len(labels), 2), np.float32)
     for number, (rest, fold) in enumerate(deal.split(images, labels)):
         keras.utils.set_random_seed(seed + number)
-        copy = keras.models.clone_model(model)
+        copy = _fresh_copy(model)
         data = [
             tf.data.Dataset.from_tensor_slices((images[part], labels[part]))
             for part in (rest, fold)
         ]
         shuffled = data[0].shuffle(len(rest), seed=seed).batch(BATCH_SIZE)
-        train(copy, shuffled, data[1].batch(BATCH_SIZE), epochs=epochs, seed=seed, verbose=0)
+        options = {"epochs": epochs, "augment": can_be_varied(images), "seed": seed, "verbose": 0}
+        train(copy, shuffled, data[1].batch(BATCH_SIZE), **options)
         probabilities[fold] = layers.class_probabilities(copy, images[fold])
     return probabilities
+
+
+def _fresh_copy(model):
+    """The model with fresh weights, but for those that were not trained but adapted."""
+    copy = keras.models.clone_model(model)
+    pairs = zip(layers.leaf_layers(model).values(), layers.leaf_layers(copy).values(), strict=True)
+    for layer, fresh in pairs:
+        if isinstance(layer, keras.layers.Normalization):
+            fresh.set_weights(layer.get_weights())
+            fresh.finalize_state()
+    return copy
