@@ -62,6 +62,7 @@ BLOCK = 1 << 20  # bytes
 MAX_BYTES = 200_000_000
 MAX_RATIO = 100
 MAX_DEPTH = 3  # of zips in zips; the competition's has 2
+MAX_NAME = 255  # bytes of a file's name, in nearly all file systems
 
 
 # What reading a member of a zip raises.
@@ -181,6 +182,12 @@ def is_photograph(name):
     return path.suffix.lower() in _pictures().IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def is_zip(name):
+    """Whether a file has the name of a zip; macOS adds a `._train.zip` that is none."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() == ".zip" and not path.name.startswith(".")
+
+
 def _files_in_folder(folder, scratch, archives):
     def fail(error):
         raise error  # else os.walk passes over folders that it may not read
@@ -194,7 +201,7 @@ def _files_in_folder(folder, scratch, archives):
         folders[:] = [name for name in folders if is_new(Path(parent, name).resolve())]
         for path in (Path(parent, name) for name in names):
             name = path.relative_to(folder).as_posix()
-            if path.is_file() and path.suffix.lower() == ".zip":
+            if path.is_file() and is_zip(name):
                 yield from _files_in_zip(path, name, name + "/", scratch, archives)
             elif path.is_file():
                 yield _source_file(name, path.stat().st_size, path.read_bytes)
@@ -218,7 +225,7 @@ def _files_in_zip(file, shown_name, prefix, scratch, archives, depth=1):
             continue
         if member.flag_bits & 1:
             raise SeparationError(f"{shown_name} is protected by a password: unpack it first.")
-        if not name.lower().endswith(".zip"):
+        if not is_zip(name):
             yield _source_file(name, member.file_size, functools.partial(archive.read, member))
             continue
         if member.file_size > MAX_RATIO * max(member.compress_size, 1):
@@ -332,10 +339,12 @@ def _destination(file, sha256, shares, names, as_jpeg):
     if as_jpeg and name.suffix.lower() not in (".jpg", ".jpeg"):
         name = name.with_suffix(".jpg")
     folder = f"{part_of(sha256, shares)}/{FOLDERS[file.label]}" if file.label else "unlabelled"
-    destination = f"{folder}/{name}"
+    destination, told = f"{folder}/{name}", f"-{sha256[:16]}"
     while destination.casefold() in names:  # two folders of the source can hold one name
-        name = name.with_stem(f"{name.stem}-{sha256[:16]}")
-        destination = f"{folder}/{name}"
+        room = MAX_NAME - len(os.fsencode(told + name.suffix))
+        stem = os.fsencode(name.stem)[:room].decode(errors="ignore")
+        destination = f"{folder}/{stem}{told}{name.suffix}"
+        told += "-"
     names.add(destination.casefold())
     return destination
 

@@ -259,9 +259,10 @@ def _count_batches(data, name):
             f"`{name}` (of type {type(data).__name__}) must be a tf.data.Dataset of batches; "
             "tf.data.Dataset.from_tensor_slices((images, labels)).batch(32) makes one"
         )
-    images = data.element_spec[0] if isinstance(data.element_spec, tuple) else data.element_spec
-    if getattr(images, "shape", None) is None or images.shape.rank not in (4, None):
-        raise ValueError(f"`{name}` (of {data.element_spec}) must give images (B, H, W, 3), labels")
+    spec = data.element_spec
+    shape = getattr(spec[0], "shape", None) if isinstance(spec, tuple) and len(spec) == 2 else None
+    if shape is None or shape.rank not in (4, None):
+        raise ValueError(f"`{name}` (of {spec}) must give pairs: images (B, H, W, 3), labels (B,)")
     batches = int(data.cardinality())
     if batches < 1:
         length = {-1: "infinite", -2: "of unknown length"}.get(batches, "empty")

@@ -114,6 +114,16 @@ def test_who_fires_is_decided_after_the_activation(many):
     assert [layer.layer_name for layer in filter_census(linear, many[:4] / 255).layers] == ["conv"]
 
 
+@pytest.mark.parametrize("function", ["relu", "relu6", "leaky_relu", "selu", "hard_silu"])
+def test_functions_decide_who_fires_as_layers_do(function, many):
+    images = keras.Input((64, 64, 3))
+    maps = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(-500))(images)
+    maps = keras.layers.Conv2D(2, 3)(getattr(keras.ops, function)(maps))
+    network = keras.Model(images, keras.layers.ReLU()(maps))
+    first, _ = words(network, many[:4] / 255).values()
+    assert first.tolist() == ["never fires"] * 4
+
+
 def test_a_negative_is_a_copy_too(many):
     linear = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Conv2D(3, 3, name="conv")])
     kernel, bias = linear.get_layer("conv").get_weights()
@@ -136,6 +146,7 @@ def test_the_table_counts_each_layer(network, many):
     [
         (np.zeros((0, 32, 32, 3)), None, "`data` .*not be empty"),
         (np.zeros((32, 32, 3)), None, "`data`"),
+        ((np.zeros((2, 32, 32, 3)), np.zeros((2, 32, 32, 3))), None, "`data` .*labels of shape"),
         (np.zeros((2, 32, 32, 3)), "logit", r"\('logit'\) outputs shape"),
         (np.zeros((2, 32, 32, 3)), "block9", "`layer_names`"),
         (tf.data.Dataset.from_tensors(np.zeros((2, 32, 32, 3))).repeat(), None, "never ends"),

@@ -483,6 +483,17 @@ def test_identical_pictures_whose_names_differ_only_in_case_do_not_replace_each_
     assert set(tree(tmp_path / "photos")) == {*kept, "separation.csv"}
 
 
+@pytest.mark.case("separator", "right")
+@pytest.mark.parametrize("letter", ["k", "\u00e9", "\udce9"])
+def test_equal_names_as_long_as_they_may_be_lose_nothing(letter, tmp_path):
+    name = letter * (251 // len(os.fsencode(letter))) + ".jpg"
+    cats = {f"{folder}/Cat/{name}": jpeg(50 + i) for i, folder in enumerate("abc")}
+    source = write_files(tmp_path / "source", cats | {"a/Dog/1.jpg": jpeg(60)})
+    assert run(source, tmp_path / "photos") == 0
+    written = tree(tmp_path / "photos")
+    assert {data for place, data in written.items() if "/cats/" in place} == set(cats.values())
+
+
 @pytest.mark.case("separator", "reported")
 def test_a_picture_damaged_in_its_zip_is_left_out(tmp_path):
     packed = bytearray(zip_of(TRAIN))
@@ -499,6 +510,21 @@ def test_what_macos_adds_is_no_photograph(tmp_path):
     files = PET_IMAGES | {f"__MACOSX/{name}": b"x" for name in ("PetImages/Cat/._0.jpg", ".a.jpg")}
     assert run(write_files(tmp_path / "source", files), tmp_path / "photos") == 0
     added = [row for row in table(tmp_path / "photos") if "MACOSX" in row["source"]]
+    assert [row["reason"] for row in added] == ["not a photograph"] * 2
+
+
+@pytest.mark.case("separator", "right")
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_macos_adds_to_a_zip_is_no_zip(packed, tmp_path):
+    files = {"train.zip": zip_of(TRAIN), "__MACOSX/._train.zip": b"x", "._train.zip": b"x"}
+    source = tmp_path / "source.zip"
+    if packed:
+        source.write_bytes(zip_of(files))
+    else:
+        source = write_files(tmp_path / "source", files)
+    assert run(source, tmp_path / "photos") == 0
+    assert len(parts(tmp_path / "photos")) == KEPT
+    added = [row for row in table(tmp_path / "photos") if "._train" in row["source"]]
     assert [row["reason"] for row in added] == ["not a photograph"] * 2
 
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import cnnviz
+from cnnviz.diagnosis.batches import image_batches, labelled_batches
 
 
 def test_evidence_share_of_a_map_that_lies_half_inside():
@@ -122,3 +123,37 @@ def test_hires_cam_an_earlier_layer_finds_the_animal_better(drawn_pets_model):
 
 def evidence(maps, masks):
     return np.nanmean(cnnviz.evidence_share(maps, masks))
+
+
+# the forms of data
+
+
+@pytest.mark.parametrize("form", ["pair", "weights", "arrays", "arrays and weights"])
+def test_what_fit_takes_the_diagnoses_take_too(color_model, spots, form):
+    images, labels = spots
+    weights = np.ones(len(labels))
+    columns = [images, labels, weights][: 3 if "weights" in form else 2]
+    data = tuple(columns)
+    if "arrays" not in form:
+        data = tf.data.Dataset.from_tensor_slices(data).batch(4)
+    batches = list(labelled_batches(color_model, data, "reading"))
+    np.testing.assert_array_equal(np.concatenate([one for one, _ in batches]), images)
+    np.testing.assert_array_equal(np.concatenate([other for _, other in batches]), labels)
+    pictures = np.concatenate(list(image_batches(color_model, data, "reading")))
+    np.testing.assert_array_equal(pictures, images)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda images, labels: (images,), "without labels"),
+        (lambda images, labels: {"images": images, "labels": labels}, "a dict"),
+        (lambda images, labels: (images, np.array(["cat"] * len(labels))), "one class index"),
+        (lambda images, labels: (images, labels + 0.5), "one class index"),
+        (lambda images, labels: (images, images), "labels of shape"),
+    ],
+)
+def test_other_forms_of_data_are_errors_that_name_it(color_model, spots, make, message):
+    data = tf.data.Dataset.from_tensor_slices(make(*spots)).batch(4)
+    with pytest.raises(ValueError, match=f"`data` .*{message}"):
+        list(labelled_batches(color_model, data, "reading"))

@@ -15,6 +15,7 @@ from cnnviz.diagnosis.trust import (
     map_trust,
     shuffled_weights,
 )
+from cnnviz.data import resize_image
 from cnnviz.grad_cam import grad_cam
 from cnnviz.layers import class_probabilities
 from cnnviz.model import build_model
@@ -34,11 +35,21 @@ def test_mosaics_show_the_class_where_the_mask_says_so(color_model, spots):
             assert (redder > 0).sum() == own * 36 and (redder < 0).sum() == (4 - own) * 36
 
 
-def test_mosaics_keep_to_the_size_that_the_model_takes(spots):
+@pytest.mark.parametrize("size", [16, 17])
+def test_mosaics_keep_to_the_size_that_the_model_takes(size, spots):
     model = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+        [keras.Input((size, size, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
-    assert make_mosaics(model, *spots, count=3).images.shape == (3, 16, 16, 3)
+    images, labels = np.stack([resize_image(image, size) for image in spots[0]]), spots[1]
+    mosaics = make_mosaics(model, images, labels, count=3)
+    assert mosaics.images.shape == (3, size, size, 3)
+    for corner in (np.s_[:8, :8], np.s_[:8, 8:], np.s_[8:, :8], np.s_[8:, 8:]):
+        shape = mosaics.images[0][corner].shape[:2]
+        pictures = [resize_image(image, shape) for image in images.astype(np.float32)]
+        found = [np.array_equal(mosaics.images[0][corner], picture) for picture in pictures]
+        assert any(found)
+        own = labels[np.argmax(found)] == mosaics.class_index[0]
+        assert (mosaics.masks[0][corner] == own).all()
 
 
 def test_focus_of_a_network_whose_evidence_is_known_is_one(color_model, spots):

@@ -46,10 +46,10 @@ def labelled_batches(model, data, description, name="data"):
     for images, labels in _batches(model, data, description, name):
         if labels is None:
             raise ValueError(f"`{name}` (of pictures without labels) must be {DATA_FORMS}")
-        labels = np.asarray(labels)
         if labels.shape == (len(images), 1):
             labels = labels[:, 0]
-        if labels.shape != (len(images),) or (labels != labels.astype(np.int32)).any():
+        is_number = labels.dtype.kind in "iufb"
+        if labels.shape != (len(images),) or not is_number or (labels != np.trunc(labels)).any():
             raise ValueError(
                 f"`{name}` (with labels of shape {labels.shape}, {labels.dtype}) must have one "
                 f"class index for each of its {len(images)} pictures"
@@ -71,7 +71,15 @@ def _batches(model, data, description, name="data"):
     empty = True
     with progress_bar(count, description, "batch") as bar:
         for images, labels in batches:
-            yield layers.check_images(model, images), labels
+            if isinstance(images, dict):
+                raise ValueError(f"`{name}` (of batches that are a dict) must be {DATA_FORMS}")
+            images = layers.check_images(model, images)
+            labels = None if labels is None else np.asarray(labels)
+            if labels is not None and labels.ndim == images.ndim:
+                raise ValueError(
+                    f"`{name}` (with labels of shape {labels.shape}) must be {DATA_FORMS}"
+                )
+            yield images, labels
             bar.update()
             empty = False
     if empty:
@@ -86,10 +94,13 @@ def _as_batches(data, name):
             raise ValueError(
                 f"`{name}` (which never ends) must be finite: `{name}.take(100)` ends it"
             )
-        parts = data.as_numpy_iterator()
-        pairs = (part if isinstance(part, tuple) else (part, None) for part in parts)
+        parts = (part if isinstance(part, tuple) else (part,) for part in data.as_numpy_iterator())
+        # `keras.Model.fit` takes weights of the pictures too, which tell nothing here.
+        pairs = ((*part, None)[:2] for part in parts)
         return (count if count >= 0 else None), pairs
-    images, labels = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
+    is_pair = isinstance(data, (tuple, list)) and len(data) == 2
+    is_pair |= isinstance(data, tuple) and len(data) == 3
+    images, labels = data[:2] if is_pair else (data, None)
     images = np.asarray(images)
     if images.ndim != 4 or (labels is not None and len(labels) != len(images)):
         raise ValueError(f"`{name}` (of type {type(data).__name__}) must be {DATA_FORMS}")

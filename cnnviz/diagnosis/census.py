@@ -11,6 +11,8 @@ from cnnviz import layers
 from cnnviz.diagnosis.batches import PictureData, image_batches
 from cnnviz.diagnosis.measures import FLAT
 
+# Layers, and functions of `keras.ops`, after which a filter may be silent; in small letters.
+ACTIVATIONS = "activation relu relu6 leakyrelu prelu elu selu celu gelu silu hardsilu".split()
 COPY_CORRELATION = 0.9999  # from which on two channels count as one
 COPY_POSITIONS = 50  # where a channel fires less often, nothing is said about copies
 KINDS = ("ok", "never fires", "always fires", "same everywhere", "copy")
@@ -107,11 +109,10 @@ def filter_census(
 def _firing_layers(model):
     """The layers that apply an activation; the convolutions, if there is none."""
     leaves = layers.leaf_layers(model)
-    names = ("Activation", "ReLU", "Relu", "LeakyReLU", "PReLU", "ELU", "Elu", "Gelu", "Silu")
     firing = {
         path: layer
         for path, layer in leaves.items()
-        if type(layer).__name__ in names
+        if type(layer).__name__.lower() in ACTIVATIONS
         or ("Conv" in type(layer).__name__ and _is_activated(layer))
     }
     return firing or {path: leaves[path] for path in layers.convolution_layers(model)}

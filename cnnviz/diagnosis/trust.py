@@ -155,7 +155,8 @@ def make_mosaics(
 
     Args:
         model: The keras.Model that will see them: where it takes one size only, the four are shrunk
-            to fit; else the mosaics are twice as large as the pictures.
+            to fit (of an odd size, those on the right and below are one pixel larger); else the
+            mosaics are twice as large as the pictures.
         images: (N, H, W, C) pictures in the model's input range.
         labels: (N,) their classes.
         own: How many of the four are of the class, 1 to 3.
@@ -179,8 +180,9 @@ def make_mosaics(
             f"classes or more, with at least {own} pictures of each and {4 - own} of others"
         )
     random = np.random.default_rng(seed)
-    height, width = _tile_size(model, images)
-    made = np.empty((count, 2 * height, 2 * width, images.shape[3]), np.float32)
+    height, width = _mosaic_size(model, images)
+    made = np.empty((count, height, width, images.shape[3]), np.float32)
+    halves_of = [(slice(side // 2), slice(side // 2, side)) for side in (height, width)]
     masks = np.zeros(made.shape[:3], bool)
     chosen = classes[np.arange(count) % len(classes)]
     for mosaic, mask, index in zip(made, masks, chosen, strict=True):
@@ -189,18 +191,17 @@ def make_mosaics(
             *random.choice(np.flatnonzero(labels != index), 4 - own, replace=False),
         ]
         for place, which in enumerate(random.permutation(4)):
-            rows = slice(place // 2 * height, (place // 2 + 1) * height)
-            columns = slice(place % 2 * width, (place % 2 + 1) * width)
-            small = resize_image(images[four[which]], (height, width))
-            mosaic[rows, columns] = small.reshape(height, width, -1)
-            mask[rows, columns] = which < own
+            tile = halves_of[0][place // 2], halves_of[1][place % 2]
+            shape = mosaic[tile].shape
+            mosaic[tile] = resize_image(images[four[which]], shape[:2]).reshape(shape)
+            mask[tile] = which < own
     return Mosaics(made, chosen.astype(np.int32), masks)
 
 
-def _tile_size(model, images):
+def _mosaic_size(model, images):
     shape = layers.input_shape(model) or (None,) * 4
     return tuple(
-        given if own is None else own // 2
+        2 * given if own is None else own
         for own, given in zip(shape[1:3], images.shape[1:3], strict=True)
     )
 
