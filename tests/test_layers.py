@@ -359,6 +359,52 @@ def test_exchanged_activation_counts_at_once(pooled_network, images, method):
     np.testing.assert_allclose(after, method(fresh, images), rtol=1e-4, atol=1e-6)
 
 
+@every_method
+@pytest.mark.case("arrays and models", "right")
+def test_variables_that_a_layer_gets_later_count_at_once(pooled_network, images, method):
+    """Those of LoRA, whose product is added to the kernel."""
+    model, convolution, _ = pooled_network()
+    before = method(model, images)
+    convolution.enable_lora(2)
+    random = np.random.default_rng(0)
+    for factor in (convolution.lora_kernel_a, convolution.lora_kernel_b):
+        factor.assign(random.normal(size=factor.shape))
+    after = method(model, images)
+    fresh, fresh_convolution, _ = pooled_network()
+    fresh_convolution.set_weights([convolution.kernel, convolution.bias])
+    assert not np.allclose(before, after, atol=1e-4)
+    np.testing.assert_allclose(after, method(fresh, images), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_variables_that_quantization_puts_in_place_of_others_count_at_once(pooled_network, images):
+    model, _, dense = pooled_network(head="softmax")
+    before = layers.class_probabilities(model, images)
+    dense.quantize("int8")
+    dense.kernel_scale.assign(dense.kernel_scale / 3)
+    after = layers.class_probabilities(model, images)
+    assert np.abs(after - before).max() > 0.01
+    np.testing.assert_allclose(after, model(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "value"),
+    [
+        (keras.layers.LeakyReLU(0.1), "negative_slope", 0.7),
+        (keras.layers.Rescaling(-1.0), "scale", 2.0),
+        (keras.layers.AveragePooling2D(2), "strides", (1, 1)),
+        (keras.layers.ZeroPadding2D(1), "padding", ((0, 0), (2, 2))),
+    ],
+)
+@pytest.mark.case("arrays and models", "right")
+def test_settings_of_a_layer_that_are_exchanged_count_at_once(images, layer, name, value):
+    model = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Rescaling(1, -0.5), layer])
+    extract_activations(model, images, layer.name)
+    setattr(layer, name, value)
+    found = extract_activations(model, images, layer.name)[layer.name]
+    np.testing.assert_allclose(found, model(images), atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed", "nested"])
 def test_model_can_be_forgotten_after_all_methods(pooled_network, images, kind):
     model = pooled_network(kind)[0]

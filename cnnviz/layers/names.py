@@ -66,6 +66,13 @@ def leaf_layers(model):
     return {path: layer for path, layer in named_layers(model).items() if not _children(layer)}
 
 
+def own_weights(layer):
+    """The weights of a layer, or of an operation, without those of the layers inside it."""
+    if getattr(layer, "_layers", None):
+        return layer._trainable_variables + layer._non_trainable_variables
+    return list(getattr(layer, "weights", ()))
+
+
 def find_layer(model, name, argument="layer_name"):
     """Find one layer by its path or, while that is unambiguous, by its bare name.
 

@@ -6,9 +6,10 @@ import weakref
 import numpy as np
 import tensorflow as tf
 
-from cnnviz.layers.names import named_layers
+from cnnviz.layers.names import named_layers, own_weights
 
 BATCH_SIZE = 32  # pictures in one call of the model; bounds the memory
+SETTINGS = {bool, int, float, str, tuple}  # types of what a layer is told; each is never changed
 
 _traced = weakref.WeakKeyDictionary()  # model -> {key: function}; goes when the model goes
 
@@ -23,29 +24,40 @@ def traced(model, key, make):
             so that the cache does not keep the model alive.
 
     Returns:
-        What `make` returned, now or at an earlier call with the same key. Layers or activations
-        that were exchanged since then count as another key; new weights are seen anyway.
+        What `make` returned, now or at an earlier call with the same key. Layers, activations or
+        variables that were exchanged or added since then count as another key, and so do numbers,
+        words and tuples that a layer of Keras's own holds (`negative_slope`, `strides`); new
+        values of weights are seen anyway. What else a layer holds is not looked at.
 
     Warns:
         UserWarning: What `make` warned of, in each call.
     """
-    # Normalization keeps its mean as a constant, which a new `adapt` replaces.
-    parts = [
-        (layer, getattr(layer, "activation", None), getattr(layer, "mean", None))
-        for layer in named_layers(model).values()
-    ]
-    key = key, tuple(tuple(map(id, part)) for part in parts)
+    named = named_layers(model).values()
+    held = own_weights(model)
+    for layer in named:
+        held += _held(layer)
+    key = key, tuple(map(id, [*named, *held]))
     functions = _traced.setdefault(model, {})
     if key not in functions:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             function = make(weakref.ref(model))
         # What is identified by its id must live as long as the entry, or the id could be reused.
-        functions[key] = function, caught, [part[1:] for part in parts]
+        functions[key] = function, caught, held
     function, caught, _ = functions[key]
     for warning in caught:
         warnings.warn(warning.message, warning.category, stacklevel=3)
     return function
+
+
+def _held(layer):
+    """What the function of a layer depends on besides the values of its weights."""
+    held = own_weights(layer)
+    # Normalization keeps its mean as a constant, which a new `adapt` replaces.
+    held += [getattr(layer, name, None) for name in ("activation", "mean", "dtype_policy")]
+    if type(layer).__module__.startswith("keras."):  # a person's layer may count its calls
+        held += [v for k, v in vars(layer).items() if type(v) in SETTINGS and k[0] != "_"]
+    return held
 
 
 def image_spec(images):
