@@ -47,7 +47,7 @@ def main():
 
     recipe = RECIPES[options.recipe]
     checkpoint, epochs = options.model.with_suffix(".training.keras"), len(recipe["image_sizes"])
-    if not options.model.exists() and is_done(checkpoint, epochs):  # it was stopped after that
+    if is_done(checkpoint, epochs, options.model):  # an earlier command was stopped after that
         model.load_weights(checkpoint)
         history = read_history(history_file(checkpoint))
     else:
@@ -65,11 +65,12 @@ def main():
     report(cnnviz.load_model(options.model), photos, data)
 
 
-def is_done(checkpoint, epochs):
-    """Whether a training of so many epochs ended there."""
+def is_done(checkpoint, epochs, model):
+    """Whether a training of so many epochs ended there of which the file `model` is not made."""
     file = history_file(checkpoint)
     stopped = resume_folder(checkpoint).exists() or not file.exists()
-    return not stopped and len(read_history(file)["loss"]) == epochs
+    made = model.exists() and (stopped or model.stat().st_mtime > file.stat().st_mtime)
+    return not (stopped or made) and len(read_history(file)["loss"]) == epochs
 
 
 def report(model, photos, data):

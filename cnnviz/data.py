@@ -145,10 +145,11 @@ def resize_image(image, image_size):
         (height, width, 3) array of the same dtype. The aspect is not kept.
     """
     height, width = np.broadcast_to(image_size, 2).tolist()
-    shrinks = image.shape[0] > height or image.shape[1] > width
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    smaller = min(image.shape[1], width), min(image.shape[0], height)
+    # In turn: where one side grows, OpenCV would not average along the other either.
+    if smaller != image.shape[1::-1]:
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -> np.ndarray:

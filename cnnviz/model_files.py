@@ -21,7 +21,7 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     Args:
         model: keras.Model.
         path: A file that ends in `.keras`; its folder is made if need be. While it is written,
-            `<path>.new.keras` stands beside it.
+            `<path>.new.keras` stands beside it. A link stays one, and its target is written.
 
     Raises:
         ValueError: If `path` does not end in `.keras`, or `model` is no keras.Model.
@@ -32,6 +32,7 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"`path` (='{path}') must end in '.keras'")
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
+    path = Path(os.path.realpath(path))
     unfinished = Path(f"{path}.new.keras")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -209,6 +209,21 @@ def test_shrinking_averages_areas():
     assert np.abs(resize_image(picture, 8) - averages).max() <= 0.51
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_one_side_is_averaged_also_where_the_other_grows(axis):
+    picture = np.zeros((24, 8, 3), np.float32)
+    picture[::3] = 90
+    flipped, size = (picture, (8, 16)) if axis == 0 else (picture.swapaxes(0, 1), (16, 8))
+    np.testing.assert_allclose(resize_image(flipped, size), 30, atol=1e-3)
+
+
+def test_a_picture_that_has_the_size_is_copied():
+    picture = RNG.random((8, 8, 3))
+    resized = resize_image(picture, 8)
+    np.testing.assert_array_equal(resized, picture)
+    assert not np.shares_memory(resized, picture)
+
+
 # list_split and load_split
 
 

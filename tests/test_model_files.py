@@ -233,6 +233,20 @@ def test_what_is_no_model_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case("model files", "right")
+def test_a_link_stays_one_and_its_target_is_written(tmp_path):
+    real, link = tmp_path / "disk" / "real.keras", tmp_path / "link.keras"
+    model = small_model()
+    save_model(model, real)
+    link.symlink_to(real)
+    model.set_weights([weights + 1 for weights in model.get_weights()])
+    save_model(model, link)
+    assert link.is_symlink()
+    for path in (real, link):
+        for one, other in zip(load_model(path).get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.case("model files", "reported")
 def test_a_folder_in_the_place_of_the_file_is_left(tmp_path):
     (tmp_path / "model.keras").mkdir()

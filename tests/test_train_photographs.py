@@ -72,7 +72,8 @@ def test_a_training_that_was_interrupted_writes_no_model(
     assert not (tmp_path / "pets.keras").exists()
 
 
-def test_stopped_after_the_training_it_does_not_train_again(run, monkeypatch):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_stopped_after_the_training_it_does_not_train_again(earlier, run, monkeypatch, tmp_path):
     trained, calls, kept = cnnviz.train, [], []
 
     def watched(model, *args, **options):
@@ -84,6 +85,8 @@ def test_stopped_after_the_training_it_does_not_train_again(run, monkeypatch):
     def stopped(model, data):
         raise KeyboardInterrupt
 
+    if earlier:
+        cnnviz.save_model(cnnviz.build_model(width=2), tmp_path / "pets.keras")
     monkeypatch.setattr(cnnviz, "train", watched)
     monkeypatch.setattr(cnnviz, "calibrate", stopped)
     with pytest.raises(KeyboardInterrupt):
