@@ -174,7 +174,7 @@ def test_sigmoids_of_several_labels_stay_as_they_are(pooled_network, images):
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 @pytest.mark.case("arrays and models", "right")
 def test_an_ensemble_is_taken_by_its_probabilities(images, units, activation):
-    """The score of an average p of sigmoids is its logit, log p - log(1 - p); of softmaxes log p"""
+    """The score of an average p is its logit, log p - log(1 - p)."""
     if activation == "softmax" and units == 1:
         units = 2
     inputs = keras.Input((12, 12, 3))
@@ -186,10 +186,115 @@ def test_an_ensemble_is_taken_by_its_probabilities(images, units, activation):
     expected = np.hstack([1 - given, given]) if units == 1 else given
     found = layers.class_probabilities(model, images)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    logits = np.log(expected) - (np.log1p(-expected) if activation == "sigmoid" else 0)
+    logits = np.log(expected) - np.log1p(-expected)
     result = grad_cam(model, images)
     np.testing.assert_array_equal(result.class_index, expected.argmax(1))
     np.testing.assert_allclose(result.scores, logits.max(1), rtol=1e-3, atol=1e-5)
+
+
+def ensemble(join, activation, biases):
+    """(model, the same with the members' logits in place of `join`): two members on one pooling."""
+    inputs = keras.Input((12, 12, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    logits = [
+        keras.layers.Dense(len(bias), bias_initializer=lambda *_, bias=bias, **__: bias)(pooled)
+        for bias in biases
+    ]
+    members = [keras.layers.Activation(activation)(one) for one in logits]
+    return keras.Model(inputs, join(*members)), keras.Model(inputs, logits)
+
+
+AVERAGES = {  # and the weight of the first of two members
+    "layer": (lambda p, q: keras.layers.Average()([p, q]), 0.5),
+    "sum with weights": (lambda p, q: 0.3 * p + q * 0.7, 0.3),
+    "of itself": (lambda p, q: ((p + q) / 2 + p) / 2, 0.75),
+    "stack": (lambda p, q: keras.ops.mean(keras.ops.stack([p, q]), axis=0), 0.5),
+    "concatenation": (
+        lambda *ps: keras.ops.mean(
+            keras.ops.concatenate([keras.ops.expand_dims(p, 1) for p in ps], 1), axis=1
+        ),
+        0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("join", AVERAGES)
+@pytest.mark.parametrize(
+    ("activation", "biases"),
+    [
+        ("sigmoid", [[18], [25]]),
+        ("sigmoid", [[-130], [-120]]),
+        ("softmax", [[0, 120, 3], [0, 130, -4]]),
+    ],
+)
+@pytest.mark.case("arrays and models", "right")
+def test_score_of_an_ensemble_that_is_sure_is_finite_and_right(images, activation, biases, join):
+    join, weight = AVERAGES[join]
+    model, of_logits = ensemble(join, activation, [np.array(bias, np.float32) for bias in biases])
+    result = grad_cam(model, images)
+    members = np.array(of_logits.predict(images, verbose=0), np.longdouble)
+    if activation == "sigmoid":
+        members = np.concatenate([0 * members, members], axis=-1)
+    of_each = np.exp(members - members.max(-1, keepdims=True))
+    of_each /= of_each.sum(-1, keepdims=True)
+    chances = weight * of_each[0] + (1 - weight) * of_each[1]
+    np.testing.assert_array_equal(result.class_index, chances.argmax(1))
+    places = np.arange(chances.shape[1]) != chances.argmax(1)[:, None]
+    expected = np.log(chances.max(1)) - np.log(np.where(places, chances, 0).sum(1))
+    np.testing.assert_allclose(result.scores, expected.astype(float), rtol=1e-4, atol=1e-5)
+    assert "zero gradient" not in result.verdicts
+    found = layers.class_probabilities(model, images)
+    np.testing.assert_allclose(found, chances.astype(float), atol=1e-6)
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_ensemble_of_one_sure_sigmoid_twice_has_the_maps_of_the_member(images):
+    bias = np.array([40], np.float32)
+    model, _ = ensemble(lambda p, _: keras.layers.Average()([p, p]), "sigmoid", [bias, bias])
+    member = keras.Model(model.inputs, model.layers[-2].output)
+    expected = grad_cam(member, images, signed=True)
+    result = grad_cam(model, images, signed=True)
+    np.testing.assert_allclose(result.scores, expected.scores, rtol=1e-5)
+    np.testing.assert_allclose(result.maps, expected.maps, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_average_over_places_of_sure_sigmoids_has_its_logit(images):
+    inputs = keras.Input((12, 12, 3))
+    ones = keras.initializers.Constant(1.0)
+    logits = keras.layers.Conv2D(1, 3, kernel_initializer=ones, bias_initializer=ones)(inputs)
+    chances = keras.layers.Activation("sigmoid")(logits)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(chances))
+    against = 1 / (1 + np.exp(keras.Model(inputs, logits).predict(images, verbose=0).astype(float)))
+    against = against.mean((1, 2, 3))
+    scores = grad_cam(model, images, class_index=1).scores
+    np.testing.assert_allclose(scores, np.log1p(-against) - np.log(against), rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda p, q: keras.layers.Rescaling(100.0)(p),
+        lambda p, q: keras.layers.Rescaling(2.0, offset=-1.0)(p),
+        lambda p, q: 0.3 * p + 0.8 * q,
+        lambda p, q: 1.5 * p + -0.5 * q,
+        lambda p, q: 0.5 * p + 0.4 * q + 0.1,
+        lambda p, q: 1 / (1 + p),
+        lambda p, q: p * np.array([0.5, 1.5], np.float32)[: p.shape[1]],
+    ],
+    ids=["percent", "-1 to 1", "1.1 times", "one below 0", "and a constant", "ratio", "by class"],
+)
+@pytest.mark.case("arrays and models", "right")
+def test_what_is_no_average_is_taken_as_it_comes(images, activation, join):
+    bias = np.zeros(1 if activation == "sigmoid" else 2, np.float32)
+    model, _ = ensemble(join, activation, [bias, bias])
+    given = model.predict(images, verbose=0)
+    given = np.hstack([-given, given]) if activation == "sigmoid" else given
+    result = grad_cam(model, images, class_index=1)
+    np.testing.assert_allclose(result.scores, given[:, 1], rtol=1e-5)
+    found = layers.class_probabilities(model, images)
+    assert (found >= 0).all() and (found <= 1).all()
 
 
 # -------------------------------------------------------------------- the user's model is left

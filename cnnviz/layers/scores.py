@@ -14,6 +14,8 @@ from cnnviz.layers.value_range import check_range
 HEADS = ("Sigmoid", "Softmax")
 ACTIVATIONS = (*HEADS, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")  # operations that change no value
+SUMMING = ("Add", "AddN", "AddV2", "ConcatV2", "Mean", "Mul", "Pack", "RealDiv")
+ROUNDING = 1e-3  # by which the weights of an average may miss 1, with half precision
 
 
 def class_probabilities(
@@ -74,19 +76,37 @@ def class_scores(output):
 
     Returns:
         (N, classes) float32 tensor: the input of the final sigmoid or softmax if there is one; the
-        logit of an average of several (an ensemble), or its logarithm if they are of softmaxes;
-        else the output itself. One output z gives the two classes -z and z.
+        logit log p - log(1 - p) of an average p of several (an ensemble); else the output itself.
+        One output z gives the two classes -z and z.
 
     Raises:
         ValueError: If the model does not return one tensor of rank 2.
     """
     check_output(output)
     logits, averaged = activation_input(output, HEADS), _averaged(output)
+    if logits is None and averaged is not None:
+        logits = _logit_of_average(output)
     logits = tf.cast(output if logits is None else logits, tf.float32)
-    if averaged is not None:
-        logits = tf.math.log(logits) - (tf.math.log1p(-logits) if averaged == "Sigmoid" else 0)
     logits = tf.ensure_shape(logits, (None, output.shape[1]))
     return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+
+
+def _logit_of_average(output):
+    """log p - log(1 - p), from the members' logits: where they are sure p is rounded to 1."""
+    logs = _log_sum(output, lambda op: _log_of_head(op)[0])
+    return logs - _log_sum(output, lambda op: _log_of_head(op)[1])
+
+
+def _log_of_head(op):
+    """log p and log(1 - p) of a sigmoid or a softmax p."""
+    logits = tf.cast(op.inputs[0], tf.float32)
+    if op.type == "Sigmoid":
+        return tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
+    logs = tf.nn.log_softmax(logits)
+    # Of the class with the highest p, 1 - p may be too small to subtract: the others' sum is it.
+    highest = tf.one_hot(tf.argmax(logits, -1), tf.shape(logits)[-1], True, False)
+    others = tf.reduce_logsumexp(tf.where(highest, -np.inf, logs), -1, keepdims=True)
+    return logs, tf.where(highest, others, tf.math.log1p(-tf.where(highest, 0.0, tf.exp(logs))))
 
 
 def head(model, images):
@@ -142,19 +162,68 @@ def activation_input(tensor, activations):
 
 def _averaged(tensor):
     """The one of `HEADS` of which a tensor is the average over several; None of any other."""
-    found, scaled, ahead = set(), False, [tensor]
-    while ahead:
-        op = ahead.pop().op
-        if op.type in HEADS:
-            found.add(op.type)
-        elif op.type in PASSED:
-            ahead.append(op.inputs[0])
-        elif op.type in ("Add", "AddN", "AddV2", "ConcatV2", "Mean", "Mul", "Pack", "RealDiv"):
-            ahead.extend(op.inputs)
-            scaled |= op.type in ("Mean", "Mul", "RealDiv")
-        elif op.type != "Const":
-            return None
-    return found.pop() if scaled and len(found) == 1 else None
+    kinds = set()
+
+    def weight_of(op):
+        kinds.add(op.type)
+        return tf.zeros(one_row(op.outputs[0]))
+
+    def one_row(part):
+        return [size or 1 for size in part.shape]
+
+    try:
+        with tf.init_scope():  # in numbers, at once
+            weights = _log_sum(tensor, weight_of, one_row)
+    except tf.errors.InvalidArgumentError:  # sizes that are not known do not fit as 1
+        return None
+    is_average = weights is not None and np.allclose(weights, 0, atol=ROUNDING)
+    return kinds.pop() if is_average and len(kinds) == 1 else None
+
+
+def _log_sum(tensor, log_of, shape_of=tf.shape):
+    """The logarithm of a sum of `HEADS` with constant weights, none below 0.
+
+    Args:
+        tensor: The sum.
+        log_of: From the operation of a head to what stands for the logarithm of its output.
+        shape_of: From a tensor to the shape of what stands for it.
+
+    Returns:
+        A tensor; None if `tensor` is no such sum.
+    """
+    op = tensor.op
+    if op.type in HEADS:
+        return log_of(op)
+    if op.type not in (*PASSED, *SUMMING):
+        return None
+    given = op.inputs[:1] if op.type in PASSED else op.inputs
+    values = [tf.get_static_value(part) for part in given]
+    constants = [np.asarray(value, np.float32) for value in values if value is not None]
+    parts = [
+        _log_sum(part, log_of, shape_of)
+        for part, value in zip(given, values, strict=True)
+        if value is None
+    ]
+    if not parts or any(part is None for part in parts):
+        return None
+    if op.type in PASSED:
+        return tf.reshape(parts[0], shape_of(tensor))
+    if op.type in ("Add", "AddN", "AddV2") and not any(map(np.any, constants)):
+        parts = [tf.broadcast_to(part, shape_of(tensor)) for part in parts]
+        return tf.reduce_logsumexp(tf.stack(parts), 0)
+    if op.type == "Pack" and not constants:
+        return tf.stack(parts, op.get_attr("axis"))
+    if op.type == "ConcatV2" and values[-1] is not None and len(constants) == 1:
+        return tf.concat(parts, int(constants[0]))
+    if op.type == "Mean":
+        axes = np.ravel(constants[0]).astype(int).tolist()
+        found = tf.reduce_logsumexp(parts[0], axes, op.get_attr("keep_dims"))
+        return found - tf.math.log(tf.cast(tf.size(parts[0]) / tf.size(found), tf.float32))
+    if op.type == "Mul" and constants and np.all(constants[0] >= 0):
+        return parts[0] + tf.math.log(constants[0])
+    if op.type == "RealDiv" and values[1] is not None and np.all(constants[0] > 0):
+        return parts[0] - tf.math.log(constants[0])
+    return None
 
 
 def pick_output(model, output, name):
