@@ -1,5 +1,6 @@
 """What holds for all methods: the user's model stays as it was, and nothing is traced twice."""
 
+import concurrent.futures
 import gc
 import weakref
 
@@ -522,6 +523,20 @@ def test_model_can_be_forgotten_after_all_methods(pooled_network, images, kind):
     del model
     gc.collect()
     assert reference() is None
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_several_threads_on_one_model_find_what_one_does(pooled_network, images):
+    model, convolution, _ = pooled_network()
+    expected = {name: method(pooled_network()[0], images) for name, method in METHODS.items()}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = [
+            (name, pool.submit(method, model, images))
+            for name, method in [*METHODS.items(), *METHODS.items()]
+        ]
+    for name, result in found:
+        np.testing.assert_allclose(result.result(), expected[name], rtol=1e-5, err_msg=name)
+    assert "call" not in convolution.__dict__
 
 
 # ---------------------------------------------------------------------------- mixed precision

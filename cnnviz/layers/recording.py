@@ -9,11 +9,14 @@ need. Functional, Sequential, nested and subclassed models are all the same to i
 import contextlib
 import functools
 import re
+import threading
 import warnings
 
 import tensorflow as tf
 
 from cnnviz.layers.layout import FIRST, LAST, takes_channels_first, with_channels_first
+
+one_thread = threading.RLock()  # held while layers are wrapped, or a model is called to be traced
 
 
 @contextlib.contextmanager
@@ -50,16 +53,17 @@ def record_outputs(layers, *, turned=()):
 def wrapped_calls(layers, wrap):
     """Put `wrap(path, call)` in the place of each layer's `call`, for the length of the block."""
     before = {}
-    try:
-        for path, layer in layers.items():
-            before[path] = layer.__dict__.get("call")
-            layer.__dict__["call"] = wrap(path, layer.call)  # past Keras's attribute tracking
-        yield
-    finally:
-        for path, call in reversed(before.items()):  # a layer may have two paths, two wrappers
-            del layers[path].__dict__["call"]
-            if call is not None:
-                layers[path].__dict__["call"] = call
+    with one_thread:
+        try:
+            for path, layer in layers.items():
+                before[path] = layer.__dict__.get("call")
+                layer.__dict__["call"] = wrap(path, layer.call)  # past Keras's attribute tracking
+            yield
+        finally:
+            for path, call in reversed(before.items()):  # a layer may have two paths, two wrappers
+                del layers[path].__dict__["call"]
+                if call is not None:
+                    layers[path].__dict__["call"] = call
 
 
 def call_and_record(model, images, layers):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from cnnviz.layers.checks import check_finite, check_images
 from cnnviz.layers.layout import own_input_shape
-from cnnviz.layers.recording import call_model
+from cnnviz.layers.recording import call_model, one_thread
 from cnnviz.layers.tracing import image_spec, in_batches, traced
 from cnnviz.layers.value_range import check_range
 
@@ -132,8 +132,9 @@ def head(model, images):
         return output
 
     found = []
-    call.get_concrete_function()
-    model._clear_losses()
+    with one_thread:
+        call.get_concrete_function()
+        model._clear_losses()
     return found[0]
 
 

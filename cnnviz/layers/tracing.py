@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.layers.names import named_layers, own_weights
+from cnnviz.layers.recording import one_thread
 
 BATCH_SIZE = 32  # pictures in one call of the model; bounds the memory
 SETTINGS = {bool, int, float, str, tuple}  # types of what a layer is told; each is never changed
@@ -33,18 +34,19 @@ def traced(model, key, make):
         UserWarning: What `make` warned of, in each call.
     """
     named = named_layers(model).values()
-    held = own_weights(model)
-    for layer in named:
-        held += _held(layer)
-    key = key, tuple(map(id, [*named, *held]))
-    functions = _traced.setdefault(model, {})
-    if key not in functions:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            function = make(weakref.ref(model))
-        # What is identified by its id must live as long as the entry, or the id could be reused.
-        functions[key] = function, caught, held
-    function, caught, _ = functions[key]
+    with one_thread:
+        held = own_weights(model)
+        for layer in named:
+            held += _held(layer)
+        key = key, tuple(map(id, [*named, *held]))
+        functions = _traced.setdefault(model, {})
+        if key not in functions:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                function = make(weakref.ref(model))
+            # What is identified by its id must live as long as the entry, or it could be reused.
+            functions[key] = function, caught, held
+        function, caught, _ = functions[key]
     for warning in caught:
         warnings.warn(warning.message, warning.category, stacklevel=3)
     return function
