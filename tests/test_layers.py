@@ -920,6 +920,51 @@ def test_nan_in_the_weights_is_an_error_that_names_the_layer(pooled_network, ima
         METHODS[name](with_nan(pooled_network, "conv"), images)
 
 
+class Scaled(keras.layers.Layer):
+    """A composite layer: what another layer puts out, times a weight of its own."""
+
+    def __init__(self, inner, **options):
+        super().__init__(**options)
+        self.inner = inner
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, x):
+        return self.inner(x) * self.scale
+
+
+class ScaledModel(keras.Model):
+    """The same as a model."""
+
+    def __init__(self, inner, **options):
+        super().__init__(**options)
+        self.inner = inner
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, x):
+        return self.inner(x) * self.scale
+
+
+@pytest.mark.parametrize("path", ["outer", "outer/middle", "outer/middle/inner", "whole"])
+@pytest.mark.case("arrays and models", "reported")
+def test_nan_in_the_own_weight_of_a_composite_is_told_with_its_name(images, path):
+    inner = keras.layers.Conv2D(2, 3, name="inner")
+    middle = Scaled(inner, name="middle")
+    outer = Scaled(middle, name="outer")
+    model = ScaledModel(preprocessed(outer), name="whole")
+    model(images)
+    assert layers.broken_layer(model) is None
+    named = {"whole": model, "outer": outer, "middle": middle, "inner": inner}
+    owner = named[path.rsplit("/")[-1]]
+    weight = owner.bias if owner is inner else owner.scale
+    weight.assign(weight * np.nan)
+    assert layers.broken_layer(model).endswith(path)
+    with pytest.raises(ValueError, match=f"the weights of its layer '[^']*{path}' hold it"):
+        layers.class_probabilities(model, images)
+
+
 @pytest.mark.case("arrays and models", "flagged")
 def test_activations_with_nan_are_given_and_flagged(pooled_network, images):
     """They are what one looks at to find where NaN begins."""

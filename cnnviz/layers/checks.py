@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.layers.layout import CHANNELS, LAST, input_shape, own_input_shape, takes_channels_first
-from cnnviz.layers.names import leaf_layers
+from cnnviz.layers.names import named_layers, own_weights
 
 
 def check_images(model, images):
@@ -87,12 +87,12 @@ def check_finite(model, *results):
 
 
 def broken_layer(model):
-    """Path of the first layer whose weights hold NaN or infinity, or None.
+    """Path of the first layer whose own weights hold NaN or infinity, the model's name, or None.
 
     Its output need not tell: on some processors TensorFlow computes a convolution and its ReLU at
     once, and makes zeros of NaN.
     """
-    for path, layer in leaf_layers(model).items():
+    for path, layer in [*named_layers(model).items(), (model.name, model)]:
         # By the tensor, of which NumPy takes no copy: this comes with every call.
         if not all(_all_finite(np.asarray(tf.convert_to_tensor(w))) for w in _floats(layer)):
             return path
@@ -112,5 +112,5 @@ def _all_finite(array):
 
 
 def _floats(layer):
-    """The weights of a layer, or of an operation, that are floating-point numbers."""
-    return [w for w in getattr(layer, "weights", ()) if "float" in str(w.dtype)]
+    """The own weights of a layer, or of an operation, that are floating-point numbers."""
+    return [w for w in own_weights(layer) if "float" in str(w.dtype)]
