@@ -1,6 +1,7 @@
 """(model) -> what each layer puts out and takes in: the architecture, in numbers."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -16,11 +17,11 @@ class LayerShape:
     """One layer of an architecture.
 
     Attributes:
-        name: The layer's path, as `named_layers` gives it.
+        name: The layer's path, as `named_layers` gives it; of one with several paths the first.
         kind: The name of its class, such as "Conv2D"; "Input" of the picture.
         shape: What it puts out for one picture: (h, w, C), or (units,) where there are no places.
-        inputs: Names of the layers that it takes in, each once.
-        parameters: How many numbers its weights are.
+        inputs: Names of the layers that it takes in, in any of its calls, each once.
+        parameters: How many numbers its own weights are; none of those of a layer before it.
     """
 
     name: str
@@ -42,15 +43,15 @@ def layer_shapes(
 
     Returns:
         list[LayerShape]: the picture, then every layer that is called in inference mode and puts
-        out one tensor; layers that only hold others are opened.
+        out one tensor; what only holds other layers, and no weights of its own, is opened.
 
     Raises:
         ValueError: If the model does not take pictures of this size.
     """
     image = np.zeros(layers.picture_shape(model, image_size), np.float32)
     image = layers.check_images(model, image)
-    called = layers.leaf_layers(model)
-    found = [LayerShape(PICTURE, "Input", image.shape[1:], (), 0)]
+    called = _counted(model)
+    found, seen = [LayerShape(PICTURE, "Input", image.shape[1:], (), 0)], set()
 
     @tf.function(autograph=False, input_signature=[layers.image_spec(image)])
     def call(batch):
@@ -60,12 +61,24 @@ def layer_shapes(
             for tensor in tensors:
                 makers.setdefault(tensor.name, path)
         for path, tensors in outputs.items():
-            shape, inputs = tuple(tensors[-1].shape[1:]), _inputs(path, tensors[-1], makers)
-            parameters = getattr(called[path], "count_params", int)()
-            found.append(LayerShape(path, type(called[path]).__name__, shape, inputs, parameters))
+            inputs = dict.fromkeys(n for y in tensors for n in _inputs(path, y, makers))
+            new = {id(w): w for w in layers.own_weights(called[path]) if id(w) not in seen}
+            seen.update(new)
+            parameters = sum(math.prod(weight.shape) for weight in new.values())
+            kind, shape = type(called[path]).__name__, tuple(tensors[-1].shape[1:])
+            found.append(LayerShape(path, kind, shape, tuple(inputs), parameters))
         return batch
 
     call.get_concrete_function()
+    return found
+
+
+def _counted(model):
+    """{path: layer}, each layer once: leaves, and what has weights of its own besides them."""
+    found, leaves = {}, layers.leaf_layers(model)
+    for path, layer in [*layers.named_layers(model).items(), (model.name, model)]:
+        if (path in leaves or layers.own_weights(layer)) and layer not in found.values():
+            found.setdefault(path, layer)
     return found
 
 

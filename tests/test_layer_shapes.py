@@ -44,6 +44,85 @@ def test_every_kind_of_model(pooled_network, kind):
     assert found[1].parameters == convolution.count_params()
 
 
+def wrapped(layer, name):
+    inputs = keras.Input((16, 16, 3))
+    return keras.Model(inputs, keras.layers.ReLU(name="relu")(layer(inputs)), name=name)
+
+
+def test_a_layer_of_two_nested_models_is_counted_once_and_takes_in_what_both_give_it():
+    shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    first, second = wrapped(shared, "first"), wrapped(shared, "second")
+    inputs = keras.Input((16, 16, 3))
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(second(first(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(pooled))
+    found = {shape.name: shape for shape in layer_shapes(model)}
+    assert {name: set(shape.inputs) for name, shape in found.items()} == {
+        PICTURE: set(),
+        "first/shared": {PICTURE, "first/relu"},
+        "first/relu": {"first/shared"},
+        "second/relu": {"first/shared"},
+        "pooling": {"second/relu"},
+        "head": {"pooling"},
+    }
+    assert sum(shape.parameters for shape in found.values()) == model.count_params()
+
+
+class Scaled(keras.layers.Layer):
+    """A convolution, times a weight of its own for each channel."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.convolution = keras.layers.Conv2D(4, 3, name="conv")
+
+    def build(self, shape):
+        self.convolution.build(shape)
+        self.scale = self.add_weight(shape=(4,), initializer="ones")
+
+    def call(self, images):
+        return self.convolution(images) * self.scale
+
+
+class WithOwnWeight(keras.Model):
+    def __init__(self):
+        super().__init__(name="whole")
+        self.scaled = Scaled(name="scaled")
+        self.bias = self.add_weight(shape=(10, 10, 1), initializer="zeros")
+
+    def call(self, images):
+        return self.scaled(images) + self.bias
+
+
+def test_own_weights_of_what_holds_layers_are_counted():
+    model = WithOwnWeight()
+    model(np.zeros((1, 12, 12, 3), np.float32))
+    found = layer_shapes(model, image_size=12)
+    assert [(shape.name, shape.inputs, shape.parameters) for shape in found] == [
+        (PICTURE, (), 0),
+        ("scaled/conv", (PICTURE,), 3 * 3 * 3 * 4 + 4),
+        ("scaled", ("scaled/conv",), 4),
+        ("whole", ("scaled",), 100),
+    ]
+    assert sum(shape.parameters for shape in found) == model.count_params()
+
+
+class Tied(keras.layers.Layer):
+    def __init__(self, kernel):
+        super().__init__()
+        self.kernel = kernel
+
+    def call(self, features):
+        return features @ self.kernel
+
+
+def test_one_weight_of_two_layers_is_counted_once():
+    dense = keras.layers.Dense(3)
+    inputs = keras.Input((4, 4, 3))
+    features = dense(inputs)
+    model = keras.Model(inputs, Tied(dense.kernel)(features))
+    assert [shape.parameters for shape in layer_shapes(model)] == [0, 12, 0]
+    assert model.count_params() == 12
+
+
 def test_free_size_is_chosen_and_checked(color_model):
     assert layer_shapes(color_model, image_size=20)[1].shape == (20, 20, 2)
     assert layer_shapes(color_model)[1].shape == (96, 96, 2)
@@ -98,6 +177,21 @@ def test_slabs_are_as_high_as_sizes_and_skips_begin_where_they_come_from():
     assert not [
         x for x in figures.draw_architecture(plain).axes[0].lines if len(x.get_xdata()) == 4
     ]
+
+
+def test_layers_that_are_used_again_are_drawn():
+    """A layer may then come before itself, and after what takes it in."""
+    shapes = residual()
+    again = LayerShape("norm", "BatchNormalization", (8, 8, 16), ("first", "act"), 64)
+    between = LayerShape("act", "ReLU", (8, 8, 16), ("norm",), 0)
+    figure = figures.draw_architecture([*shapes[:2], again, between, *shapes[3:]])
+    skips = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 4]
+    assert len(skips) == 1
+    late = LayerShape("act", "ReLU", (8, 8, 16), ("first", "last", "later"), 0)
+    last = [LayerShape(name, "Conv2D", (8, 8, 16), ("sum",), 9) for name in ("last", "later")]
+    plus = LayerShape("sum", "Add", (8, 8, 16), ("act", "last", "body/second"), 0)
+    figure = figures.draw_architecture([*shapes[:2], shapes[3], plus, late, *last])
+    assert "sum" in texts(figure)
 
 
 def test_many_layers_are_told_by_size(mobile_net):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -156,19 +155,23 @@ def _draw_skips(axis, shapes, drawn, places):
     order = {shape.name: place for place, (_, shape) in enumerate(drawn)}
     inputs = {shape.name: shape.inputs for shape in shapes}
 
-    @functools.cache
     def latest(name):
         """The last drawn layer on the way to what a layer puts out."""
-        if name in order:
-            return name
-        return max(
-            map(latest, inputs.get(name, ())), key=lambda name: order.get(name, -1), default=None
-        )
+        met, seen, ahead = [], set(), [name]
+        while ahead:
+            before = ahead.pop()
+            if before in order:
+                met.append(before)
+            elif before not in seen:  # a layer that is used twice may come before itself
+                seen.add(before)
+                ahead.extend(inputs.get(before, ()))
+        return max(met, key=order.get, default=None)
 
     for role, shape in drawn:
         if role not in MERGES:
             continue
         sources = sorted({latest(name) for name in shape.inputs} & set(order), key=order.get)
+        sources = [source for source in sources if order[source] < order[shape.name]]
         for source in sources[:-1]:
             between = [s.name for _, s in drawn[order[source] : order[shape.name]]]
             over = max(places[name][1] for name in between) + 0.1

@@ -6,7 +6,13 @@ order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_ra
 
 from cnnviz.layers.checks import broken_layer, check_finite, check_images
 from cnnviz.layers.layout import input_shape, picture_shape
-from cnnviz.layers.names import convolution_layers, find_layer, leaf_layers, named_layers
+from cnnviz.layers.names import (
+    convolution_layers,
+    find_layer,
+    leaf_layers,
+    named_layers,
+    own_weights,
+)
 from cnnviz.layers.recording import call_and_record, required_output
 from cnnviz.layers.scores import (
     ACTIVATIONS,
@@ -38,6 +44,7 @@ __all__ = [
     "input_shape",
     "leaf_layers",
     "named_layers",
+    "own_weights",
     "pick_output",
     "picture_shape",
     "required_output",
