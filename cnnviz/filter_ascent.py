@@ -68,10 +68,11 @@ def ascend_filters(
     the feature map (Erhan et al. 2009), or the logit of its class. A filter that is silent at the
     start has no slope after its ReLU; a tenth of the input of the ReLU is added to what is climbed
     and gives it one. Every step has a set length, which falls towards the end; its gradient is
-    smoothed by giving low spatial frequencies more weight, the more so the earlier the step, so that
-    shapes come before detail; and in all but the first and the last steps the picture is moved by a
-    few pixels at random (both from Olah et al. 2017, "Feature Visualization"). All filters share the starting noise and the movements, so that a filter's
-    picture does not depend on its neighbours.
+    smoothed by giving low spatial frequencies more weight, the more so the earlier the step, so
+    that shapes come before detail; and in all but the first and the last steps the picture is moved
+    by a few pixels at random (both from Olah et al. 2017, "Feature Visualization"). All filters
+    share the starting noise and the movements, so that a filter's picture does not depend on its
+    neighbours.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
