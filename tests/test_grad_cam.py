@@ -1,5 +1,7 @@
 """Heat maps against class activation maps, finite differences and gradients of cut models."""
 
+import functools
+
 import cv2
 import keras
 import numpy as np
@@ -496,6 +498,35 @@ def test_score_that_ignores_the_layer_has_zero_gradient(pooled_network, images):
     result = grad_cam(model, images)
     assert result.verdicts == ("zero gradient",) * 3
     assert not result.maps.any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("size", "weight"), [(1e-4, 1.0), (1, 1.0), (1, 1e4)])
+@pytest.mark.case("arrays and models", "right")
+def test_small_and_large_gradients_in_float16_are_those_of_float32(method, size, weight):
+    """Of a mean over 96x96 places; of a weight of 1e4, which float16 holds, but hardly more."""
+    images = np.random.default_rng(0).uniform(0, 1, (2, 96, 96, 3)).astype(np.float32)
+    results = []
+    for policy in ("mixed_float16", "float32"):
+        layer = functools.partial(keras.layers.Conv2D, padding="same", dtype=policy)
+        inputs = keras.Input((96, 96, 3))
+        features = layer(8, 3, activation="relu", kernel_initializer=_seeded(0))(inputs)
+        features = layer(1, 1, kernel_initializer=_seeded(1, size), name="conv")(features)
+        pooled = keras.layers.GlobalAveragePooling2D(dtype=policy)(features)
+        constant = keras.initializers.Constant(weight)
+        head = keras.layers.Dense(1, kernel_initializer=constant, dtype="float32")(pooled)
+        model = keras.Model(inputs, head)
+        first = model.layers[1].name
+        results.append(grad_cam(model, images, class_index=1, layer_name=first, method=method))
+    found, expected = results
+    assert found.verdicts == expected.verdicts
+    largest = expected.maps.max()
+    assert largest > 0
+    np.testing.assert_allclose(found.maps / largest, expected.maps / largest, atol=0.02)
+
+
+def _seeded(seed, size=0.3):
+    return keras.initializers.RandomUniform(0, size, seed=seed)
 
 
 @pytest.mark.case("arrays and models", "flagged")
