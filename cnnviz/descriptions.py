@@ -111,7 +111,7 @@ def heat_maps(images, results, class_names, *, titles=None, names=None, **_):
     pictures = counted(len(results[0].maps), "picture")
     sentences = [f"Heat maps of {pictures}{'' if titles is None else ': ' + _listed(titles)}."]
     for place, result in enumerate(results):
-        classes = dict.fromkeys(class_names[index] for index in result.class_index)
+        classes = dict.fromkeys(name_of_class(class_names, index) for index in result.class_index)
         of = "" if names is None else f" ({names[place]})"
         places = [
             f"{_place(evidence, verdict)} ({score:+.2f} logit)"
@@ -252,6 +252,11 @@ def changes(result, **_):
         f"{_listed(result.filters)} of {result.layer_name} want to see, and their maps of the "
         "first picture, before and after."
     )
+
+
+def name_of_class(class_names, index):
+    """The name of a class; its number where there are fewer names."""
+    return class_names[index] if index < len(class_names) else f"class {index}"
 
 
 def counted(count, noun):

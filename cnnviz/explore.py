@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from cnnviz import figures, layers
 from cnnviz.activations import extract_activations
+from cnnviz.descriptions import name_of_class
 from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import METHODS, grad_cam
 
@@ -162,7 +163,7 @@ class Explorer:
         return self._known[key]
 
     def _name(self, index):
-        return self._class_names[index] if index < len(self._class_names) else f"class {index}"
+        return name_of_class(self._class_names, index)
 
     def _show(self):
         """Draw the figure in the live page."""

@@ -367,6 +367,44 @@ def test_pictures_of_one_channel_are_grey_on_the_scale_that_was_named():
     np.testing.assert_array_equal(shown, shown[..., :1].repeat(3, axis=-1))
 
 
+def shown_as(images):
+    """What a person is to see of (..., C) pictures in 0..1."""
+    red, green, blue = {1: (0, 0, 0), 2: (0, 1, None)}.get(images.shape[-1], (0, 1, 2))
+    nothing = np.zeros_like(images[..., 0])
+    last = nothing if blue is None else images[..., blue]
+    return np.stack([images[..., red], images[..., green], last], axis=-1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_pictures_of_any_number_of_channels_are_drawn(channels):
+    images = RNG.uniform(0, 1, (2, 9, 7, channels)).astype(np.float32)
+    expected, scale = shown_as(images), {"value_range": (0, 1)}
+    for axis, picture in zip(panels(draw_images(images, **scale)), expected, strict=True):
+        np.testing.assert_allclose(image_arrays(axis)[0], picture, atol=1e-6)
+    axes = panels(draw_heat_maps(images, heat(), ("cat", "dog"), **scale))
+    np.testing.assert_allclose(image_arrays(axes[0])[0], expected[0], atol=1e-6)
+    np.testing.assert_allclose(image_arrays(axes[2])[0], expected[0].mean(-1), atol=1e-6)
+    ascended = filter_images(("ok", "ok"), images)
+    figure = draw_filters(ascended, **scale)
+    (mosaic,) = image_arrays(figure.axes[0])
+    enlarged = expected[0].repeat(5, axis=0).repeat(5, axis=1)
+    np.testing.assert_allclose(mosaic[:45, :35], enlarged, atol=1e-6)
+    found = dataclasses.replace(crops((0, 7), 1), crops=images[:, None])
+    axes = panels(draw_exciting_crops(found, ascended=ascended, **scale))
+    for axis in axes[:2]:
+        np.testing.assert_allclose(image_arrays(axis)[0], expected[0], atol=1e-6)
+    one, options = filter_images(("ok",), images[:1]), {"layer_name": "conv", "channel": 3}
+    figure = draw_exploration(images[0], np.ones((6, 6)), one, heat(1), **options, **scale)
+    for place in (0, 2):
+        np.testing.assert_allclose(image_arrays(figure.axes[place])[0], expected[0], atol=1e-6)
+
+
+def test_a_picture_without_channels_is_grey():
+    picture = RNG.uniform(0, 255, (8, 9)).astype(np.float32)
+    (shown,) = image_arrays(panels(draw_images([picture]))[0])
+    np.testing.assert_allclose(shown, picture[..., None].repeat(3, axis=-1) / 255, atol=1e-6)
+
+
 @pytest.mark.parametrize("value_range, scale", [((0, 255), 255), ((0, 1), 1), ((-1, 1), 2)])
 def test_value_range_names_black_and_white(value_range, scale):
     unit = RNG.uniform(0, 1, (2, 8, 8, 3)).astype(np.float32)
@@ -604,6 +642,11 @@ def test_evidence_titles_say_layer_class_and_score():
     ):
         assert text in texts(figure)
     assert "grad-cam for dog, 6x6" in texts(figure) and "cat" not in texts(figure)
+
+
+def test_classes_beyond_the_names_are_numbered():
+    figure = draw_heat_maps(pictures(), heat(2, class_index=2), ("cat", "dog"))
+    assert "grad-cam for class 2, 6x6" in texts(figure) and "for class 2: " in figure.alt
 
 
 def test_results_that_class_and_method_do_not_tell_apart_are_named_over_their_columns():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cnnviz import descriptions
+from cnnviz.descriptions import name_of_class
 from cnnviz.figures.style import (
     ACTIVATION_COLORS,
     EVIDENCE_COLORS,
@@ -47,9 +48,10 @@ def draw_heat_maps(
     """Draw where the evidence lies: picture, raw map, overlay; for several classes side by side.
 
     Args:
-        images: (N, H, W, 3) array, or a sequence of (H, W, 3) arrays.
+        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays. Of one channel they are grey,
+            of two red and green; of more than three the first three are shown.
         results: A GradCAM for these pictures, or a sequence of them, such as one for each class.
-        class_names: The classes' names, by index.
+        class_names: The classes' names, by index; others are numbered.
         titles: N strings to stand beside the pictures, or None.
         names: A string for each result, to stand over its maps where class and method alone do not
             tell them apart, such as the name of the network; or None.
@@ -107,7 +109,7 @@ def _strongest(evidence):
 def _draw_evidence(figure, pair, picture, result, row, top, class_names):
     """One raw map with its colour bar, and the same over the picture."""
     raw, verdict = result.maps[row], result.verdicts[row]
-    name = class_names[result.class_index[row]]
+    name = name_of_class(class_names, result.class_index[row])
     top = top if top > 0 else 1.0
     signed = (result.maps < 0).any()
     colors, least = (SIGNED_COLORS, -1) if signed else (EVIDENCE_COLORS, 0)
@@ -144,7 +146,7 @@ def draw_exploration(
     """Draw a picture, what one channel makes of it, what excites that channel, and the evidence.
 
     Args:
-        image: (H, W, 3) array.
+        image: (H, W, C) array, of any number of channels: see `draw_heat_maps`.
         feature_map: (h, w) array, what the channel puts out for the picture.
         ascended: FilterImages of that channel alone, or words that say why there is none.
         evidence: GradCAM of that picture alone, or words that say why there is none.

@@ -45,7 +45,8 @@ def draw_images(
     """Draw pictures in a grid.
 
     Args:
-        images: (N, H, W, 3) array, or a sequence of (H, W, 3) arrays.
+        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays. Of one channel they are grey,
+            of two red and green; of more than three the first three are shown.
         titles: N strings to stand over them, or None.
         columns: Pictures in a row.
         value_range: The values of black and of white.

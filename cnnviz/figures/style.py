@@ -122,10 +122,18 @@ def pictures(images, *belonging):
 
 
 def to_unit(image, value_range):
-    """Pixel values -> (..., 3) in 0..1 for display, whatever their range; one channel is grey."""
+    """Pixel values -> (..., 3) in 0..1 for display, whatever their range.
+
+    One channel, or none, is grey; two are red and green; of more than three the first are shown.
+    """
     low, high = value_range
     unit = np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1)
-    return unit.repeat(3, axis=-1) if unit.shape[-1] == 1 else unit
+    unit = unit[..., None] if unit.ndim == 2 else unit
+    if unit.shape[-1] == 1:
+        return unit.repeat(3, axis=-1)
+    if unit.shape[-1] == 2:
+        return np.concatenate([unit, np.zeros_like(unit[..., :1])], axis=-1)
+    return unit[..., :3]
 
 
 def or_nothing(picture, there_is_something):
