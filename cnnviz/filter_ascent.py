@@ -210,7 +210,8 @@ def _trace(get_model, start, path, respond):
     def step(images, filters, move, settings):
         step_size, smoothness, low, high = tf.unstack(settings)
         moved = tf.roll(images, move, (1, 2))
-        responses, before = respond(get_model(), moved)
+        model = get_model()
+        responses, before = respond(model, moved)
         found["filters"] = responses.shape[1]
         activation = tf.gather(responses, filters, batch_dims=1)
         # The gradient of one response in each row, without that of the picking, dear to trace.
@@ -218,7 +219,7 @@ def _trace(get_model, start, path, respond):
         climbed, weights = [responses], [of_filter]
         if before is not None:
             climbed, weights = [*climbed, before], [*weights, LEAK * of_filter]
-        (gradient,) = tf.gradients(climbed, images, weights)
+        (gradient,) = layers.gradients(model, climbed, images, weights)
         if gradient is None:
             argument = "class_index" if path == CLASSES else "layer_name"
             raise ValueError(f"`{argument}` (='{path}') does not depend on the picture")

@@ -18,8 +18,6 @@ ClassIndex: TypeAlias = int | Sequence[int] | np.ndarray
 
 PREDICTED = -1  # in place of a class index: the class with the highest score
 
-HALF_SCALE = 2.0**12  # of gradients in float16, which holds none of a mean over many places
-
 FINER_LAYERS = 2  # feature maps of higher resolution that the method "fine" adds
 
 # Layers that only pick, move or mix what the feature map before them holds.
@@ -209,10 +207,7 @@ def _trace(get_model, images, chosen, path, method, output_name):
         class_index = tf.where(class_index == PREDICTED, predicted, class_index)
         # The gradient of one score in each row, without that of the picking, dear to trace.
         of_class = tf.one_hot(class_index, scores.shape[1])
-        leaves = layers.leaf_layers(model).values()
-        in_half = any(getattr(layer, "compute_dtype", None) == "float16" for layer in leaves)
-        differentiate = _gradients_in_half if in_half else tf.gradients
-        gradients = functools.partial(differentiate, scores, grad_ys=of_class)
+        gradients = functools.partial(layers.gradients, model, scores, grad_ys=of_class)
         if path is None:
             last = last_feature_map(outputs, chosen, gradients)
         else:
@@ -231,16 +226,6 @@ def _trace(get_model, images, chosen, path, method, output_name):
 
     compute.get_concrete_function()
     return compute, found
-
-
-def _gradients_in_half(scores, feature_map, grad_ys):
-    """As `tf.gradients`, scaled on the way where float16 can hold that, so as not to become 0."""
-    gradients = tf.gradients(scores, feature_map, grad_ys)
-    if gradients == [None]:
-        return gradients
-    scaled = tf.gradients(scores, feature_map, HALF_SCALE * grad_ys)
-    plain, scaled = (tf.cast(gradient, tf.float32) for (gradient,) in (gradients, scaled))
-    return [tf.where(tf.math.is_finite(scaled), scaled / HALF_SCALE, plain)]
 
 
 def _evidence(method, feature_map, gradient):

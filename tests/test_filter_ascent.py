@@ -156,6 +156,28 @@ def test_ascent_that_cannot_move_has_no_gain(faulty_layer):
     assert result.verdicts == ("no gain", "dead")
 
 
+@pytest.mark.case("arrays and models", "right")
+def test_small_gradients_in_float16_climb_as_in_float32():
+    """Of a mean over 128x128 places, back through three layers with small weights."""
+    found = []
+    for policy in ("mixed_float16", "float32"):
+        inputs = features = keras.Input((128, 128, 3))
+        for seed in range(3):
+            features = keras.layers.Conv2D(
+                4,
+                3,
+                activation="relu",
+                kernel_initializer=keras.initializers.RandomUniform(0, 0.0035, seed=seed),
+                name=f"conv{seed}",
+                dtype=policy,
+            )(features)
+        model = keras.Model(inputs, features)
+        found.append(ascend_filters(model, "conv2", steps=5, **UNIT))
+    half, full = found
+    assert half.verdicts == full.verdicts == ("ok",) * 4
+    np.testing.assert_allclose(half.activations, full.activations, rtol=0.02)
+
+
 @pytest.mark.parametrize("at_once", [1, 3, 32])
 def test_picture_does_not_depend_on_the_other_filters(at_once):
     model = one_convolution(filters=8)

@@ -13,7 +13,7 @@ from cnnviz.layers.names import (
     named_layers,
     own_weights,
 )
-from cnnviz.layers.recording import call_and_record, required_output
+from cnnviz.layers.recording import call_and_record, gradients, required_output
 from cnnviz.layers.scores import (
     ACTIVATIONS,
     activation_input,
@@ -38,6 +38,7 @@ __all__ = [
     "class_scores",
     "convolution_layers",
     "find_layer",
+    "gradients",
     "head",
     "image_spec",
     "in_batches",

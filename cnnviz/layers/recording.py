@@ -15,6 +15,9 @@ import warnings
 import tensorflow as tf
 
 from cnnviz.layers.layout import FIRST, LAST, takes_channels_first, with_channels_first
+from cnnviz.layers.names import leaf_layers
+
+HALF_SCALE = 2.0**12  # of gradients in float16, which holds none of a mean over many places
 
 one_thread = threading.RLock()  # held while layers are wrapped, or a model is called to be traced
 
@@ -104,6 +107,22 @@ def call_model(model, images):
         ) from error
     finally:
         model._clear_losses()  # activity regularisers would leave tensors of this graph behind
+
+
+def gradients(model, ys, x, grad_ys):
+    """As `tf.gradients` with respect to one tensor, of what a model puts out.
+
+    Where a layer computes in float16, which would make zeros of small gradients, they are scaled on
+    their way as far as it holds that, and come as float32.
+    """
+    plain = tf.gradients(ys, x, grad_ys)
+    leaves = leaf_layers(model).values()
+    in_half = any(getattr(layer, "compute_dtype", None) == "float16" for layer in leaves)
+    if plain == [None] or not in_half:
+        return plain
+    scaled = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
+    plain, scaled = (tf.cast(found[0], tf.float32) for found in (plain, scaled))
+    return [tf.where(tf.math.is_finite(scaled), scaled / HALF_SCALE, plain)]
 
 
 def required_output(outputs, path):
