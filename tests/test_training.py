@@ -822,7 +822,7 @@ def test_passes_end_without_waiting_for_tuning(monkeypatch):
         ({"image_sizes": 64}, r"`image_sizes` \(=64\) must be a sequence"),
         ({"seed": -1}, r"`seed` \(=-1\) must be an integer, 0 or more"),
         ({"train_data": GREY}, r"`train_data` \(images of shape .*must be \(B, H, W, 3\)"),
-        ({"train_data": RIGHT.unbatch()}, r"`train_data` .* must give pairs: images \(B, H, W, 3\)"),
+        ({"train_data": RIGHT.unbatch()}, r"`train_data` .* pairs: images \(B, H, W, 3\)"),
         ({"train_data": RIGHT.map(lambda x, y: (x, y, y))}, "`train_data` .* must give pairs"),
         ({"validation_data": RIGHT.map(lambda x, y: x)}, "`validation_data` .* must give pairs"),
         ({"train_data": RIGHT.repeat()}, "`train_data` .*infinite"),

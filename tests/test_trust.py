@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from cnnviz.data import resize_image
 from cnnviz.diagnosis.trust import (
     BLUR,
     STEPS,
@@ -15,7 +16,6 @@ from cnnviz.diagnosis.trust import (
     map_trust,
     shuffled_weights,
 )
-from cnnviz.data import resize_image
 from cnnviz.grad_cam import grad_cam
 from cnnviz.layers import class_probabilities
 from cnnviz.model import build_model
