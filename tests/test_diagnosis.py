@@ -131,9 +131,7 @@ def evidence(maps, masks):
 @pytest.mark.parametrize("form", ["pair", "weights", "arrays", "arrays and weights"])
 def test_what_fit_takes_the_diagnoses_take_too(color_model, spots, form):
     images, labels = spots
-    weights = np.ones(len(labels))
-    columns = [images, labels, weights][: 3 if "weights" in form else 2]
-    data = tuple(columns)
+    data = (images, labels, np.ones(len(labels)))[: 3 if "weights" in form else 2]
     if "arrays" not in form:
         data = tf.data.Dataset.from_tensor_slices(data).batch(4)
     batches = list(labelled_batches(color_model, data, "reading"))

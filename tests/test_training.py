@@ -107,6 +107,26 @@ def raise_killed(model):
     raise Killed
 
 
+@pytest.fixture
+def killed_after(at_epoch, tmp_path):
+    """killed_after(n) -> the checkpoint of `train_astray`, killed when n whole epochs were done"""
+
+    def kill(epochs):
+        path = tmp_path / "best.keras"
+        at_epoch(epochs, raise_killed)
+        with pytest.raises(Killed):
+            train_astray(checkpoint=path)
+        at_epoch(None, None)
+        return path
+
+    return kill
+
+
+def files_in(folder):
+    """{file: its bytes}"""
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 # what it learns and returns
 
 
@@ -331,13 +351,9 @@ def test_checkpoint_can_be_loaded_compiled_and_trained_on(tmp_path):
 
 
 @pytest.mark.case("training", "right")
-def test_killed_training_continues_after_its_last_whole_epoch(at_epoch, tmp_path):
-    path = tmp_path / "best.keras"
+def test_killed_training_continues_after_its_last_whole_epoch(killed_after):
     _, whole = train_astray()
-    at_epoch(3, raise_killed)
-    with pytest.raises(Killed):
-        train_astray(checkpoint=path)
-    at_epoch(None, None)
+    path = killed_after(3)
     model, rest = train_astray(checkpoint=path)
     assert rest.epoch == [3, 4, 5]
     assert rest.history.keys() == whole.history.keys()
@@ -382,46 +398,34 @@ def test_killed_training_ends_in_the_weights_of_one_that_never_stopped(
 
 
 @pytest.mark.case("training", "reported")
-def test_the_state_of_another_model_is_an_error_that_says_what_to_do(at_epoch, tmp_path):
-    path = tmp_path / "best.keras"
-    at_epoch(2, raise_killed)
-    with pytest.raises(Killed):
-        train_astray(checkpoint=path)
-    at_epoch(None, None)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+def test_the_state_of_another_model_is_an_error_that_says_what_to_do(killed_after, tmp_path):
+    path = killed_after(2)
+    before = files_in(tmp_path)
     message = r"`checkpoint` \(='.*best.keras'\) .* another model.*best.keras.resume"
     with pytest.raises(ValueError, match=message):
         model = small_network()
         train(model, RIGHT, RIGHT, epochs=6, checkpoint=path, verbose=0)
     assert_same_weights(model, small_network())
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert files_in(tmp_path) == before
 
 
 @pytest.mark.case("training", "reported")
 @pytest.mark.parametrize("options", [{"epochs": 2}, {"epochs": 6, "image_sizes": [16] * 6}])
-def test_the_state_of_other_epochs_is_an_error_and_is_kept(options, at_epoch, tmp_path):
-    path = tmp_path / "best.keras"
-    at_epoch(4, raise_killed)
-    with pytest.raises(Killed):
-        train_astray(checkpoint=path)
-    at_epoch(None, None)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+def test_the_state_of_other_epochs_is_an_error_and_is_kept(options, killed_after, tmp_path):
+    path = killed_after(4)
+    before = files_in(tmp_path)
     message = r"`checkpoint` \(='.*best.keras'\) .* first 4 epochs .*best.keras.resume"
     with pytest.raises(ValueError, match=message):
         train_astray(checkpoint=path, **options)
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert files_in(tmp_path) == before
 
 
 @pytest.mark.case("training", "right")
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_going_on_with_other_batches_the_learning_rate_still_falls_to_zero_at_the_end(
-    batch_size, at_epoch, tmp_path
+    batch_size, at_epoch, killed_after
 ):
-    path = tmp_path / "best.keras"
-    at_epoch(4, raise_killed)
-    with pytest.raises(Killed):
-        train_astray(checkpoint=path)
-    at_epoch(None, None)
+    path = killed_after(4)
     pictures = RIGHT.unbatch().apply(tf.data.experimental.assert_cardinality(64))
     data = pictures.batch(batch_size)
     rates = []
@@ -462,12 +466,8 @@ def test_training_killed_after_its_last_epoch_still_gives_the_best_weights(monke
 
 
 @pytest.mark.case("training", "right")
-def test_after_a_continued_training_the_next_one_has_all_its_epochs(at_epoch, tmp_path):
-    at_epoch(3, raise_killed)
-    with pytest.raises(Killed):
-        train_astray(checkpoint=tmp_path / "best.keras")
-    at_epoch(None, None)
-    model, _ = train_astray(checkpoint=tmp_path / "best.keras")
+def test_after_a_continued_training_the_next_one_has_all_its_epochs(killed_after):
+    model, _ = train_astray(checkpoint=killed_after(3))
     _, second_stage = train_astray(model, epochs=2)
     assert second_stage.epoch == [0, 1]
 
@@ -501,12 +501,8 @@ def test_a_training_that_starts_anew_keeps_the_checkpoint_of_the_one_before(
 
 
 @pytest.mark.case("training", "right")
-def test_training_killed_in_its_first_epoch_starts_anew(at_epoch, tmp_path):
-    at_epoch(0, raise_killed)
-    with pytest.raises(Killed):
-        train_astray(checkpoint=tmp_path / "best.keras")
-    at_epoch(None, None)
-    assert train_astray(checkpoint=tmp_path / "best.keras")[1].epoch == list(range(6))
+def test_training_killed_in_its_first_epoch_starts_anew(killed_after):
+    assert train_astray(checkpoint=killed_after(0))[1].epoch == list(range(6))
 
 
 # what varies with the epoch, and what is written
