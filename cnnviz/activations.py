@@ -47,7 +47,8 @@ def extract_activations(
     def make(get_model):
         @tf.function(autograph=False, input_signature=[layers.image_spec(images)])
         def activations(batch):
-            _, outputs = layers.call_and_record(get_model(), batch, chosen)
+            model = get_model()
+            _, outputs = layers.call_and_record(model, batch, chosen)
             if layer_names is None:
                 maps = {path: calls[-1] for path, calls in outputs.items()}
                 maps = {path: y for path, y in maps.items() if y.shape.rank == 4}
@@ -56,7 +57,8 @@ def extract_activations(
                 maps = {path: layers.required_output(outputs, path) for path in chosen}
             order[:] = maps
             maps = [tf.cast(y, tf.float32) for y in maps.values()]
-            return maps, [tf.reduce_sum(y, range(1, y.shape.rank)) for y in maps]
+            sums = [tf.reduce_sum(y, range(1, y.shape.rank)) for y in maps]
+            return maps, sums, layers.squared_weights(model)
 
         order = []
         activations.get_concrete_function()
@@ -65,8 +67,8 @@ def extract_activations(
     key = ("activations", None if layer_names is None else tuple(chosen), images.shape[1:])
     function, order = layers.traced(model, key, make)
     layers.check_range(model, images)
-    maps, sums = layers.in_batches(function, images)
-    if broken := layers.broken_layer(model):
+    maps, sums, squares = layers.in_batches(function, images)
+    if broken := layers.broken_layer(model, squares):
         message = f"the weights of layer '{broken}' hold NaN or infinity"
         warnings.warn(message, stacklevel=2)
     else:

@@ -148,10 +148,10 @@ def grad_cam(
     )
     _check_class_range(class_index, found["classes"])
     layers.check_range(model, images)
-    maps, scores, explained, strength = layers.in_batches(
+    maps, scores, explained, strength, squares = layers.in_batches(
         function, images, class_index.astype(np.int32)
     )
-    layers.check_finite(model, scores, maps)
+    layers.check_finite(model, scores, maps, squares=squares)
     if maps.shape[1:] == (1, 1):
         warnings.warn(
             f"`layer_name` (='{found['layer_name']}') outputs feature maps of 1x1, which tell how "
@@ -191,7 +191,7 @@ def _check_class_range(class_index, classes):
 
 
 def _trace(get_model, images, chosen, path, method, output_name):
-    """Trace (images, class_index) -> (signed maps, scores, class_index, strength of gradient)."""
+    """Trace (images, class_index) -> what `grad_cam` makes its result of: `compute` returns it."""
     found = {}
 
     @tf.function(
@@ -222,7 +222,8 @@ def _trace(get_model, images, chosen, path, method, output_name):
             maps[0] = _average_over_neighbours(maps[0])
         signed = functools.reduce(_refine, maps)
         score = tf.gather(scores, class_index, batch_dims=1)
-        return signed, score, class_index, tf.reduce_max(tf.abs(last[2]), (1, 2, 3))
+        strength = tf.reduce_max(tf.abs(last[2]), (1, 2, 3))
+        return signed, score, class_index, strength, layers.squared_weights(model)
 
     compute.get_concrete_function()
     return compute, found

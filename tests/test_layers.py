@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import gc
+import warnings
 import weakref
 
 import keras
@@ -956,13 +957,18 @@ def test_nan_in_the_own_weight_of_a_composite_is_told_with_its_name(images, path
     model = ScaledModel(preprocessed(outer), name="whole")
     model(images)
     assert layers.broken_layer(model) is None
+    grad_cam(model, images), extract_activations(model, images)  # traced before there is a NaN
     named = {"whole": model, "outer": outer, "middle": middle, "inner": inner}
     owner = named[path.rsplit("/")[-1]]
     weight = owner.bias if owner is inner else owner.scale
     weight.assign(weight * np.nan)
     assert layers.broken_layer(model).endswith(path)
-    with pytest.raises(ValueError, match=f"the weights of its layer '[^']*{path}' hold it"):
-        layers.class_probabilities(model, images)
+    for ask in (layers.class_probabilities, grad_cam):
+        with pytest.raises(ValueError, match=f"the weights of its layer '[^']*{path}' hold it"):
+            ask(model, images)
+    for shown in (images, images[:0]):
+        with pytest.warns(UserWarning, match=f"the weights of layer '[^']*{path}' hold NaN"):
+            extract_activations(model, shown)
 
 
 @pytest.mark.case("arrays and models", "flagged")
@@ -1024,11 +1030,16 @@ def test_weights_that_are_variables_of_tensorflow(images):
 
 
 @pytest.mark.case("arrays and models", "right")
-def test_weights_whose_sum_is_too_large_are_not_called_infinite(pooled_network):
+def test_weights_whose_squares_are_too_large_are_not_called_infinite(pooled_network, images):
     model = pooled_network()[0]
     kernel, bias = model.get_layer("conv").get_weights()
+    model.get_layer("conv").set_weights([np.full_like(kernel, 1e25), bias])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extract_activations(model, 1e-3 * images)
     model.get_layer("conv").set_weights([np.full_like(kernel, 3e38), bias])
     assert layers.broken_layer(model) is None
+    assert layers.broken_layer(model, np.array([np.inf])) is None
 
 
 @pytest.mark.case("arrays and models", "right")

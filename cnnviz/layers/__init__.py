@@ -4,7 +4,7 @@ The only place that knows how a model is taken apart, and how the score of a cla
 order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_range`, `scores`.
 """
 
-from cnnviz.layers.checks import broken_layer, check_finite, check_images
+from cnnviz.layers.checks import broken_layer, check_finite, check_images, squared_weights
 from cnnviz.layers.layout import input_shape, picture_shape
 from cnnviz.layers.names import (
     convolution_layers,
@@ -49,5 +49,6 @@ __all__ = [
     "pick_output",
     "picture_shape",
     "required_output",
+    "squared_weights",
     "traced",
 ]
