@@ -52,7 +52,8 @@ def confusion_matrix(labels, predicted, class_names):
     right = len(pairs) - len(wrong)
     kinds = collections.Counter(map(tuple, wrong.tolist())).most_common(MOST_MISTAKES)
     mistakes = [
-        f"{class_names[label]} taken for {class_names[answer]} {counted(times, 'time')}"
+        f"{name_of_class(class_names, label)} taken for {name_of_class(class_names, answer)} "
+        f"{counted(times, 'time')}"
         for (label, answer), times in kinds
     ]
     share = f" ({right / len(pairs):.1%})" if len(pairs) else ""
@@ -226,7 +227,8 @@ def mistakes(result, class_names, **_):
     rows = np.arange(len(result.images))
     given = result.probabilities[rows, result.labels]
     taken = [
-        f"{class_names[label]} (given {probability:.1%}) for {class_names[answer]}"
+        f"{name_of_class(class_names, label)} (given {probability:.1%}) for "
+        f"{name_of_class(class_names, answer)}"
         for label, answer, probability in zip(result.labels, result.predicted, given, strict=True)
     ]
     count = result.neighbours.shape[1]

@@ -419,7 +419,33 @@ def test_pictures_stand_in_rows_with_their_titles():
     assert panels(figure)[0].get_subplotspec().get_gridspec().get_geometry() == (2, 3)
 
 
+def test_classes_without_a_name_are_numbered_in_mistakes():
+    figure = draw_mistakes(mistakes(), ("cat",))
+    assert texts(figure).count("class 1, 0.87 alike") == 6 and "for class 1" in figure.alt
+
+
 # learning curves and confusion matrix
+
+
+def test_classes_without_a_name_are_numbered_in_the_confusion_matrix():
+    figure = draw_confusion_matrix([0, 1, 2, 2], [0, 2, 2, 1], ("cat", "dog"))
+    assert texts(figure).count("class 2") == 2 and "50.0% of 4 pictures" in texts(figure)
+    assert "class 2 taken for dog 1 time" in figure.alt
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted", "message"),
+    [
+        ([0, -1], [0, 1], r"`labels` \(=\[0, -1\]\) must be \(N,\) integers, 0 or more"),
+        ([0, 1], [0.2, 0.9], "`predicted` .* must be"),
+        ([0, 1], [[0], [1]], "`predicted` .* must be"),
+        ([0, 1], ["cat", "dog"], "`predicted` .* must be"),
+        ([0, 1], [0], r"`predicted` \(1\) must be as many as `labels` \(2\)"),
+    ],
+)
+def test_what_are_no_classes_is_told(labels, predicted, message):
+    with pytest.raises(ValueError, match=message):
+        draw_confusion_matrix(labels, predicted, ("cat", "dog"))
 
 
 def test_curves_hold_the_history_by_epoch():

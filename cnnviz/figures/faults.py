@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cnnviz import descriptions
+from cnnviz.descriptions import name_of_class
 from cnnviz.figures.style import (
     ACTIVATION_COLORS,
     EVIDENCE_COLORS,
@@ -113,7 +114,7 @@ def draw_mistakes(
 
     Args:
         result: Mistakes, as `confident_mistakes` returns it.
-        class_names: The classes' names, by index.
+        class_names: The classes' names, by index; others are numbered.
         value_range: The pixel values of black and of white.
 
     Returns:
@@ -134,17 +135,18 @@ def draw_mistakes(
         picture = to_unit(result.images[row], value_range)
         given = result.probabilities[row, result.labels[row]]
         line[0].imshow(picture)
-        title = f"{class_names[result.labels[row]]}: {given:.1%}"
+        title = f"{name_of_class(class_names, result.labels[row])}: {given:.1%}"
         line[0].set_title(wrapped(title, 1.3), fontsize=9)
         top = max(float(maps.maps[row].max(initial=0)) for maps in result.evidence) or 1.0
         for axis, maps in zip(line[1:3], result.evidence, strict=True):
             draw_overlay(axis, picture, maps.maps[row] / top, EVIDENCE_COLORS, 0)
-            name, verdict = class_names[maps.class_index[row]], maps.verdicts[row]
+            name = name_of_class(class_names, maps.class_index[row])
+            verdict = maps.verdicts[row]
             title = f"for {name}" if verdict == "ok" else f"{verdict} ({name})"
             axis.set_title(wrapped(title, 1.3), fontsize=9)
         for place, axis in enumerate(line[3:]):
             axis.imshow(to_unit(result.neighbours[row, place], value_range))
-            name = class_names[result.neighbour_labels[row, place]]
+            name = name_of_class(class_names, result.neighbour_labels[row, place])
             title = f"{name}, {result.similarity[row, place]:.2f} alike"
             axis.set_title(wrapped(title, 1.3), fontsize=9)
     columns = "mistake and what its label got, evidence for the label and for the answer"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cnnviz import descriptions
+from cnnviz.descriptions import name_of_class
 from cnnviz.figures.style import (
     TRAINING_COLOR,
     VALIDATION_COLOR,
@@ -113,14 +114,23 @@ def draw_confusion_matrix(
     Args:
         labels: (N,) integers, the true classes.
         predicted: (N,) integers, the predicted classes.
-        class_names: The classes' names, by index.
+        class_names: The classes' names, by index; others are numbered.
 
     Returns:
         Figure
+
+    Raises:
+        ValueError: If `labels` and `predicted` are not as many integers, 0 or more.
     """
-    count = len(class_names)
+    labels, predicted = _classes("labels", labels), _classes("predicted", predicted)
+    if len(labels) != len(predicted):
+        raise ValueError(
+            f"`predicted` ({len(predicted)}) must be as many as `labels` ({len(labels)})"
+        )
+    count = max(len(class_names), *(1 + found.max(initial=-1) for found in (labels, predicted)))
+    class_names = [name_of_class(class_names, index) for index in range(count)]
     matrix = np.zeros((count, count), int)
-    np.add.at(matrix, (np.asarray(labels, int), np.asarray(predicted, int)), 1)
+    np.add.at(matrix, (labels, predicted), 1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure, axis = subplots(figsize=(1.9 + 1.3 * count, 1.3 + 1.1 * count))
     shown = axis.imshow(100 * shares, vmin=0, vmax=100, cmap="cividis")
@@ -137,3 +147,11 @@ def draw_confusion_matrix(
     axis.set_title(f"{accuracy:.1%} of {matrix.sum()} pictures right")
     figure.colorbar(shown, label="% of the row's class", shrink=0.8)
     return figure
+
+
+def _classes(name, values):
+    found = np.asarray(values)
+    whole = found.dtype.kind in "iufb" and np.all((found >= 0) & (found == np.floor(found)))
+    if found.ndim != 1 or not whole:
+        raise ValueError(f"`{name}` (={values!r}) must be (N,) integers, 0 or more")
+    return found.astype(int)
