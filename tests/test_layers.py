@@ -957,7 +957,8 @@ def test_nan_in_the_own_weight_of_a_composite_is_told_with_its_name(images, path
     model = ScaledModel(preprocessed(outer), name="whole")
     model(images)
     assert layers.broken_layer(model) is None
-    grad_cam(model, images), extract_activations(model, images)  # traced before there is a NaN
+    for look in (grad_cam, extract_activations):  # traced before there is a NaN
+        look(model, images)
     named = {"whole": model, "outer": outer, "middle": middle, "inner": inner}
     owner = named[path.rsplit("/")[-1]]
     weight = owner.bias if owner is inner else owner.scale
