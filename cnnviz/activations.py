@@ -40,7 +40,7 @@ def extract_activations(
     images = layers.check_images(model, images)
     if isinstance(layer_names, str) or not (layer_names is None or np.iterable(layer_names)):
         layer_names = [layer_names]
-    chosen = layers.leaf_layers(model)
+    chosen = layers.named_layers(model)
     if layer_names is not None:
         chosen = dict(layers.find_layer(model, name, "layer_names") for name in layer_names)
 
@@ -50,8 +50,7 @@ def extract_activations(
             model = get_model()
             _, outputs = layers.call_and_record(model, batch, chosen)
             if layer_names is None:
-                maps = {path: calls[-1] for path, calls in outputs.items()}
-                maps = {path: y for path, y in maps.items() if y.shape.rank == 4}
+                maps = layers.feature_maps(model, outputs)
                 _warn_of_several({path: len(outputs[path]) for path in maps})
             else:
                 maps = {path: layers.required_output(outputs, path) for path in chosen}
@@ -61,8 +60,7 @@ def extract_activations(
             return maps, sums, layers.squared_weights(model)
 
         order = []
-        activations.get_concrete_function()
-        return activations, order
+        return activations.get_concrete_function(), order
 
     key = ("activations", None if layer_names is None else tuple(chosen), images.shape[1:])
     function, order = layers.traced(model, key, make)

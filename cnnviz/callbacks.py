@@ -1,5 +1,7 @@
 """What happens around each epoch of `train`: the clock, the best weights, files, live curves."""
 
+import itertools
+import json
 import math
 import os
 import shutil
@@ -118,7 +120,9 @@ class HistoryFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         columns = self.past.history
         rows, unfinished = np.column_stack(list(columns.values())), f"{self.path}.new"
-        np.savetxt(unfinished, rows, "%.6g", delimiter=",", header=",".join(columns), comments="")
+        # All digits: when they are read again, equal epochs must be told from others.
+        digits = ["%d" if name == "image_size" else "%s" for name in columns]
+        np.savetxt(unfinished, rows, digits, delimiter=",", header=",".join(columns), comments="")
         os.replace(unfinished, self.path)
 
 
@@ -128,13 +132,15 @@ class Resume(keras.callbacks.Callback):
     Keras's own `BackupAndRestore` writes in place: killed while it does, it cannot be read again.
     """
 
-    def __init__(self, checkpoint, history):
+    def __init__(self, checkpoint, history, settings):
         super().__init__()
-        self.checkpoint, self.past = checkpoint, history
+        self.checkpoint, self.past, self.settings = checkpoint, history, settings
 
     def on_train_begin(self, logs=None):
         resume_folder(self.checkpoint).mkdir(parents=True, exist_ok=True)
         state = resume_state(self.checkpoint)
+        if not state:
+            _settings_file(self.checkpoint).write_text(json.dumps(self.settings))
         if state:
             load_state(self.model, state, self.checkpoint)
             self.model._initial_epoch = epochs = finished_epochs(self.checkpoint)
@@ -189,26 +195,53 @@ def finished_epochs(checkpoint):
     return int(state.name.split(".")[0]) if state else 0
 
 
-def check_unfinished(checkpoint, sizes):
-    """Raise a ValueError if an unfinished training cannot go on with these image sizes."""
+def check_unfinished(checkpoint, sizes, settings):
+    """Raise a ValueError if an unfinished training cannot go on so.
+
+    Args:
+        checkpoint: Of `train`.
+        sizes: Image size of each epoch, or None.
+        settings: dict of the other arguments that make a training another one, numbers by name.
+    """
     done = finished_epochs(checkpoint)
     if not done:
         return
+    anew = f"To begin anew, choose another file or delete '{resume_folder(checkpoint)}'"
     earlier = [int(size) for size in read_history(history_file(checkpoint))["image_size"][:done]]
     now = [size or 0 for size in sizes]
     if now[:done] != earlier:
         raise ValueError(
             f"`checkpoint` (='{checkpoint}') holds an unfinished training, whose first {done} "
             f"epochs had the image sizes {earlier}; `epochs` and `image_sizes` (now {now}, 0 for "
-            "None) must begin so, too. To begin anew, choose another file or delete "
-            f"'{resume_folder(checkpoint)}'"
+            f"None) must begin so, too. {anew}"
         )
+    file = _settings_file(checkpoint)
+    began_with = json.loads(file.read_text()) if file.exists() else {}
+    for name, value in settings.items():
+        if began_with.get(name, value) != value:
+            raise ValueError(
+                f"`{name}` (={value}) must be {began_with[name]}, with which the unfinished "
+                f"training in `checkpoint` (='{checkpoint}') began. {anew}"
+            )
+
+
+def _settings_file(checkpoint):
+    return resume_folder(checkpoint) / "settings.json"
 
 
 def keep_earlier(checkpoint):
-    """Copy the checkpoint of a training that ended: the first epochs of the next are worse."""
-    if Path(checkpoint).exists():
-        shutil.copy2(checkpoint, Path(checkpoint).with_suffix(".earlier.keras"))
+    """Move checkpoint and history of a training that ended out of the way of the next one.
+
+    The checkpoint is copied, to be there until the next training has a better one to put in its
+    place; each has a name of its own, since its first epochs will be worse.
+    """
+    checkpoint = Path(checkpoint)
+    names = (f".earlier{number or ''}.keras" for number in itertools.count())
+    if checkpoint.exists():
+        earlier = next(p for p in map(checkpoint.with_suffix, names) if not p.exists())
+        shutil.copy2(checkpoint, earlier)
+        if history_file(checkpoint).exists():
+            shutil.copy2(history_file(checkpoint), history_file(earlier))
 
 
 def load_state(model, file, checkpoint):
@@ -225,10 +258,10 @@ def load_state(model, file, checkpoint):
         ) from error
 
 
-def checkpoint_callbacks(checkpoint, history):
+def checkpoint_callbacks(checkpoint, history, settings):
     if checkpoint is None:
         return []
     if not str(checkpoint).endswith(".keras"):
         raise ValueError(f"`checkpoint` (='{checkpoint}') must end in '.keras'")
     # In this order: what `Resume` knows of, the file of the history has.
-    return [HistoryFile(checkpoint, history), Resume(checkpoint, history)]
+    return [HistoryFile(checkpoint, history), Resume(checkpoint, history, settings)]

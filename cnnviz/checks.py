@@ -10,6 +10,17 @@ def check_integer(name, value, least):
         raise ValueError(f"`{name}` (={value!r}) must be an integer, {least} or more")
 
 
+def whole_numbers(values):
+    """Integers of the same shape, or None if one of the values is no whole number."""
+    try:
+        values = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return None
+    if values.dtype.kind not in "iufb" or not np.all(np.isfinite(values)):
+        return None
+    return values.astype(int) if np.all(values == np.trunc(values)) else None
+
+
 def check_indices(name, indices, count, owner):
     """Bring the chosen ones of `count` filters or classes into one form; None takes all.
 

@@ -67,14 +67,18 @@ def confusion_matrix(labels, predicted, class_names):
 def activations(feature_maps, layer_name, *, dead=None):
     feature_maps = np.asarray(feature_maps, np.float32)
     height, width, channels = feature_maps.shape
-    highest = feature_maps.max((0, 1))
-    flat = int((highest <= feature_maps.min((0, 1))).sum())
+    finite = np.isfinite(feature_maps)
+    whole = finite.all((0, 1))
+    highest = np.where(finite, feature_maps, -np.inf).max((0, 1))
+    lowest = np.where(finite, feature_maps, np.inf).min((0, 1))
+    flat = int((whole & (highest <= lowest)).sum())
     marked = "" if dead is None else f", {int(np.sum(dead))} marked as dead"
+    marked += "" if whole.all() else f", {int((~whole).sum())} with NaN or infinity"
+    span = f"The values lie in {lowest.min():.3g} to {highest.max():.3g}, the highest in channel"
     return (
         f"What layer {layer_name} puts out for one picture: {counted(channels, 'channel')} of "
-        f"{height}x{width}, {flat} of one value only{marked}. The values lie in "
-        f"{feature_maps.min():.3g} to {highest.max():.3g}, the highest in channel "
-        f"{highest.argmax()}."
+        f"{height}x{width}, {flat} of one value only{marked}. "
+        + (f"{span} {highest.argmax()}." if finite.any() else "None is finite.")
     )
 
 

@@ -18,6 +18,7 @@ START_NOISE = 0.02  # standard deviation of the starting noise, as a share of th
 SETTLING = 0.8  # share of the steps after which a picture is not moved any more, and settles
 COARSE_TO_FINE = 1.75, 0.25  # multiples of `smoothness` in the first step and in the last
 LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
+MOVING = ("AvgPool", "MaxPool", "MaxPoolV2", "MirrorPad", "Pad", "PadV2", "Cast", "Identity")
 CLASSES = "class scores"  # in place of a layer's name
 LARGEST = 1e15  # of numbers that are given: their products are finite in float32
 
@@ -67,12 +68,12 @@ def ascend_filters(
     Each picture starts as grey with faint noise and climbs the mean activation of its filter over
     the feature map (Erhan et al. 2009), or the logit of its class. A filter that is silent at the
     start has no slope after its ReLU; a tenth of the input of the ReLU is added to what is climbed
-    and gives it one. Every step has a set length, which falls towards the end; its gradient is
-    smoothed by giving low spatial frequencies more weight, the more so the earlier the step, so
-    that shapes come before detail; and in all but the first and the last steps the picture is moved
-    by a few pixels at random (both from Olah et al. 2017, "Feature Visualization"). All filters
-    share the starting noise and the movements, so that a filter's picture does not depend on its
-    neighbours.
+    and gives it one, also where the layer pools, joins or normalises what ReLUs put out. Every step
+    has a set length, which falls towards the end; its gradient is smoothed by giving low spatial
+    frequencies more weight, the more so the earlier the step, so that shapes come before detail;
+    and in all but the first and the last steps the picture is moved by a few pixels at random (both
+    from Olah et al. 2017, "Feature Visualization"). All filters share the starting noise and the
+    movements, so that a filter's picture does not depend on its neighbours.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
@@ -220,6 +221,11 @@ def _trace(get_model, start, path, respond):
         if before is not None:
             climbed, weights = [*climbed, before], [*weights, LEAK * of_filter]
         (gradient,) = layers.gradients(model, climbed, images, weights)
+        if gradient is None and layers.takes_integers(model):
+            raise ValueError(
+                f"`model` (='{model.name}') takes pictures as integers, which have no gradient; "
+                "build it on a keras.Input of float32"
+            )
         if gradient is None:
             argument = "class_index" if path == CLASSES else "layer_name"
             raise ValueError(f"`{argument}` (='{path}') does not depend on the picture")
@@ -229,8 +235,7 @@ def _trace(get_model, start, path, respond):
         images += step_size * tf.math.divide_no_nan(gradient, length)
         return tf.clip_by_value(images, low, high), activation, reacts
 
-    step.get_concrete_function()
-    return step, found["filters"]
+    return step.get_concrete_function(), found["filters"]
 
 
 def _layer_response(model, images, *, path, layer):
@@ -242,12 +247,43 @@ def _layer_response(model, images, *, path, layer):
             f"`layer_name` (='{path}') outputs shape {tuple(feature_map.shape)}; ascent needs "
             "feature maps (N, h, w, filters)"
         )
-    before = layers.activation_input(feature_map, layers.ACTIVATIONS)
-    return _means(feature_map), None if before is None else _means(before)
+    return _means(feature_map), _means_before(feature_map)
 
 
 def _means(feature_map):
     return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
+
+
+def _means_before(tensor):
+    """Means, (N, F), of what the activation functions behind a feature map were applied to.
+
+    They are found back through pooling, padding, concatenation, and what is done to whole channels,
+    as by batch normalisation. None where there is no such function, 0 for channels without one.
+    """
+    before = layers.activation_input(tensor, layers.ACTIVATIONS)
+    if before is not None:
+        return _means(before)
+    op = tensor.op
+    if op.type in MOVING:
+        return _means_before(op.inputs[0])
+    if op.type == "ConcatV2" and tf.get_static_value(op.inputs[-1]) in (3, -1):
+        found = [(_means_before(part), part) for part in op.inputs[:-1]]
+        if all(means is None for means, _ in found):
+            return None
+        parts = [tf.zeros_like(_means(part)) if means is None else means for means, part in found]
+        return tf.concat(parts, 1)
+    if op.type in ("AddV2", "Mul", "Sub", "BiasAdd"):
+        first, second = op.inputs
+        maps, other = (second, first) if first.shape.rank != 4 else (first, second)
+        of_channels = other.shape.rank is not None and other.shape.num_elements() in (
+            1,
+            maps.shape[-1],
+        )
+        means = _means_before(maps) if of_channels and other is not maps else None
+        if means is not None and op.type == "Mul":
+            return means * tf.reshape(tf.cast(other, tf.float32), (1, -1))
+        return means
+    return None
 
 
 def _class_response(model, images, *, output_name):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
@@ -136,11 +137,10 @@ def grad_cam(
             f"{', '.join(map(repr, SIGNED_METHODS))}; `method` is {method!r}"
         )
     class_index = _check_class_index(class_index, len(images))
-    chosen = layers.leaf_layers(model)
-    path = None
+    chosen, path = layers.named_layers(model), None
     if layer_name is not None:
         path, layer = layers.find_layer(model, layer_name)
-        chosen = {**(chosen if method == "fine" else {}), path: layer}
+        chosen = chosen if method == "fine" else {path: layer}
 
     key = ("grad_cam", method, path, repr(output_name), images.shape[1:])
     function, found = layers.traced(
@@ -209,13 +209,13 @@ def _trace(get_model, images, chosen, path, method, output_name):
         of_class = tf.one_hot(class_index, scores.shape[1])
         gradients = functools.partial(layers.gradients, model, scores, grad_ys=of_class)
         if path is None:
-            last = last_feature_map(outputs, chosen, gradients)
+            last = last_feature_map(model, outputs, gradients)
         else:
             feature_map = layers.required_output(outputs, path)
             last = path, feature_map, _gradient(gradients, feature_map, path)
         used = [last]
         if method == "fine":
-            used += _finer_feature_maps(outputs, chosen, gradients, last)
+            used += _finer_feature_maps(model, outputs, gradients, last)
         found["layer_name"] = ", ".join(name for name, _, _ in used)
         maps = [_evidence(METHODS[method], *tensors) for _, *tensors in used]
         if method == "fine":
@@ -225,8 +225,7 @@ def _trace(get_model, images, chosen, path, method, output_name):
         strength = tf.reduce_max(tf.abs(last[2]), (1, 2, 3))
         return signed, score, class_index, strength, layers.squared_weights(model)
 
-    compute.get_concrete_function()
-    return compute, found
+    return compute.get_concrete_function(), found
 
 
 def _evidence(method, feature_map, gradient):
@@ -275,18 +274,18 @@ def _gradient(gradients, feature_map, path):
     return gradient
 
 
-def last_feature_map(outputs, chosen, gradients):
+def last_feature_map(model, outputs, gradients):
     """The last layer that a person would choose, among those that a score depends on.
 
     Args:
-        outputs: dict[str, list of tensors], as `layers.call_and_record` returns it.
-        chosen: dict[str, layer] of the same layers.
+        model: keras.Model.
+        outputs: dict[str, list of tensors], as `layers.call_and_record` returns it of all layers.
         gradients: From a tensor to [the gradient of the score with respect to it, or None].
 
     Returns:
         (path, feature map, gradient).
     """
-    for path, feature_map in _feature_maps(outputs, chosen):
+    for path, feature_map in _feature_maps(model, outputs):
         if tuple(feature_map.shape[1:3]) != (1, 1):
             (gradient,) = gradients(feature_map)
             if gradient is not None:
@@ -297,11 +296,11 @@ def last_feature_map(outputs, chosen, gradients):
     )
 
 
-def _finer_feature_maps(outputs, chosen, gradients, last):
+def _finer_feature_maps(model, outputs, gradients, last):
     """The last layer at each of the next higher resolutions: [(path, feature map, gradient)]."""
     height, width = last[1].shape[1:3]
     finer = []
-    for path, feature_map in _feature_maps(outputs, chosen):
+    for path, feature_map in _feature_maps(model, outputs):
         if len(finer) == FINER_LAYERS:
             break
         if feature_map.shape[1] > height and feature_map.shape[2] > width:
@@ -312,12 +311,18 @@ def _finer_feature_maps(outputs, chosen, gradients, last):
     return finer
 
 
-def _feature_maps(outputs, chosen):
-    """(path, (N, h, w, C) tensor) of the layers that make something new, the last first."""
-    for path in reversed(outputs):
-        kind = type(chosen[path]).__name__
-        if outputs[path][-1].shape.rank == 4 and not any(word in kind for word in PASSING_ON):
-            yield path, outputs[path][-1]
+def _feature_maps(model, outputs):
+    """(path, (N, h, w, C) tensor) of the layers that make something new, the last first.
+
+    Before the first kernel there is only the picture.
+    """
+    named = layers.named_layers(model)
+    kernels = (any(len(w.shape) >= 2 for w in layers.own_weights(named[path])) for path in outputs)
+    learned = set(itertools.compress(outputs, itertools.accumulate(kernels)))
+    for path, feature_map in reversed(layers.feature_maps(model, outputs).items()):
+        kind = type(named[path]).__name__
+        if path in learned and not any(word in kind for word in PASSING_ON):
+            yield path, feature_map
 
 
 def _verdicts(maps, strength, nothing):

@@ -66,12 +66,7 @@ def _trace(get_model, shape, path, layer):
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32)])
     def output(image):
-        before = tf.config.functions_run_eagerly()
-        tf.config.run_functions_eagerly(True)  # inner tf.functions put their operations here too
-        try:
-            _, outputs = layers.call_and_record(get_model(), image, {path: layer})
-        finally:
-            tf.config.run_functions_eagerly(before)
+        _, outputs = layers.call_and_record(get_model(), image, {path: layer})
         return layers.required_output(outputs, path)
 
     return output.get_concrete_function()

@@ -59,7 +59,8 @@ def train(
 
     Args:
         model: keras.Model, images (N, H, W, 3) in 0..255 to logits (N, 1). It is compiled here.
-        train_data: tf.data.Dataset of (images (B, H, W, 3) float32 in 0..255, labels (B,)).
+        train_data: tf.data.Dataset of (images (B, H, W, 3) float32 in 0..255, labels (B,) or (B, 1)
+            in 0..1: 1 where the logit should be positive).
         validation_data: The same, not augmented.
         epochs: Passes over `train_data`, 1 or more.
         image_sizes: Side length in pixels for each epoch, to which training and validation pictures
@@ -75,8 +76,8 @@ def train(
             `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
             needed to go on: a training that was killed or interrupted continues after its last
             whole epoch when it is called again. A training that ended deletes the folder; the next
-            one starts anew, and keeps its checkpoint as `<name>.earlier.keras`. None writes
-            nothing.
+            one starts anew, and keeps its checkpoint as `<name>.earlier.keras`, and the history
+            beside it. None writes nothing.
         seed: Seed of the augmentation.
         verbose: As in `keras.Model.fit`; 0 draws no curves either.
 
@@ -90,7 +91,8 @@ def train(
         ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
             not one size for each epoch, `augment` or `cut_mix` is out of range, a dataset is empty
             or of unknown length, or `checkpoint` does not end in `.keras`, is that of another
-            model, or has epochs behind it that this training does not begin with.
+            model, or of a training that began with other `image_sizes`, `learning_rate`, `augment`,
+            `cut_mix` or `seed`; or if the labels of the first batch are not as said here.
 
     Warns:
         UserWarning: If the loss stops being a finite number, which ends the training. The best
@@ -98,11 +100,15 @@ def train(
     """
     steps = _count_batches(train_data, "train_data")
     _count_batches(validation_data, "validation_data")
+    for name, data in (("train_data", train_data), ("validation_data", validation_data)):
+        _check_labels(data, name)
     _check_head(model, train_data.element_spec[0].shape)
     sizes = _check_sizes(image_sizes, epochs)
     check_integer("seed", seed, 0)
-    check_unfinished(checkpoint, sizes)
     _check_variation(augment, cut_mix, sizes, train_data.element_spec[0].shape)
+    settings = {"learning_rate": learning_rate, "augment": augment, "cut_mix": cut_mix}
+    settings = {name: float(value) for name, value in settings.items()} | {"seed": int(seed)}
+    check_unfinished(checkpoint, sizes, settings)
     _keep_freed_memory()
     with model.distribute_strategy.scope():
         model.compile(
@@ -119,7 +125,7 @@ def train(
         validation_data = vary(validation_data, clock, seed=seed, strength=0)
     history, best = TimedHistory(clock), BestWeights(clock, checkpoint)
     callbacks = [clock, history, best, keras.callbacks.TerminateOnNaN()]
-    callbacks += checkpoint_callbacks(checkpoint, history)
+    callbacks += checkpoint_callbacks(checkpoint, history, settings)
     if verbose and in_notebook():
         callbacks.append(LiveCurves(history))
     # Half of the cores: with more, the pictures of later steps get in the way of this one's.
@@ -271,3 +277,16 @@ def _count_batches(data, name):
             "batch; tf.data.experimental.assert_cardinality tells the length of a generator"
         )
     return batches
+
+
+def _check_labels(data, name):
+    """Raise a ValueError unless the labels, by those of the first batch, are 0, 1 or between."""
+    _, labels = next(iter(data.take(1)))
+    labels = np.asarray(labels)
+    is_column = labels.ndim == 1 or labels.shape[1:] == (1,)
+    if not is_column or labels.dtype.kind not in "iufb" or np.any((labels < 0) | (labels > 1)):
+        found = np.unique(labels)[:5].tolist()
+        raise ValueError(
+            f"`{name}` (with labels of shape {labels.shape}, {found}) must have labels (B,) in "
+            "0..1, 1 where the logit should be positive"
+        )

@@ -53,6 +53,19 @@ def test_identical_weights_change_exactly_nothing(before, after, pictures):
     assert "0 of 3 answers changed" in str(result)
 
 
+def test_pictures_are_looked_at_in_parts_with_the_same_result(before, after, pictures, monkeypatch):
+    after.set_weights([1.01 * weight for weight in after.get_weights()])
+    whole = compare_models(before, after, pictures, **STEPS)
+    monkeypatch.setattr("cnnviz.diagnosis.changes.PIXELS_AT_ONCE", 32 * 32)  # one at a time
+    parts = compare_models(before, after, pictures, **STEPS)
+    assert (whole.activations[:-1] > 0.001).all()
+    np.testing.assert_allclose(parts.activations, whole.activations, rtol=1e-6)
+    one, other = (extract_activations(model, pictures) for model in (before, after))
+    for name, change in zip(whole.layer_names[:-1], whole.activations[:-1], strict=True):
+        moved = np.linalg.norm(other[name] - one[name]) / np.linalg.norm(one[name])
+        np.testing.assert_allclose(change, moved, rtol=1e-5)
+
+
 def test_one_edited_layer_is_named(before, after, pictures):
     layer = after.get_layer("block3_conv2")
     kernel, bias = layer.get_weights()

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import cnnviz
 from cnnviz.diagnosis.batches import image_batches, labelled_batches
+from cnnviz.diagnosis.measures import mean_color
 
 
 def test_evidence_share_of_a_map_that_lies_half_inside():
@@ -125,6 +126,24 @@ def evidence(maps, masks):
     return np.nanmean(cnnviz.evidence_share(maps, masks))
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([[0.99], [0.01]], r"of shape \(2, 1\), in 0.01..0.99\) must be those of two classes"),
+        ([[4.0, -2.0], [-1.0, 3.0]], r"in -2..4\) must be"),
+        ([[0.5, np.nan], [0.5, 0.5]], "must be those of two classes"),
+    ],
+)
+def test_calibration_is_of_probabilities_of_all_classes(probabilities, message):
+    with pytest.raises(ValueError, match=f"`probabilities` .*{message}"):
+        cnnviz.expected_calibration_error(probabilities, [1, 0])
+
+
+def test_the_mean_colour_of_many_pictures_is_not_rounded_away():
+    pictures = np.broadcast_to(np.float32([120, 7, 255]), (1, 6000, 6000, 3))  # 36 million pixels
+    np.testing.assert_allclose(mean_color(pictures), [120, 7, 255], rtol=1e-6)
+
+
 # the forms of data
 
 
@@ -141,13 +160,35 @@ def test_what_fit_takes_the_diagnoses_take_too(color_model, spots, form):
     np.testing.assert_array_equal(pictures, images)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, bool])
+def test_one_hot_labels_are_class_indices(color_model, spots, dtype):
+    images, labels = spots
+    data = tf.data.Dataset.from_tensor_slices((images, np.eye(2)[labels].astype(dtype))).batch(4)
+    found = [other for _, other in labelled_batches(color_model, data, "reading")]
+    np.testing.assert_array_equal(np.concatenate(found), labels)
+
+
+@pytest.mark.parametrize("look", [cnnviz.suspect_labels, cnnviz.confident_mistakes])
+def test_places_in_shuffled_data_mean_nothing_and_that_is_said(color_model, spots, look):
+    images, labels = (np.concatenate([part] * 5) for part in spots)
+    images += np.arange(len(images), dtype=np.float32)[:, None, None, None] / 1000
+    data = tf.data.Dataset.from_tensor_slices((images, 1 - labels))
+    with pytest.warns(UserWarning, match="`data` comes in another order") as caught:
+        look(color_model, data.shuffle(1000, seed=0).batch(8))
+    assert [warning.filename for warning in caught] == [__file__]
+    look(color_model, data.shuffle(1000, reshuffle_each_iteration=False).batch(8))  # no warning
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda images, labels: (images,), "without labels"),
+        (lambda images, labels: (images, np.eye(3)[labels] / 2), "one class index"),
+        (lambda images, labels: (images, np.ones((len(labels), 2))), "one class index"),
         (lambda images, labels: {"images": images, "labels": labels}, "a dict"),
         (lambda images, labels: (images, np.array(["cat"] * len(labels))), "one class index"),
         (lambda images, labels: (images, labels + 0.5), "one class index"),
+        (lambda images, labels: (images, labels + np.inf), "one class index"),
         (lambda images, labels: (images, images), "labels of shape"),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnnviz.data import load_split
-from cnnviz.drawn_pets import DrawnPets, drawn_pets, write_drawn_pets
+from cnnviz.drawn_pets import DrawnPets, dataset, drawn_pets, write_drawn_pets
 from cnnviz.drawn_pets.dataset import _picture
 
 
@@ -258,3 +258,12 @@ def test_a_data_set_is_not_written_over_another(tmp_path):
     with pytest.raises(FileExistsError, match="'test'"):
         write_drawn_pets(tmp_path, train=2, validation=2, test=2, image_size=32)
     assert list((tmp_path / "test").iterdir()) == []
+
+
+def test_labels_are_drawn_by_numbers_that_nothing_in_a_picture_is_drawn_by():
+    """Or the background of the first picture of each seed would tell its class."""
+    labels = np.array([dataset._labels(1, seed)[0] for seed in range(400)])
+    for purpose in dataset._PURPOSES[:-1]:
+        streams = (dataset._generator(seed, 0, purpose) for seed in range(400))
+        for number in np.array([stream.random(5) for stream in streams]).T:
+            assert 0.4 < ((number < 0.5) == labels).mean() < 0.6

@@ -435,9 +435,57 @@ def test_classes_without_a_name_are_numbered_in_the_confusion_matrix():
     assert "class 2 taken for dog 1 time" in figure.alt
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_channel_of_nan_leaves_the_others_their_colours(wrong):
+    maps = np.random.default_rng(0).uniform(size=(8, 8, 4)).astype(np.float32)
+    broken = maps.copy()
+    broken[3:, :, 2] = wrong
+    figure, whole = draw_activations(broken, "conv"), draw_activations(maps, "conv")
+    assert "1 with NaN or infinity, 0 flat" in texts(figure) and "1 with NaN or inf" in figure.alt
+    assert "nan" not in figure.alt and "inf " not in figure.alt and "NaN or inf" in texts(figure)
+    (shown, *_), (expected, *_) = (image_arrays(panels(one)[0]) for one in (figure, whole))
+    half = expected.shape[1] // 2
+    np.testing.assert_allclose(
+        shown[: len(shown) // 2, :half], expected[: len(shown) // 2, :half], atol=0.1
+    )
+    draw_activations(np.full((4, 4, 2), wrong), "conv")
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            lambda: draw_activations(np.zeros((1, 8, 8, 4)), "conv"),
+            r"`feature_maps` \(of shape \(1, 8",
+        ),
+        (lambda: draw_activations(np.zeros((8, 8, 4)), "conv", dead=[True]), r"`dead` .* \(4,\)"),
+        (lambda: draw_images(np.zeros((6, 28, 28))), r"`images` \(of shape \(6, 28, 28\)\)"),
+    ],
+)
+def test_other_shapes_are_told(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+def test_a_confusion_matrix_of_nothing_at_all():
+    draw_confusion_matrix([], [], ())
+
+
+def test_many_classes_fit_on_a_page():
+    figure = draw_confusion_matrix(range(1000), np.arange(1000) % 7, ())
+    assert max(figure.get_size_inches()) <= 10 and not figure.axes[0].texts
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        places = axis.get_ticklocs()
+        assert 20 < len(places) <= 30
+        names = [label.get_text() for label in axis.get_ticklabels()]
+        assert names == [f"class {place}" for place in places]
+
+
 @pytest.mark.parametrize(
     ("labels", "predicted", "message"),
     [
+        ([0, np.inf], [0, 1], "`labels` .* must be"),
+        ([0, 1], [[0], [1, 2]], "`predicted` .* must be"),
         ([0, -1], [0, 1], r"`labels` \(=\[0, -1\]\) must be \(N,\) integers, 0 or more"),
         ([0, 1], [0.2, 0.9], "`predicted` .* must be"),
         ([0, 1], [[0], [1]], "`predicted` .* must be"),

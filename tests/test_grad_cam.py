@@ -9,6 +9,7 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
+from cnnviz.activations import extract_activations
 from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import METHODS, SIGNED_METHODS, grad_cam
 from cnnviz.layers import class_probabilities
@@ -582,6 +583,62 @@ def test_layer_that_the_output_does_not_depend_on_is_an_error(images):
     outputs += keras.ops.stop_gradient(keras.ops.mean(side))
     with pytest.raises(ValueError, match="'side'. has no influence on the model's output"):
         grad_cam(keras.Model(inputs, outputs), images, layer_name="side")
+
+
+class Residual(keras.layers.Layer):
+    """A block that computes with what its own layers put out."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.conv = keras.layers.Conv2D(6, 3, padding="same", name="inner")
+
+    def call(self, features):
+        return keras.ops.relu(features + self.conv(features))
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_a_block_that_computes_itself_is_the_last_feature_map(pooled_network, images):
+    _, convolution, dense = pooled_network()
+    block, inputs = Residual(name="block"), keras.Input((12, 12, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(block(convolution(inputs)))
+    model = keras.Model(inputs, dense(pooled))
+    result = grad_cam(model, images, class_index=1, method="hires-cam", signed=True)
+    assert result.layer_name == "block"
+    maps, logits = block(convolution(images)).numpy(), model.predict(images, verbose=0)[:, 1]
+    kernel, bias = dense.get_weights()
+    np.testing.assert_allclose(result.maps, maps @ kernel[:, 1] / 25, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result.maps.sum((1, 2)) + bias[1], logits, rtol=1e-4)
+    found = extract_activations(model, images)
+    assert list(found) == ["conv", "block/inner", "block"]
+    np.testing.assert_allclose(found["block"], maps, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_a_nested_model_is_no_feature_map_beside_its_last_layer(pooled_network, images):
+    model, _, _ = pooled_network("nested twice")
+    assert [path.split("/")[-1] for path in extract_activations(model, images)] == ["conv"]
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_what_is_inside_an_attention_layer_is_no_feature_map(images):
+    inputs = keras.Input((12, 12, 3))
+    features = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    tokens = keras.layers.Reshape((-1, 4))(features)
+    tokens = keras.layers.MultiHeadAttention(2, 4, dropout=0.1)(tokens, tokens)
+    model = keras.Model(
+        inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(tokens))
+    )
+    result = grad_cam(model, images)
+    assert result.layer_name == "conv" and result.maps.shape == (3, 10, 10)
+    assert list(extract_activations(model, images)) == ["conv"]
+
+
+@pytest.mark.case("arrays and models", "reported")
+def test_pixels_that_are_only_rescaled_are_no_feature_map(images):
+    steps = [keras.layers.Rescaling(2.0), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((12, 12, 3)), *steps])
+    with pytest.raises(ValueError, match="needs a convolutional network"):
+        grad_cam(model, images)
 
 
 @pytest.mark.case("arrays and models", "reported")

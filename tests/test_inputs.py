@@ -87,7 +87,7 @@ def test_each_planted_fault_is_found_alone(exacting_model, patches, plant, words
     assert len(report.findings) == 1, report
     assert re.search(words, str(report)), report
     assert report.accuracy < 0.7 and report.mended_accuracy > 0.95
-    assert f"{report.accuracy:.1%} -> {report.mended_accuracy:.1%} right" in str(report)
+    assert f"{report.accuracy:.1%} -> {report.mended_accuracy:.1%} right, cross-" in str(report)
 
 
 def test_a_model_that_wants_0_to_1_is_shown_0_to_255(exacting_model, patches):
@@ -97,6 +97,50 @@ def test_a_model_that_wants_0_to_1_is_shown_0_to_255(exacting_model, patches):
     assert check_inputs(scaled, (patches[0] / 255, patches[1])).findings == ()
     (finding,) = check_inputs(scaled, patches).findings
     assert "but the model wants 0..1:" in finding
+
+
+@pytest.fixture(scope="module", params=["caffe", "torch"])
+def preprocessed(request, exacting_model):
+    """(Keras's preprocessing, a model that wants pictures which came out of it).
+
+    It is `exacting_model` with less patience for brighter pictures.
+    """
+    dark = keras.models.clone_model(exacting_model)
+    kernel, bias = exacting_model.get_layer("conv").get_weights()
+    dark.set_weights([kernel, bias + [0, 0, 4], *exacting_model.get_weights()[2:]])
+    pixels = keras.Input((None, None, 3))
+    if request.param == "caffe":
+        plain = (pixels + np.float32([103.939, 116.779, 123.68]))[..., ::-1]
+    else:
+        deviation, mean = np.float32([0.229, 0.224, 0.225]), np.float32([0.485, 0.456, 0.406])
+        plain = 255 * (pixels * deviation + mean)
+
+    def preprocess(images):
+        return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=request.param)
+
+    return preprocess, keras.Model(pixels, dark(plain))
+
+
+def test_a_missing_or_repeated_preprocessing_is_found(preprocessed, exacting_model, patches):
+    preprocess, model = preprocessed
+    images, labels = patches
+    assert check_inputs(model, (preprocess(images), labels)).findings == ()
+    missing = check_inputs(model, patches)
+    assert missing.accuracy < 0.7 and missing.mended_accuracy == 1
+    (finding,) = missing.findings
+    assert "in 0..255, but the model wants what `preprocess_input` of" in finding
+    repeated = check_inputs(exacting_model, (preprocess(images), labels))
+    assert repeated.accuracy < 0.7 and repeated.mended_accuracy == 1
+    assert len(repeated.findings) == 1 and "but the model wants 0..255:" in repeated.findings[0]
+
+
+@pytest.mark.parametrize("extreme", [1.03, -0.05])
+def test_a_pixel_beyond_the_range_hides_no_fault(exacting_model, patches, extreme):
+    """Sharp resizing overshoots at edges."""
+    images, labels = patches[0] / 255, patches[1]
+    images[0, 0, 0, 0] = extreme
+    report = check_inputs(exacting_model, (images, labels))
+    assert "but the model wants 0..255:" in str(report) and report.mended_accuracy == 1
 
 
 def test_two_faults_at_once_are_both_found(exacting_model, patches):

@@ -616,6 +616,49 @@ def test_single_picture_becomes_a_batch(pooled_network, images):
     assert layers.check_images(pooled_network()[0], images[0]).shape == (1, 12, 12, 3)
 
 
+@pytest.mark.case("arrays and models", "right")
+def test_a_stack_of_grey_pictures_is_taken_for_what_it_is():
+    model = keras.Sequential([keras.Input((12, 10, 1)), keras.layers.Conv2D(2, 3)])
+    pictures = np.random.default_rng(0).uniform(size=(4, 12, 10)).astype(np.float32)
+    found = layers.check_images(model, pictures)
+    np.testing.assert_array_equal(found, pictures[..., None])
+    assert layers.check_images(model, pictures[0, :, :, None]).shape == (1, 12, 10, 1)
+    with pytest.raises(ValueError, match=r"of shape \(4, 9, 9\)\) must be \(N, 12, 10, 1\)"):
+        layers.check_images(model, np.zeros((4, 9, 9)))
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_a_subclassed_model_is_asked_for_the_pictures_that_it_was_built_with():
+    class Grey(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = keras.layers.Conv2D(2, 3, name="conv")
+
+        def call(self, images):
+            return self.conv(images)
+
+    model = Grey()
+    model(np.zeros((1, 20, 16, 1), np.float32))
+    assert layers.picture_shape(model) == (20, 16, 1)
+    assert layers.picture_shape(model, 28) == (28, 28, 1)
+    result = ascend_filters(model, "conv", 0, steps=2, value_range=(0, 1))
+    assert result.images.shape == (1, 20, 16, 1)
+
+
+@pytest.mark.case("arrays and models", "reported")
+def test_a_model_that_takes_integers_is_told_of_where_that_does_not_go():
+    inputs = keras.Input((12, 12, 3), dtype="uint8")
+    features = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 255)(inputs))
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    model = keras.Model(inputs, keras.layers.Dense(2)(pooled))
+    with pytest.raises(ValueError, match="takes pictures as integers, which have no gradient"):
+        ascend_filters(model, "conv")
+    pictures = np.random.default_rng(0).uniform(0, 0.99, (2, 12, 12, 3))
+    with pytest.warns(UserWarning, match="all the same to model .* integers: in 0..255"):
+        layers.class_probabilities(model, pictures)
+    layers.class_probabilities(model, 255 * pictures)  # no warning
+
+
 @pytest.mark.case("arrays and models", "reported")
 def test_free_sizes_are_shown_as_letters():
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)])
@@ -695,23 +738,121 @@ def test_probabilities_put_together_by_hand_are_not_taken_for_logits():
     )
 
 
-@pytest.mark.case("arrays and models", "reported")
-def test_a_model_that_hides_its_layers_in_a_tf_function_is_told_so():
+def with_a_function(head):
+    """A model whose `call` is a tf.function that ends in `head`; its weights are always these."""
+
     class Hidden(keras.Model):
         def __init__(self):
             super().__init__()
-            self.conv = keras.layers.Conv2D(2, 3)
-            self.head = keras.layers.Dense(2)
+            self.conv = keras.layers.Conv2D(6, 3, kernel_initializer="ones", name="conv")
+            self.head = keras.layers.Dense(1, kernel_initializer="ones")
 
         @tf.function
         def call(self, images):
-            return self.head(keras.ops.mean(self.conv(images), axis=(1, 2)))
+            return head(self.head(keras.ops.mean(self.conv(images), axis=(1, 2))))
 
-    model, pictures = Hidden(), np.zeros((1, 8, 8, 3), np.float32)
-    model(pictures)
+    return Hidden()
+
+
+@every_method
+@pytest.mark.case("arrays and models", "right")
+def test_a_tf_function_around_the_layers_changes_nothing(images, method):
+    hidden, plain = with_a_function(keras.ops.sigmoid), with_a_function(keras.ops.sigmoid)
+    type(plain).call = type(plain).call.python_function
+    for model in (hidden, plain):
+        model(images)
+    np.testing.assert_allclose(method(hidden, images), method(plain, images), rtol=1e-5)
+
+
+@pytest.mark.case("arrays and models", "reported")
+def test_layers_in_a_function_that_decides_by_values_are_told_of(images):
+    @tf.function
+    def convolve(images):
+        features = conv(images)
+        if tf.reduce_sum(features) > 0:  # which AutoGraph makes an operation of
+            features += 1
+        return features
+
+    class Deciding(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = conv, keras.layers.Dense(1)
+
+        def call(self, images):
+            return self.head(keras.ops.mean(convolve(images), axis=(1, 2)))
+
+    conv = keras.layers.Conv2D(6, 3, name="conv")
+    model = Deciding()
+    logits = model(images).numpy()[:, 0]
+    found = layers.class_probabilities(model, images)
+    np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp(-logits)), rtol=1e-5)
     for look in (extract_activations, grad_cam):
-        with pytest.raises(ValueError, match="tf.function of its own"):
-            look(model, pictures)
+        with pytest.raises(ValueError, match="layers where they cannot be recorded"):
+            look(model, images)
+
+
+@pytest.mark.case("arrays and models", "reported")
+def test_layers_in_a_condition_are_told_of(images):
+    class Choosing(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = keras.layers.Conv2D(6, 3, name="conv"), keras.layers.Dense(1)
+
+        def call(self, images):
+            positive = keras.ops.sum(images) > 0
+            features = keras.ops.cond(
+                positive, lambda: self.conv(images), lambda: self.conv(-images)
+            )
+            return self.head(keras.ops.mean(features, axis=(1, 2)))
+
+    model = Choosing()
+    model(images)
+    for look in (extract_activations, grad_cam):
+        with pytest.raises(ValueError, match="layers where they cannot be recorded"):
+            look(model, images)
+
+
+@every_method
+@pytest.mark.case("arrays and models", "right")
+def test_looks_are_the_same_where_a_person_runs_functions_eagerly(pooled_network, images, method):
+    before = method(pooled_network()[0], images)
+    tf.config.run_functions_eagerly(True)
+    try:
+        np.testing.assert_allclose(method(pooled_network()[0], images), before, rtol=1e-5)
+        assert tf.config.functions_run_eagerly()
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize(
+    ("end", "inverse"),
+    [
+        (keras.ops.hard_sigmoid, lambda z: np.clip(z / 6 + 0.5, 0, 1)),
+        (
+            lambda z: keras.ops.clip(keras.ops.sigmoid(z), 1e-7, 1 - 1e-7),
+            lambda z: 1 / (1 + np.exp(-z)),
+        ),
+    ],
+    ids=["hard sigmoid", "clipped sigmoid"],
+)
+@pytest.mark.case("arrays and models", "right")
+def test_other_ways_to_a_probability(images, end, inverse):
+    inputs = keras.Input((12, 12, 3))
+    features = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    dense = keras.layers.Dense(1)
+    logit = dense(keras.layers.GlobalAveragePooling2D()(features))
+    model, of_logit = keras.Model(inputs, end(logit)), keras.Model(inputs, logit)
+    dense.bias.assign([-of_logit.predict(images, verbose=0).mean()])  # on both sides of 0
+    logits = of_logit.predict(images, verbose=0)[:, 0]
+    found = layers.class_probabilities(model, images)
+    np.testing.assert_allclose(found[:, 1], inverse(logits), atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    for chosen, sign in ((0, -1), (1, 1)):
+        result = grad_cam(model, images, class_index=chosen)
+        np.testing.assert_allclose(result.scores, sign * logits, atol=1e-5)
+        expected = grad_cam(of_logit, images, class_index=chosen).maps
+        np.testing.assert_allclose(result.maps, expected, rtol=1e-4, atol=1e-6)
+    assert grad_cam(model, images).class_index.tolist() == (logits > 0).astype(int).tolist()
 
 
 @pytest.mark.case("arrays and models", "right")

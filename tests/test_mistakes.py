@@ -1,5 +1,6 @@
 """Mistakes and neighbours against what NumPy finds in all pictures at once."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -60,6 +61,17 @@ def test_the_worst_mistakes_and_their_neighbours(color_model, faint_spots, as_da
     np.testing.assert_array_equal(result.neighbour_labels, labels[result.neighbour_index])
     rows = np.arange(5)[:, None]
     np.testing.assert_allclose(similarity[rows, result.neighbour_index], best, atol=1e-6)
+
+
+def test_the_most_confident_answer_comes_first_with_several_classes():
+    """Not the one whose label is least likely, of which the answer may be unsure."""
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(4, 1, use_bias=False)])
+    model.add(keras.layers.GlobalAveragePooling2D())
+    model.layers[0].set_weights([np.eye(4, dtype=np.float32)[None, None]])
+    rows = np.log([[1e-6, 0.35, 0.33, 0.319999], [0.02, 0.97, 0.005, 0.005]])
+    images = np.broadcast_to(rows[:, None, None], (2, 8, 8, 4)).astype(np.float32)
+    result = confident_mistakes(model, (images, np.array([0, 0])), count=2)
+    assert result.image_index.tolist() == [1, 0]
 
 
 def test_a_model_without_mistakes_has_none(color_model, spots):

@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -420,6 +421,48 @@ def test_the_state_of_other_epochs_is_an_error_and_is_kept(options, killed_after
     assert files_in(tmp_path) == before
 
 
+@pytest.mark.case("training", "reported")
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 3}, {"learning_rate": 0.02}, {"augment": 0.5}, {"augment": 0.5, "cut_mix": 1}],
+)
+def test_a_training_goes_on_only_as_it_began(options, killed_after, tmp_path):
+    path = killed_after(2)
+    before = files_in(tmp_path)
+    message = (
+        rf"`{next(iter(options))}` .* with which the unfinished training in .*best.keras.resume"
+    )
+    with pytest.raises(ValueError, match=message):
+        train_astray(checkpoint=path, **options)
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.case("training", "right")
+def test_history_is_read_as_it_was_written(tmp_path):
+    """To the last digit, or an epoch that is as good as the best before a kill is not told so."""
+    _, history = train_astray(checkpoint=tmp_path / "best.keras")
+    assert read_history(tmp_path / "best.keras.csv") == {
+        name: [float(value) for value in values] for name, values in history.history.items()
+    }
+
+
+@pytest.mark.case("training", "right")
+def test_each_training_before_keeps_its_checkpoint_and_its_history(at_epoch, tmp_path):
+    path = tmp_path / "best.keras"
+    train_astray(checkpoint=path)
+    best, curves = path.read_bytes(), path.with_name("best.keras.csv").read_bytes()
+    for _ in range(2):  # others that are stopped, and whose state a person deletes
+        at_epoch(1, raise_killed)
+        with pytest.raises(Killed):
+            train_astray(brightness_model(weight=-0.3), checkpoint=path)
+        shutil.rmtree(tmp_path / "best.keras.resume")
+    at_epoch(None, None)
+    train_astray(brightness_model(weight=-0.3), checkpoint=path)
+    assert (tmp_path / "best.earlier.keras").read_bytes() == best
+    assert (tmp_path / "best.earlier.keras.csv").read_bytes() == curves
+    assert (tmp_path / "best.earlier2.keras").exists()
+
+
 @pytest.mark.case("training", "right")
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_going_on_with_other_batches_the_learning_rate_still_falls_to_zero_at_the_end(
@@ -821,6 +864,10 @@ def test_passes_end_without_waiting_for_tuning(monkeypatch):
         ({"train_data": RIGHT.unbatch()}, r"`train_data` .* pairs: images \(B, H, W, 3\)"),
         ({"train_data": RIGHT.map(lambda x, y: (x, y, y))}, "`train_data` .* must give pairs"),
         ({"validation_data": RIGHT.map(lambda x, y: x)}, "`validation_data` .* must give pairs"),
+        ({"train_data": RIGHT.map(lambda x, y: (x, y + 1))}, r"`train_data` .*labels .* in 0..1"),
+        ({"train_data": RIGHT.map(lambda x, y: (x, 2 * y - 1))}, "`train_data` .*labels"),
+        ({"train_data": RIGHT.map(lambda x, y: (x, tf.one_hot(y, 2)))}, r"of shape \(.*, 2\)"),
+        ({"validation_data": RIGHT.map(lambda x, y: (x, y + 1))}, "`validation_data` .*labels"),
         ({"train_data": RIGHT.repeat()}, "`train_data` .*infinite"),
         ({"train_data": RIGHT.filter(lambda *_: True)}, "`train_data` .*unknown length"),
         ({"train_data": RIGHT.take(0)}, "`train_data` .*empty"),

@@ -1,5 +1,6 @@
 """(model, data) -> checked batches of NumPy arrays, with a progress bar."""
 
+import warnings
 from typing import TypeAlias
 
 import numpy as np
@@ -7,6 +8,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz import layers
+from cnnviz.checks import whole_numbers
 from cnnviz.progress import progress_bar
 
 LabelledData: TypeAlias = tf.data.Dataset | tuple[ArrayLike, ArrayLike]
@@ -35,26 +37,50 @@ def image_batches(model, data, description):
         yield images
 
 
-def labelled_batches(model, data, description, name="data"):
+def labelled_batches(model, data, description, name="data", *, in_order=False):
     """As `image_batches`, with the labels: yields (images, (B,) int32 labels).
 
-    `name` is that of the argument, for errors.
+    `name` is that of the argument, for errors. `in_order` is for who counts the pictures' places.
 
     Raises:
-        ValueError: Also if there are no labels, or they are not one class index a picture.
+        ValueError: Also if there are no labels, or they are not one class a picture, as an index or
+            one-hot.
+
+    Warns:
+        UserWarning: If `in_order`, and the first batch is another one in a second pass.
     """
+    first = None
     for images, labels in _batches(model, data, description, name):
+        first = images if first is None else first
         if labels is None:
             raise ValueError(f"`{name}` (of pictures without labels) must be {DATA_FORMS}")
-        if labels.shape == (len(images), 1):
-            labels = labels[:, 0]
-        is_number = labels.dtype.kind in "iufb"
-        if labels.shape != (len(images),) or not is_number or (labels != np.trunc(labels)).any():
+        classes = _class_indices(labels)
+        if classes is None or classes.shape != (len(images),):
             raise ValueError(
                 f"`{name}` (with labels of shape {labels.shape}, {labels.dtype}) must have one "
                 f"class index for each of its {len(images)} pictures"
             )
-        yield images, labels.astype(np.int32)
+        yield images, classes.astype(np.int32)
+    if in_order and isinstance(data, tf.data.Dataset):
+        again, _ = next(_as_batches(data, name)[1])
+        if not np.array_equal(layers.check_images(model, again), first):
+            warnings.warn(
+                f"`{name}` comes in another order, or with other pictures, in each pass: the "
+                "places that are told are those of one pass, which is gone. Read it with "
+                "`shuffle=False`",
+                stacklevel=4,
+            )
+
+
+def _class_indices(labels):
+    """Class indices of (B,), (B, 1) or one-hot (B, classes) labels, or None if they are no such."""
+    numbers = whole_numbers(labels)
+    if numbers is None or numbers.ndim != 2 or not numbers.shape[1]:
+        return numbers
+    if numbers.shape[1] == 1:
+        return numbers[:, 0]
+    is_one_hot = np.isin(numbers, (0, 1)).all() and (numbers.sum(axis=1) == 1).all()
+    return numbers.argmax(axis=1) if is_one_hot else None
 
 
 def check_labels(labels, classes):

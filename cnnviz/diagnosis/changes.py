@@ -1,6 +1,7 @@
 """(model before, model after, pictures) -> what changed between them, layer by layer."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 from cnnviz import layers
 from cnnviz.activations import extract_activations
 from cnnviz.checks import check_integer
-from cnnviz.filter_ascent import FilterImages, ascend_filters
+from cnnviz.filter_ascent import PIXELS_AT_ONCE, FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
 
 
@@ -84,14 +85,20 @@ def compare_models(
     models = before, after
     images = layers.check_images(before, layers.check_images(after, images))
     names, other_names, weights = _weight_changes(before, after)
-    put_out = [extract_activations(model, images) for model in models]
-    activations = [
-        _change(put_out[0][one], put_out[1][other]) if one in put_out[0] else np.nan
-        for one, other in zip(names, other_names, strict=True)
-    ]
-    place = _layer_to_look_at(before, layer_name, names, weights, put_out[0])
+    sums = {}
+    for part in _in_parts(images):
+        put_out = [extract_activations(model, part) for model in models]
+        for one, other in zip(names, other_names, strict=True):
+            if one in put_out[0]:
+                squares = _squares(put_out[0][one], put_out[1][other])
+                sums[one] = sums.get(one, 0) + np.array(squares)
+    activations = [_ratio(*sums[name]) if name in sums else np.nan for name in names]
+    place = _layer_to_look_at(before, layer_name, names, weights, sums)
     paths = names[place], other_names[place]
-    maps = [each[path] for each, path in zip(put_out, paths, strict=True)]
+    maps = [
+        extract_activations(model, images, path)[path]
+        for model, path in zip(models, paths, strict=True)
+    ]
     moved = np.linalg.norm((maps[1] - maps[0]).reshape(-1, maps[0].shape[-1]), axis=0)
     filters = np.sort((-moved).argsort(kind="stable")[:count])
     options = {"image_size": images.shape[1:3], "value_range": value_range}
@@ -136,7 +143,8 @@ def _weight_changes(before, after):
         )
     names, other_names = ([path for path, _ in each] for each in pairs)
     changes = [
-        _change(_flat(one), _flat(other)) for (_, one), (_, other) in zip(*pairs, strict=True)
+        _ratio(*_squares(_flat(one), _flat(other)))
+        for (_, one), (_, other) in zip(*pairs, strict=True)
     ]
     return names, other_names, np.array(changes)
 
@@ -145,11 +153,21 @@ def _flat(weights):
     return np.concatenate([np.ravel(weight) for weight in weights])
 
 
-def _change(before, after):
-    """How far an array moved, as a share of its size; 0 if it did not, also if it is all zero."""
+def _in_parts(images):
+    """As many pictures at a time as filter ascent takes: all maps of two models are large."""
+    count = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:3]))
+    return (images[start : start + count] for start in range(0, len(images), count))
+
+
+def _squares(before, after):
+    """The sums of the squares of how far an array moved, and of the array."""
     before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    moved, size = np.linalg.norm(after - before), np.linalg.norm(before)
-    return 0.0 if moved == 0 else float(moved / size) if size > 0 else float("inf")
+    return np.sum((after - before) ** 2), np.sum(before**2)
+
+
+def _ratio(moved, size):
+    """How far something moved, as a share of its size; 0 if it did not, also if it is all zero."""
+    return 0.0 if moved == 0 else float((moved / size) ** 0.5) if size > 0 else float("inf")
 
 
 def _layer_to_look_at(model, layer_name, names, weights, maps):

@@ -22,17 +22,16 @@ def picture_features(model, images):
         ValueError: If the images do not fit the model, or NaN comes out.
     """
     images = layers.check_images(model, images)
-    chosen = layers.leaf_layers(model)
 
     def make(get_model):
         @tf.function(autograph=False, input_signature=[layers.image_spec(images)])
         def features(batch):
             model = get_model()
-            output, outputs = layers.call_and_record(model, batch, chosen)
+            output, outputs = layers.call_and_record(model, batch, layers.named_layers(model))
             outputs_of_heads = tf.nest.flatten(output)
             score = tf.add_n([tf.reduce_sum(tf.cast(y, tf.float32)) for y in outputs_of_heads])
             gradients = functools.partial(tf.gradients, score)
-            _, feature_map, _ = last_feature_map(outputs, chosen, gradients)
+            _, feature_map, _ = last_feature_map(model, outputs, gradients)
             return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
 
         return features.get_concrete_function()

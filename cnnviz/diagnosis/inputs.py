@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from cnnviz import layers
+from cnnviz.augmentation import OVERSHOOT
 from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
 from cnnviz.diagnosis.batches import LabelledData, check_labels, labelled_batches
@@ -23,7 +24,18 @@ AUGMENTED = (
 )
 RANGE = "The pixels lie in"
 TWICE = "0..1/255"  # what no model wants: pictures that were divided by 255 twice
-_RANGES = {TWICE: (0, 1 / 255), "0..1": (0, 1), "-1..1": (-1, 1), "0..255": (0, 255)}
+STANDARDIZED = "what `preprocess_input` of DenseNet makes (0..1, then ImageNet's standard scores)"
+CENTERED = "what `preprocess_input` of VGG and ResNet makes (BGR, less ImageNet's mean colour)"
+# The forms that models take pictures in, those of Keras's `imagenet_utils.preprocess_input` among
+# them: a picture in 0..255, less the first, divided by the second.
+_FORMS = {
+    TWICE: (0, 255**2),
+    "0..1": (0, 255),
+    "-1..1": (127.5, 127.5),
+    STANDARDIZED: (255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])),
+    "0..255": (0, 1),
+    CENTERED: (np.array([123.68, 116.779, 103.939]), 1),  # in the order RGB, which is turned then
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +77,9 @@ def check_inputs(
             seed.
 
     Returns:
-        InputReport: it finds a missing or a repeated rescaling, swapped colour channels, another
-        image size than that of the training, labels in another order, and pictures that change from
-        one reading to the next (augmentation).
+        InputReport: it finds a rescaling or `preprocess_input` that is missing or repeated, swapped
+        colour channels, another image size than that of the training, labels in another order, and
+        pictures that change from one reading to the next (augmentation).
 
     Raises:
         ValueError: If the data or `max_pictures` are not as said here, or all pictures are of one
@@ -82,13 +94,33 @@ def check_inputs(
             "must hold pictures of two classes or more"
         )
     findings = [AUGMENTED] if seen != seen_again else []
-    loss, accuracy = _quality(model, images, labels)
-    before = accuracy
-    while better := _best_change(model, images, labels, loss, accuracy):
-        fault, images, labels, loss, after = better
-        findings.append(f"{fault}: {accuracy:.1%} -> {after:.1%} right.")
-        accuracy = after
-    return InputReport(tuple(findings), before, accuracy, len(images))
+    loss, before = _quality(model, images, labels)
+    mended = [_mended(model, images, labels, loss, before)]
+    # What does several things at once must be better than what one by one would do.
+    preprocessed = _rescaled(images, labels, (STANDARDIZED, CENTERED))
+    for change in _helping(preprocessed, model, labels, loss, before):
+        finding = _finding(loss, before, change)
+        found, accuracy = _mended(model, *change[1:])
+        mended.append(([finding, *found], accuracy))
+    found, accuracy = max(mended, key=lambda chain: chain[1])
+    return InputReport((*findings, *found), before, accuracy, len(images))
+
+
+def _mended(model, images, labels, loss, accuracy):
+    """Undo one fault after the other, the gravest first -> (the findings, share right then)."""
+    findings = []
+    while change := _best_change(model, images, labels, loss, accuracy):
+        findings.append(_finding(loss, accuracy, change))
+        _, images, labels, loss, accuracy = change
+    return findings, accuracy
+
+
+def _finding(loss, accuracy, change):
+    fault, _, _, new_loss, after = change
+    return (
+        f"{fault}: {accuracy:.1%} -> {after:.1%} right, cross-entropy {loss.mean():.2f} -> "
+        f"{new_loss.mean():.2f}."
+    )
 
 
 def _read(model, data, count):
@@ -129,29 +161,36 @@ def _best_change(model, images, labels, loss, before):
     """The change that makes most pictures right, of those that make the labels likelier; or None.
 
     Two at once are tried only where none alone helps and the network seems to know nothing.
-
-    A larger range makes some networks only surer of the same answers, which is no fault: where the
-    network knows more than the most frequent class, it must also be right more often than `before`.
     """
-    knows = before > np.bincount(labels).max() / len(labels)
-    for changes in (_changed,) if knows else (_changed, _changed_together):
-        helping = _helping(changes(model, images, labels), model, loss, before, knows)
+    for changes in (_changed,) if _knows(labels, before) else (_changed, _changed_together):
+        helping = _helping(changes(model, images, labels), model, labels, loss, before)
         best = max(helping, key=lambda change: change[4], default=None)
         if best is not None:
             return best
     return None
 
 
-def _helping(changes, model, loss, before, knows):
-    """Of the changes (fault, images, labels), those that help, with their loss and accuracy."""
-    for fault, images, labels in changes:
-        new_loss, accuracy = _quality(model, images, labels)
+def _knows(labels, accuracy):
+    """Whether a network knows more than the most frequent class."""
+    return accuracy > np.bincount(labels).max() / len(labels)
+
+
+def _helping(changes, model, labels, loss, before):
+    """Of the changes (fault, images, labels), those that help, with their loss and accuracy.
+
+    A larger range makes some networks only surer of the same answers, which is no fault: where the
+    network knows something with the `labels` as they are, it must be right more often than
+    `before`, too.
+    """
+    knows = _knows(labels, before)
+    for fault, new_images, new_labels in changes:
+        new_loss, accuracy = _quality(model, new_images, new_labels)
         gain = loss - new_loss
         error = gain.std() / len(gain) ** 0.5
         sure = gain.mean() > STANDARD_ERRORS * error and new_loss.mean() < LESS_LOSS * loss.mean()
         only_surer = knows and accuracy <= before and fault.startswith(RANGE)
         if sure and not only_surer:
-            yield fault, images, labels, new_loss, accuracy
+            yield fault, new_images, new_labels, new_loss, accuracy
 
 
 def _changed(model, images, labels):
@@ -169,7 +208,7 @@ def _changed_together(model, images, labels):
 
 
 def _changed_pictures(model, images, labels):
-    yield from _rescaled(images, labels)
+    yield from _rescaled(images, labels, ("0..1", "-1..1", "0..255"))
     if images.shape[3] == 3:
         yield "The colour channels are swapped, BGR in place of RGB", images[..., ::-1], labels
     shape = layers.input_shape(model) or (None,) * 4
@@ -189,21 +228,33 @@ def _reordered(model, images, labels):
         yield fault, images, np.asarray(order)[labels]
 
 
-def _rescaled(images, labels):
-    low, high = float(images.min()), float(images.max())
-    fitting = [
-        name
-        for name, (least, most) in _RANGES.items()
-        if least <= low and high <= most * (1 + 1e-6)
-    ]
-    if not fitting:
-        return
-    lowest, highest = _RANGES[fitting[0]]
-    for target, (least, most) in _RANGES.items():
-        if target not in (fitting[0], TWICE):
-            fault = f"{RANGE} {low:.3g}..{high:.3g}, but the model wants {target}"
-            share = (images - lowest) / (highest - lowest)
-            yield fault, least + share * (most - least), labels
+def _rescaled(images, labels, targets):
+    """The pictures in the target forms, if the form that they have can be told."""
+    possible = [name for name in _FORMS if images.shape[3] == 3 or np.ndim(_FORMS[name][0]) == 0]
+    undone = ((name, _without_form(images, name)) for name in possible)
+    fitting = ((name, plain) for name, plain in undone if _lies_in_0_to_255(plain))
+    name, plain = next(fitting, (None, None))
+    for target in targets if name else ():
+        if target in possible and target != name:
+            span = f"{images.min():.3g}..{images.max():.3g}"
+            yield f"{RANGE} {span}, but the model wants {target}", _in_form(plain, target), labels
+
+
+def _in_form(images, name):
+    """Pictures in 0..255 in one of the `_FORMS`."""
+    offset, scale = _FORMS[name]
+    images = ((images - offset) / scale).astype(np.float32)
+    return images[..., ::-1] if name == CENTERED else images
+
+
+def _without_form(images, name):
+    offset, scale = _FORMS[name]
+    return (images[..., ::-1] if name == CENTERED else images) * scale + offset
+
+
+def _lies_in_0_to_255(images):
+    """But for what sharp resizing adds at edges."""
+    return images.min() >= -OVERSHOOT and images.max() <= 255 + OVERSHOOT
 
 
 def _resized(images, labels):

@@ -67,8 +67,8 @@ def suspect_labels(
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        data: tf.data.Dataset of batches (images, labels) in a fixed order, or a pair of arrays. For
-            `epochs` all pictures must fit into memory.
+        data: tf.data.Dataset of batches (images, labels) in a fixed order, or a pair of arrays.
+            Labels are class indices, or one-hot. For `epochs` all pictures must fit into memory.
         folds: Parts that the data are dealt into, 2 or more.
         epochs: None, or the epochs for which a copy of `model` with fresh weights is trained on the
             rest of each fold, by `train`: a model that returns one logit. What a `Normalization`
@@ -80,15 +80,14 @@ def suspect_labels(
 
     Raises:
         ValueError: If a class has fewer pictures than `folds`, or an argument is out of range.
+
+    Warns:
+        UserWarning: If the data come in another order each time, so that places mean nothing.
     """
     check_integer("folds", folds, 2)
     if epochs is not None:
         check_integer("epochs", epochs, 1)
-    parts, labels = [], []
-    for images, batch_labels in labelled_batches(model, data, "features"):
-        parts.append(images if epochs else picture_features(model, images))
-        labels.append(batch_labels)
-    pictures, labels = np.concatenate(parts), np.concatenate(labels)
+    pictures, labels = _read(model, data, epochs is None)
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2 or counts.min() < folds:
         raise ValueError(
@@ -110,6 +109,15 @@ def suspect_labels(
     )
 
 
+def _read(model, data, as_features):
+    """Pictures, or their features, and labels."""
+    parts, labels = [], []
+    for images, batch_labels in labelled_batches(model, data, "features", in_order=True):
+        parts.append(picture_features(model, images) if as_features else images)
+        labels.append(batch_labels)
+    return np.concatenate(parts), np.concatenate(labels)
+
+
 def _by_features(features, labels, deal):
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     return cross_val_predict(head, features, labels, cv=deal, method="predict_proba")
@@ -120,13 +128,11 @@ def _by_training(model, images, labels, deal, epochs, seed):
     for number, (rest, fold) in enumerate(deal.split(images, labels)):
         keras.utils.set_random_seed(seed + number)
         copy = _fresh_copy(model)
-        data = [
-            tf.data.Dataset.from_tensor_slices((images[part], labels[part]))
-            for part in (rest, fold)
-        ]
-        shuffled = data[0].shuffle(len(rest), seed=seed).batch(BATCH_SIZE)
+        data = tf.data.Dataset.from_tensor_slices((images[rest], labels[rest]))
+        shuffled = data.shuffle(len(rest), seed=seed).batch(BATCH_SIZE)
         options = {"epochs": epochs, "augment": can_be_varied(images), "seed": seed, "verbose": 0}
-        train(copy, shuffled, data[1].batch(BATCH_SIZE), **options)
+        # The fold's own labels must not choose the epoch either.
+        train(copy, shuffled, data.batch(BATCH_SIZE), **options)
         probabilities[fold] = layers.class_probabilities(copy, images[fold])
     return probabilities
 

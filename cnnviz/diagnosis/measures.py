@@ -66,6 +66,11 @@ def evidence_share(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
     return shares
 
 
+def mean_color(images):
+    """Of (N, H, W, C) float32 pictures: (C,) float32. In float32 sums of many would stand still."""
+    return images.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
+
+
 def expected_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15
 ) -> float:
@@ -84,7 +89,8 @@ def expected_calibration_error(
         float in 0..1: the mean difference over the pictures.
 
     Raises:
-        ValueError: If the shapes do not belong together or there is no picture.
+        ValueError: If the shapes do not belong together, there is no picture, or what is given are
+            no probabilities of all classes.
     """
     _, shares, confidences, right = calibration_bins(probabilities, labels, bins=bins)
     return float((shares * np.abs(right - confidences)).sum())
@@ -106,7 +112,7 @@ def calibration_bins(
         is right. A bin without pictures has zeros.
 
     Raises:
-        ValueError: If the shapes do not belong together or there is no picture.
+        ValueError: As `expected_calibration_error`.
     """
     check_integer("bins", bins, 1)
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
@@ -114,6 +120,12 @@ def calibration_bins(
         raise ValueError(
             f"`probabilities` (of shape {probabilities.shape}) must be (N, classes), and `labels` "
             f"(of shape {labels.shape}) one class for each of the N pictures, 1 or more"
+        )
+    if probabilities.shape[1] < 2 or not np.all((0 <= probabilities) & (probabilities <= 1)):
+        raise ValueError(
+            f"`probabilities` (of shape {probabilities.shape}, in {probabilities.min():.3g}.."
+            f"{probabilities.max():.3g}) must be those of two classes or more, in 0..1, as "
+            "`class_probabilities` returns them for any head"
         )
     confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     index = np.minimum((confidence * bins).astype(int), bins - 1)

@@ -59,6 +59,7 @@ def confident_mistakes(
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
         data: tf.data.Dataset of batches (images, labels) in a fixed order, or a pair of arrays.
+            Labels are class indices, or one-hot.
         training_data: The same, of what the model was trained on; None looks for no neighbours.
         count: Mistakes at most, 1 or more.
         neighbours: Training pictures for each.
@@ -69,6 +70,9 @@ def confident_mistakes(
 
     Raises:
         ValueError: If the data or an argument is not as said here.
+
+    Warns:
+        UserWarning: If the data come in another order each time, so that places mean nothing.
     """
     for name, number in (("count", count), ("neighbours", neighbours)):
         check_integer(name, number, 1)
@@ -92,9 +96,12 @@ _COLUMNS = ("images", "index", "labels", "probabilities")
 
 
 def _worst(model, data, count):
-    """The mistakes whose label has the lowest probability, in one pass and in little memory."""
+    """The mistakes whose answer has the highest probability, in one pass and in little memory.
+
+    Of equals it is those whose label has the lowest.
+    """
     kept, start = None, 0
-    for images, labels in labelled_batches(model, data, "mistakes"):
+    for images, labels in labelled_batches(model, data, "mistakes", in_order=True):
         probabilities = layers.class_probabilities(model, images)
         check_labels(labels, probabilities.shape[1])
         wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
@@ -104,7 +111,7 @@ def _worst(model, data, count):
         if kept is not None:
             new = {name: np.concatenate([kept[name], new[name]]) for name in new}
         given = new["probabilities"][np.arange(len(new["labels"])), new["labels"]]
-        first = given.argsort(kind="stable")[:count]
+        first = np.lexsort((given, -new["probabilities"].max(axis=1)))[:count]
         kept = {name: values[first] for name, values in new.items()}
         start += len(images)
     return kept
@@ -125,23 +132,33 @@ def _nearest(model, images, training_data, count):
     """The most similar training pictures of each picture, in one pass and in little memory."""
     wanted = _directions(model, images)
     near, start = _no_neighbours(images), 0
-    for batch, batch_labels in labelled_batches(
-        model, training_data, "neighbours", "training_data"
-    ):
+    batches = labelled_batches(model, training_data, "neighbours", "training_data", in_order=True)
+    for batch, batch_labels in batches:
         if batch.shape[1:] != images.shape[1:]:
             raise ValueError(
                 f"`training_data` (pictures of {batch.shape[1:]}) must be of the size of `data`, "
                 f"{images.shape[1:]}"
             )
-        similarity = wanted @ _directions(model, batch).T
+        similarity = np.concatenate([near[3], wanted @ _directions(model, batch).T], axis=1)
+        best = (-similarity).argsort(axis=1, kind="stable")[:, :count]
         new = [batch, batch_labels, start + np.arange(len(batch))]
-        new = [np.broadcast_to(one, (len(images), *one.shape)) for one in new]
-        pairs = zip(near, [*new, similarity], strict=True)
-        near = [np.concatenate(pair, axis=1) for pair in pairs]
-        best = (-near[3]).argsort(axis=1, kind="stable")[:, :count]
-        near = [one[np.arange(len(images))[:, None], best] for one in near]
+        merged = [_chosen(one, other, best) for one, other in zip(near, new, strict=False)]
+        near = *merged, np.take_along_axis(similarity, best, axis=1)
         start += len(batch)
     return near
+
+
+def _chosen(near, new, best):
+    """Of what each mistake has, (n, k, ...), and of what is new to all, (B, ...), the best places.
+
+    Only what is chosen is copied: pictures are large.
+    """
+    known = near.shape[1]
+    chosen = np.empty((*best.shape, *new.shape[1:]), new.dtype)
+    old = best < known
+    rows = np.nonzero(old)[0]
+    chosen[old], chosen[~old] = near[rows, best[old]], new[best[~old] - known]
+    return chosen
 
 
 def _directions(model, images):

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import bootstrap
 
 from cnnviz import layers
-from cnnviz.diagnosis.measures import evidence_share
+from cnnviz.diagnosis.measures import evidence_share, mean_color
 from cnnviz.grad_cam import ClassIndex, Method, grad_cam
 
 
@@ -81,7 +81,7 @@ def reliance(
     maps = grad_cam(model, images, class_index=class_index, method=method).maps
     shares = evidence_share(maps, masks)
     shares = shares[np.isfinite(shares)]
-    painted = np.where(masks[..., None], images.mean((0, 1, 2)), images)
+    painted = np.where(masks[..., None], mean_color(images), images)
     before, after = (layers.class_probabilities(model, x).argmax(1) for x in (images, painted))
     return Reliance(
         *_mean_and_interval(shares, seed),

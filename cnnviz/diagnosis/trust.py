@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from cnnviz import layers
 from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
-from cnnviz.diagnosis.measures import evidence_share
+from cnnviz.diagnosis.measures import evidence_share, mean_color
 from cnnviz.grad_cam import METHODS, Method, grad_cam
 
 STEPS = 20  # in which a picture's pixels are taken away or put back: a twentieth of them each
@@ -245,7 +245,7 @@ def deletion_and_insertion(model, images, maps, class_index):
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
     rank = (rank / order.shape[1]).reshape(enlarged.shape)[..., None]
-    painted = np.broadcast_to(images.mean((0, 1, 2)), images.shape)
+    painted = np.broadcast_to(mean_color(images), images.shape)
     sigma = BLUR * max(size)
     blurred = np.stack([cv2.GaussianBlur(one, (0, 0), sigma).reshape(one.shape) for one in images])
     areas = []

@@ -16,6 +16,7 @@ from cnnviz.drawn_pets.head import paint_head
 from cnnviz.drawn_pets.scene import paint_background, paint_thing
 from cnnviz.progress import progress_bar
 
+_PURPOSES = ("scene", "parts", "noise", "stamp", "labels")  # of random numbers
 _DRAWN_AT_ONCE = 50  # pictures between two steps of the progress bar
 
 
@@ -138,11 +139,11 @@ def _write(pets, directory, start):
 
 def _generator(seed, index, purpose):
     """A random stream of its own for each purpose, so that no purpose disturbs another."""
-    return np.random.default_rng([seed, index, ("scene", "parts", "noise", "stamp").index(purpose)])
+    return np.random.default_rng([seed, index, _PURPOSES.index(purpose)])
 
 
 def _labels(count, seed):
-    first = (np.random.default_rng([seed]).random((count + 1) // 2) < 0.5).astype(np.int32)
+    first = (_generator(seed, 0, "labels").random((count + 1) // 2) < 0.5).astype(np.int32)
     return np.stack([first, 1 - first], axis=1).ravel()[:count]
 
 

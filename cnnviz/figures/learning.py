@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cnnviz import descriptions
+from cnnviz.checks import whole_numbers
 from cnnviz.descriptions import name_of_class
 from cnnviz.figures.style import (
     TRAINING_COLOR,
@@ -21,6 +23,9 @@ from cnnviz.figures.style import (
 
 if TYPE_CHECKING:
     import keras
+
+MOST_NUMBERED = 10  # classes of a confusion matrix whose cells have room for numbers
+MOST_NAMED = 30  # that have room for their names beside it
 
 
 @described(descriptions.learning_curves)
@@ -117,7 +122,8 @@ def draw_confusion_matrix(
         class_names: The classes' names, by index; others are numbered.
 
     Returns:
-        Figure
+        Figure: with the numbers of pictures in its cells up to 10 classes; of more than 30 some are
+        named.
 
     Raises:
         ValueError: If `labels` and `predicted` are not as many integers, 0 or more.
@@ -132,16 +138,19 @@ def draw_confusion_matrix(
     matrix = np.zeros((count, count), int)
     np.add.at(matrix, (labels, predicted), 1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure, axis = subplots(figsize=(1.9 + 1.3 * count, 1.3 + 1.1 * count))
+    numbered = count <= MOST_NUMBERED
+    width, height = (1.9 + 1.3 * count, 1.3 + 1.1 * count) if numbered else (10, 8.6)
+    figure, axis = subplots(figsize=(width, height))
     shown = axis.imshow(100 * shares, vmin=0, vmax=100, cmap="cividis")
-    for row, column in np.ndindex(count, count):
+    for row, column in np.ndindex(count, count) if numbered else ():
         text = f"{matrix[row, column]}\n{shares[row, column]:.1%}"
         color = "black" if shares[row, column] > 0.5 else "white"
         axis.text(column, row, text, ha="center", va="center", color=color)
-    ticks = range(count)
+    ticks = range(0, count, max(1, math.ceil(count / MOST_NAMED)))
     slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if count > 2 else {}
-    axis.set_xticks(ticks, class_names, **slanted)
-    axis.set_yticks(ticks, class_names)
+    slanted |= {} if numbered else {"rotation": 60}
+    axis.set_xticks(ticks, class_names[:: ticks.step], **slanted)
+    axis.set_yticks(ticks, class_names[:: ticks.step])
     axis.set(xlabel="predicted class", ylabel="true class")
     accuracy = np.trace(matrix) / max(matrix.sum(), 1)
     axis.set_title(f"{accuracy:.1%} of {matrix.sum()} pictures right")
@@ -150,8 +159,7 @@ def draw_confusion_matrix(
 
 
 def _classes(name, values):
-    found = np.asarray(values)
-    whole = found.dtype.kind in "iufb" and np.all((found >= 0) & (found == np.floor(found)))
-    if found.ndim != 1 or not whole:
+    classes = whole_numbers(values)
+    if classes is None or classes.ndim != 1 or classes.min(initial=0) < 0:
         raise ValueError(f"`{name}` (={values!r}) must be (N,) integers, 0 or more")
-    return found.astype(int)
+    return classes

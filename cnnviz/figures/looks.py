@@ -83,22 +83,38 @@ def draw_activations(
 
     Returns:
         Figure: C tiles with the channel's index; the colour scale ends at the 99.5th percentile of
-        the values, so that a few extreme ones do not leave the rest dark. Dead channels are grey
-        and crossed out.
+        the values, so that a few extreme ones do not leave the rest dark. Dead channels, and those
+        in which NaN or infinity is, are grey and crossed out.
+
+    Raises:
+        ValueError: If the shapes are not as said here.
     """
     feature_maps = np.asarray(feature_maps, np.float32)
+    if feature_maps.ndim != 3 or 0 in feature_maps.shape:
+        raise ValueError(
+            f"`feature_maps` (of shape {feature_maps.shape}) must be (h, w, C), of one picture: of "
+            "what `extract_activations` returns for a layer, one row"
+        )
     height, width, channels = feature_maps.shape
     dead = np.zeros(channels, bool) if dead is None else np.asarray(dead, bool)
-    low = min(0.0, float(np.percentile(feature_maps, 0.5)))
-    high = float(np.percentile(feature_maps, 99.5))
+    if dead.shape != (channels,):
+        raise ValueError(f"`dead` (of shape {dead.shape}) must be ({channels},), one a channel")
+    broken = ~np.isfinite(feature_maps).all((0, 1))
+    finite = feature_maps[np.isfinite(feature_maps)] if broken.any() else feature_maps
+    low, high = np.percentile(finite, (0.5, 99.5)).tolist() if finite.size else (0.0, 0.0)
+    low = min(0.0, low)
     if high <= low:  # nearly all values are zero
-        high = float(feature_maps.max())
+        high = float(finite.max(initial=low))
     if high <= low:
         high = low + 1.0
-    colored = plt.get_cmap(ACTIVATION_COLORS)((feature_maps - low) / (high - low))[..., :3]
+    shown = np.where(broken, low, feature_maps)
+    colored = plt.get_cmap(ACTIVATION_COLORS)((shown - low) / (high - low))[..., :3]
     tiles = colored.transpose(2, 0, 1, 3)
-    tiles[dead] = NOTHING_TO_SEE
-    labels = ["dead" if is_dead else "" for is_dead in dead]
+    tiles[dead | broken] = NOTHING_TO_SEE
+    labels = [
+        "NaN or inf" if is_broken else "dead" if is_dead else ""
+        for is_broken, is_dead in zip(broken, dead, strict=True)
+    ]
     figure, axis = draw_tiles(tiles, range(channels), labels)
     scale = plt.cm.ScalarMappable(plt.Normalize(low, high), ACTIVATION_COLORS)
     extend = "both" if low < 0 else "max"
@@ -107,8 +123,9 @@ def draw_activations(
         scale, ax=axis, label="activation", shrink=min(1, BAR_HEIGHT / tall), anchor=(0, 1),
         aspect=min(tall, BAR_HEIGHT) / BAR_WIDTH, pad=0.01, extend=extend, extendfrac=0.04,
     )  # fmt: skip
-    flat = int((~dead & (feature_maps.max((0, 1)) <= feature_maps.min((0, 1)))).sum())
+    flat = int((~dead & ~broken & (shown.max((0, 1)) <= shown.min((0, 1)))).sum())
     found = f"{int(dead.sum())} dead, {flat} more" if dead.any() else str(flat)
+    found = f"{int(broken.sum())} with NaN or infinity, {found}" if broken.any() else found
     title = f"{layer_name}: {channels} channels of {height}x{width}, {found} flat on this picture"
     axis.set_title(wrapped(title, figure.get_figwidth()))
     return figure

@@ -35,6 +35,7 @@ TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # told apart by every k
 ACTIVATION_COLORS, EVIDENCE_COLORS = "viridis", "inferno"
 SIGNED_COLORS = "PuOr_r"  # orange for the class, white for neither, purple against it
 NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
+MOST_CHANNELS = 16  # of a picture; a longer last axis is a side
 GAP = 2  # pixels between the tiles of a mosaic
 # Inches. On a page of 640 pixels no letter is lower than 8: a figure 9 inches wide takes 9 points.
 TILES_WIDTH = 7.4  # of a mosaic
@@ -111,6 +112,11 @@ def wrapped(title, inches):
 def pictures(images, *belonging):
     """A list of (H, W, 3) pictures; what belongs to them must be as many, or None."""
     single = getattr(images, "ndim", 4) == 3
+    if single and images.shape[2] > MOST_CHANNELS:
+        raise ValueError(
+            f"`images` (of shape {images.shape}) must be (N, H, W, C) or one picture (H, W, C); "
+            "`images[..., None]` is a stack of grey ones"
+        )
     images = [images] if single else list(images)
     counts = [len(images), *(len(others) for others in belonging if others is not None)]
     if not images or len(set(counts)) > 1:

@@ -5,7 +5,7 @@ order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_ra
 """
 
 from cnnviz.layers.checks import broken_layer, check_finite, check_images, squared_weights
-from cnnviz.layers.layout import input_shape, picture_shape
+from cnnviz.layers.layout import input_shape, picture_shape, takes_integers
 from cnnviz.layers.names import (
     convolution_layers,
     find_layer,
@@ -13,7 +13,12 @@ from cnnviz.layers.names import (
     named_layers,
     own_weights,
 )
-from cnnviz.layers.recording import call_and_record, gradients, required_output
+from cnnviz.layers.recording import (
+    call_and_record,
+    feature_maps,
+    gradients,
+    required_output,
+)
 from cnnviz.layers.scores import (
     ACTIVATIONS,
     activation_input,
@@ -37,6 +42,7 @@ __all__ = [
     "class_probabilities",
     "class_scores",
     "convolution_layers",
+    "feature_maps",
     "find_layer",
     "gradients",
     "head",
@@ -50,5 +56,6 @@ __all__ = [
     "picture_shape",
     "required_output",
     "squared_weights",
+    "takes_integers",
     "traced",
 ]

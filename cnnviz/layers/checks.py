@@ -14,7 +14,7 @@ def check_images(model, images):
     Args:
         model: The keras.Model that they are for.
         images: (N, H, W, C) or (H, W, C), numbers; for a model that takes (N, C, H, W) they may be
-            of that layout.
+            of that layout; for one of grey pictures also (N, H, W).
 
     Returns:
         (N, H, W, C) float32 array.
@@ -38,9 +38,12 @@ def check_images(model, images):
         raise ValueError(f"`images` (of dtype {images.dtype}) must be numbers")
     with np.errstate(over="ignore"):  # infinity is told below
         images = images.astype(np.float32, copy=False)
-    images = images[None] if images.ndim == 3 else images
+    given = images.shape
+    if images.ndim == 3:
+        is_stack = given[2] != 1 and (input_shape(model) or (None,) * 4)[3] == 1
+        images = images[..., None] if is_stack else images[None]  # grey pictures, or one picture
     if images.ndim != 4:
-        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
+        raise ValueError(f"`images` (of shape {given}) must be (N, H, W, C) or (H, W, C)")
     if 0 in images.shape[1:]:
         raise ValueError(f"`images` (of shape {images.shape}) must have pixels")
     if not _all_finite(images):
@@ -52,8 +55,7 @@ def check_images(model, images):
     expected = input_shape(model)
     if expected is not None and not _fit(images.shape, expected):
         raise ValueError(
-            f"`images` (of shape {images.shape}) must be {_shape_text(expected)} for model "
-            f"'{model.name}'"
+            f"`images` (of shape {given}) must be {_shape_text(expected)} for model '{model.name}'"
         )
     return images
 
@@ -98,9 +100,8 @@ def broken_layer(model, squares=()):
     """
     if len(squares) and np.isfinite(squares).all():
         return None
-    for path, layer in [*named_layers(model).items(), (model.name, model)]:
-        # By the tensor, of which NumPy takes no copy.
-        if not all(_all_finite(np.asarray(tf.convert_to_tensor(w))) for w in _floats(layer)):
+    for path, weight in _float_weights(model):
+        if not _all_finite(np.asarray(tf.convert_to_tensor(weight))):  # NumPy copies no tensor
             return path
     return None
 
@@ -110,8 +111,7 @@ def squared_weights(model):
 
     There it costs next to nothing; to look at them one by one takes a twentieth of a call.
     """
-    weights = [w for layer in [*named_layers(model).values(), model] for w in _floats(layer)]
-    squares = [tf.nn.l2_loss(tf.cast(w, tf.float32)) for w in weights]
+    squares = [tf.nn.l2_loss(tf.cast(weight, tf.float32)) for _, weight in _float_weights(model)]
     return tf.reshape(tf.add_n([tf.constant(0.0), *squares]), (1,))
 
 
@@ -127,6 +127,8 @@ def _all_finite(array):
     return bool(np.isfinite(squares) or np.isfinite(numbers).all())
 
 
-def _floats(layer):
-    """The own weights of a layer, or of an operation, that are floating-point numbers."""
-    return [w for w in own_weights(layer) if "float" in str(w.dtype)]
+def _float_weights(model):
+    """(path of its layer, weight) of all that hold floating-point numbers, the model's own last."""
+    owners = [*named_layers(model).items(), (model.name, model)]
+    held = [(path, weight) for path, owner in owners for weight in own_weights(owner)]
+    return [(path, weight) for path, weight in held if "float" in str(weight.dtype)]

@@ -16,8 +16,18 @@ LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # turn (N, C, H, W) to channels last, 
 
 def input_shape(model):
     """(None, H, W, C) with None for what is free; None where a subclassed model does not say."""
-    shape = own_input_shape(model)
+    return _turned(model, own_input_shape(model))
+
+
+def _turned(model, shape):
+    """A shape in the model's own layout, or None -> the same as (N, H, W, C)."""
     return tuple(shape[i] for i in LAST) if shape and takes_channels_first(model) else shape
+
+
+def _built_shape(model):
+    """What a subclassed model was first called with, in its own layout; None of others."""
+    built = (getattr(model, "get_build_config", dict)() or {}).get("input_shape")
+    return built if own_input_shape(model) is None and np.shape(built) == (4,) else None
 
 
 def picture_shape(model, image_size=None):
@@ -25,7 +35,8 @@ def picture_shape(model, image_size=None):
 
     Args:
         model: keras.Model.
-        image_size: Side length in pixels, or (height, width); None takes the model's own, or 96.
+        image_size: Side length in pixels, or (height, width); None takes the model's own, or that
+            of the pictures that a subclassed model was first called with, or 96.
 
     Returns:
         (height, width, channels).
@@ -34,8 +45,11 @@ def picture_shape(model, image_size=None):
         ValueError: If `image_size` is no size in pixels, or another than the model's own.
     """
     height, width, channels = (input_shape(model) or (None,) * 4)[1:]
+    called_with = _turned(model, _built_shape(model)) or (None,) * 4
+    channels = channels or called_with[3] or 3
     if image_size is None:
-        return height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE, channels or 3
+        sides = (height, called_with[1]), (width, called_with[2])
+        return *(own or called or DEFAULT_IMAGE_SIZE for own, called in sides), channels
     size = tuple(image_size) if np.shape(image_size) == (2,) else (image_size, image_size)
     for side in size:
         check_integer("image_size", side, 1)
@@ -44,7 +58,12 @@ def picture_shape(model, image_size=None):
             f"`image_size` (={image_size}) must be {height}x{width} for model '{model.name}', "
             "which takes no other"
         )
-    return *size, channels or 3
+    return *size, channels
+
+
+def takes_integers(model):
+    """Whether Keras rounds the pictures before the model gets them."""
+    return any("int" in str(one.dtype) for one in getattr(model, "inputs", None) or ())
 
 
 def own_input_shape(model):
@@ -66,9 +85,7 @@ def takes_channels_first(model):
     """Whether it takes pictures (N, C, H, W); it may also turn them itself."""
     if _layouts(model) != {"channels_first"}:
         return False
-    # A subclassed model knows at least what it was built with.
-    built = (model.get_build_config() or {}).get("input_shape")
-    shape = own_input_shape(model) or built or (None,) * 4
+    shape = own_input_shape(model) or _built_shape(model) or (None,) * 4
     return not (shape[3] in CHANNELS and shape[1] not in CHANNELS)
 
 

@@ -15,7 +15,7 @@ import warnings
 import tensorflow as tf
 
 from cnnviz.layers.layout import FIRST, LAST, takes_channels_first, with_channels_first
-from cnnviz.layers.names import leaf_layers
+from cnnviz.layers.names import leaf_layers, named_layers
 
 HALF_SCALE = 2.0**12  # of gradients in float16, which holds none of a mean over many places
 
@@ -34,15 +34,19 @@ def record_outputs(layers, *, turned=()):
         dict[str, list]: each layer's outputs under its path, in the order of the layers' last
         calls; a layer that is used twice has two. On leaving, every layer's `call` is as it was.
     """
-    outputs = {}
+    outputs, turned_before = {}, []
 
     def wrap(path, call):
         @functools.wraps(call)
         def recording_call(*args, **kwargs):
             output = kept = call(*args, **kwargs)
             if path in turned and tf.is_tensor(output) and output.shape.rank == 4:
-                kept = tf.transpose(output, LAST)
-                output = tf.transpose(kept, FIRST)  # so that the result depends on what is kept
+                # What a layer passes on from one inside it was turned there.
+                kept = next((kept for one, kept in turned_before if one is output), None)
+                if kept is None:
+                    kept = tf.transpose(output, LAST)
+                    output = tf.transpose(kept, FIRST)  # so that the result depends on what is kept
+                    turned_before.append((output, kept))
             outputs[path] = [*outputs.pop(path, []), kept]
             return output
 
@@ -81,23 +85,63 @@ def call_and_record(model, images, layers):
         (output, dict[str, list]): the model's output, and the tensors that each layer put out,
         feature maps as (N, h, w, C), layers in the order of their last calls.
     """
-    with record_outputs(layers, turned=with_channels_first(layers, model)) as recorded:
-        output = call_model(model, images)
-    tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
-    graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
-    # A tf.function that was traced before does not run its Python code again: nothing is recorded.
-    if graphs - {images.graph, None} or (len(layers) > 1 and not recorded):
+    try:
+        with record_outputs(layers, turned=with_channels_first(layers, model)) as recorded:
+            output = call_model(model, images, in_line=bool(layers))
+        tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
+        graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
+        is_hidden = graphs - {images.graph, None} or (len(layers) > 1 and not recorded)
+    except tf.errors.OperatorNotAllowedInGraphError:
+        is_hidden = True
+    if is_hidden:
         raise ValueError(
-            f"`model` (='{model.name}') calls its layers inside a tf.function of its own, where "
-            "they cannot be recorded; remove the @tf.function from its `call`"
+            f"`model` (='{model.name}') calls its layers where they cannot be recorded: in a loop "
+            "or a condition of TensorFlow's, or in a tf.function that decides by the values of a "
+            "tensor; decide by tf.where"
         )
     return output, {path: calls for path, calls in tensors.items() if calls}
 
 
-def call_model(model, images):
+def feature_maps(model, outputs):
+    """Of what the layers put out, the feature maps: one of each that makes one.
+
+    Args:
+        model: keras.Model.
+        outputs: dict[str, list], as `call_and_record` returns it of all `named_layers`.
+
+    Returns:
+        dict[str, (N, h, w, C) tensor], in the order of `outputs`. A layer that holds others is
+        there if it computes something itself with what they put out, as a residual block does. What
+        is inside an attention layer is of rank 4 too, but has no places.
+    """
+    layers, leaves = named_layers(model), leaf_layers(model)
+    maps, passed_on = {}, [y for path in leaves for y in outputs.get(path, ())]
+    for path, calls in outputs.items():
+        names = path.split("/")
+        around = (layers.get("/".join(names[:depth])) for depth in range(1, len(names)))
+        if calls[-1].shape.rank != 4 or any("Attention" in type(one).__name__ for one in around):
+            continue
+        if path in leaves or not any(one is calls[-1] for one in passed_on):
+            maps[path] = calls[-1]
+        passed_on.append(calls[-1])
+    return maps
+
+
+def call_model(model, images, *, in_line=False):
+    """Call it with pictures (N, H, W, C), and with a ValueError if it does not take them.
+
+    What its own tf.functions do is put in line, where it can be seen; if that cannot be, since one
+    decides by the values of a tensor, and `in_line` is not asked for, they are called as ever.
+    """
     try:
         turned = tf.transpose(images, FIRST) if takes_channels_first(model) else images
-        return model(turned, training=False)
+        try:
+            with _functions_in_line():
+                return model(turned, training=False)
+        except tf.errors.OperatorNotAllowedInGraphError:
+            if in_line:
+                raise
+            return model(turned, training=False)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         # Keras wraps what a layer raises: escapes for bold type before, all arguments after it.
         reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\nArguments received")[0]
@@ -107,6 +151,17 @@ def call_model(model, images):
         ) from error
     finally:
         model._clear_losses()  # activity regularisers would leave tensors of this graph behind
+
+
+@contextlib.contextmanager
+def _functions_in_line():
+    """Within the block a tf.function that is called puts its operations where they can be seen."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def gradients(model, ys, x, grad_ys):

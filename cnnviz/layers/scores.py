@@ -14,6 +14,7 @@ from cnnviz.layers.value_range import check_range
 HEADS = ("Sigmoid", "Softmax")
 ACTIVATIONS = (*HEADS, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")  # operations that change no value
+CLIPPING = ("Maximum", "Minimum")
 SUMMING = ("Add", "AddN", "AddV2", "ConcatV2", "Mean", "Mul", "Pack", "RealDiv")
 ROUNDING = 1e-3  # by which the weights of an average may miss 1, with half precision
 
@@ -48,7 +49,7 @@ def class_probabilities(
             model = get_model()
             output = pick_output(model, call_model(model, batch), output_name)
             check_output(output)
-            if activation_input(output, HEADS) is None and _averaged(output) is None:
+            if _logits_of_head(output) is None and _averaged(output) is None:
                 scores = class_scores(output)
                 if scores.shape[1] > output.shape[1]:
                     return tf.sigmoid(scores)
@@ -75,20 +76,28 @@ def class_scores(output):
         output: (N, K) tensor under construction: the model's output.
 
     Returns:
-        (N, classes) float32 tensor: the input of the final sigmoid or softmax if there is one; the
-        logit log p - log(1 - p) of an average p of several (an ensemble); else the output itself.
-        One output z gives the two classes -z and z.
+        (N, classes) float32 tensor: the input of the final sigmoid (also a hard one) or softmax if
+        there is one; the logit log p - log(1 - p) of an average p of several (an ensemble); else
+        the output itself. One output z gives the two classes -z and z.
 
     Raises:
         ValueError: If the model does not return one tensor of rank 2.
     """
     check_output(output)
-    logits, averaged = activation_input(output, HEADS), _averaged(output)
+    logits, averaged = _logits_of_head(output), _averaged(output)
     if logits is None and averaged is not None:
         logits = _logit_of_average(output)
     logits = tf.cast(output if logits is None else logits, tf.float32)
     logits = tf.ensure_shape(logits, (None, output.shape[1]))
     return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+
+
+def _logits_of_head(output):
+    """What a sigmoid, hard or not, or a softmax was applied to, or None."""
+    op = output.op
+    if op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":  # relu6(logits + 3) / 6
+        return op.inputs[0].op.inputs[0] - 3
+    return activation_input(output, HEADS)
 
 
 def _logit_of_average(output):
@@ -146,19 +155,31 @@ def activation_input(tensor, activations):
         activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax").
 
     Returns:
-        The input of the activation that made `tensor`, in the shape of `tensor`; casts and reshapes
-        in between are passed over. None if it was made otherwise.
+        The input of the activation that made `tensor`, in the shape of `tensor`; casts, reshapes
+        and a clipping to 0..1 in between are passed over. None if it was made otherwise.
     """
     if tensor.op.type == "Transpose":  # of a layer with channels first
         before = activation_input(tensor.op.inputs[0], activations)
         return None if before is None else tf.transpose(before, tensor.op.inputs[1])
     made = tensor
-    while made.op.type in PASSED:
-        made = made.op.inputs[0]
+    while (passed := _passed(made.op)) is not None:
+        made = passed
     if made.op.type not in activations:
         return None
     before = made.op.inputs[0]
     return before if made is tensor else tf.reshape(before, tf.shape(tensor))
+
+
+def _passed(op):
+    """What an operation passes on, in another form or clipped to 0..1; None of any other."""
+    if op.type in PASSED:
+        return op.inputs[0]
+    if op.type in CLIPPING:
+        for one, other in (op.inputs, reversed(op.inputs)):
+            bound = tf.get_static_value(other)
+            if bound is not None and np.all((0 <= bound) & (bound <= 1)):
+                return one
+    return None
 
 
 def _averaged(tensor):

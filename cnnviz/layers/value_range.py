@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from cnnviz.layers.layout import LAST, takes_channels_first
+from cnnviz.layers.layout import LAST, takes_channels_first, takes_integers
 from cnnviz.layers.names import leaf_layers
 from cnnviz.layers.recording import call_model, wrapped_calls
 from cnnviz.layers.tracing import traced
@@ -63,6 +63,11 @@ def check_range(model, images, name="images"):
             f"{given} look too large for model '{model.name}', at whose first weights they arrive "
             f"as {first:.3g}..{last:.3g}: rescale them as it was done for its "
             "training, to 0..1 perhaps; if there was no rescaling, all is well",
+            stacklevel=3,
+        )
+    elif gain == 0 and takes_integers(model):
+        warnings.warn(
+            f"{given} are all the same to model '{model.name}', which takes integers: in 0..255",
             stacklevel=3,
         )
     elif gain > 0 and not may_change:
