@@ -19,7 +19,7 @@ import cnnviz
 from cnnviz.callbacks import history_file, read_history, resume_folder
 from cnnviz.data import list_split
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, RECIPES, USED_SIZES
+from cnnviz.recipe import BATCH_SIZE, FIRST_KERNELS, KEPT_SIZES, RECIPES, USED_SIZES
 
 
 def main():
@@ -43,7 +43,8 @@ def main():
     kept = data | {"image_size": KEPT_SIZES[options.recipe]}
     train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
     validation = cnnviz.load_split(photos / "validation", **kept)
-    model = cnnviz.build_model(precision=options.precision)
+    kernels = FIRST_KERNELS[options.recipe]
+    model = cnnviz.build_model(first_kernels=kernels, precision=options.precision)
 
     recipe = RECIPES[options.recipe]
     checkpoint, epochs = options.model.with_suffix(".training.keras"), len(recipe["image_sizes"])

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -25,6 +26,7 @@ def build_model(
     image_size: int | None = None,
     width: int = 24,
     batch_normalization: bool = True,
+    first_kernels: Literal["random", "cosines"] = "random",
     precision: str | None = None,
 ) -> keras.Model:
     """Build the cats-versus-dogs classifier, untrained.
@@ -42,6 +44,11 @@ def build_model(
             normalisation and ReLU are three layers. False builds the one for looking into, in
             which each convolution applies its ReLU itself; `fold_batch_normalization` carries the
             weights over.
+        first_kernels: What `block1_conv1` begins with: "random" kernels, as all other layers, or
+            "cosines", the smoothest patterns of 3x3 pixels, along which natural pictures vary most
+            (the discrete cosine transform of brightness and two opponent colours, those of Ohta et
+            al. 1980), each with its negative, so that no ReLU loses anything. A short training gets
+            further with them.
         precision: Keras dtype policy of the layers, such as "float32" or "mixed_bfloat16"; "auto"
             takes `fastest_precision()`, None the policy that is set globally. The logit is always
             computed in float32.
@@ -51,11 +58,13 @@ def build_model(
         parameters at width 24.
 
     Raises:
-        ValueError: If `image_size` is below 16 or `width` below 1.
+        ValueError: If `image_size` is below 16, `width` below 1 or `first_kernels` another word.
     """
     if image_size is not None:
         check_integer("image_size", image_size, 16)
     check_integer("width", width, 1)
+    if first_kernels not in ("random", "cosines"):
+        raise ValueError(f"`first_kernels` (={first_kernels!r}) must be 'random' or 'cosines'")
     dtype = fastest_precision() if precision == "auto" else precision
     images = keras.Input((image_size, image_size, 3), name="images")
     rescaling = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling", dtype=dtype)
@@ -74,7 +83,24 @@ def build_model(
     pooled = keras.layers.GlobalAveragePooling2D(name="pooling", dtype=dtype)(features)
     # float32 whatever the precision policy: the loss needs exact logits.
     logit = keras.layers.Dense(1, dtype="float32", name="logit")(pooled)
-    return keras.Model(images, logit, name="cats_vs_dogs")
+    model = keras.Model(images, logit, name="cats_vs_dogs")
+    if first_kernels == "cosines":
+        # Not as an initializer: a file of the model would name it, and want cnnviz to be read.
+        variable, cosines = model.get_layer("block1_conv1").kernel, cosine_kernels()
+        kernels = variable.numpy()
+        count = min(kernels.shape[-1], cosines.shape[-1])
+        kernels[..., :count] = cosines[..., :count]
+        variable.assign(kernels)
+    return model
+
+
+def cosine_kernels():
+    """(3, 3, 3, 54): each cosine pattern of brightness and opponent colours, and its negative."""
+    waves = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]])  # of three pixels, and of three colours
+    waves = waves / np.linalg.norm(waves, axis=1, keepdims=True)
+    order = sorted(np.ndindex(3, 3, 3), key=lambda at: (at[0] + at[1] + (at[2] > 0), at))
+    kernels = [sign * np.einsum("y,x,c->yxc", *waves[list(at)]) for at in order for sign in (1, -1)]
+    return 2**0.5 * np.stack(kernels, axis=-1)  # as large as random ones
 
 
 def fastest_precision() -> str:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.fft
 import tensorflow as tf
 
 from cnnviz.data import sample_image
@@ -165,12 +166,38 @@ def test_precision_fits_a_machine_without_a_processor_file(tmp_path, monkeypatch
     assert fastest_precision() == "float32"
 
 
+def test_first_kernels_are_the_products_of_cosines_that_pictures_vary_along_most():
+    kernels = build_model(first_kernels="cosines").get_layer("block1_conv1").kernel.numpy()
+    patterns = kernels[..., ::2] / 2**0.5
+    np.testing.assert_array_equal(kernels[..., 1::2], -kernels[..., ::2])
+    coefficients = scipy.fft.dctn(patterns, axes=(0, 1, 2), norm="ortho").reshape(27, 12)
+    assert (np.isclose(coefficients, 1, atol=1e-6).sum(0) == 1).all()
+    np.testing.assert_allclose(np.abs(coefficients).sum(0), 1, atol=1e-6)
+    assert (np.isclose(coefficients, 1, atol=1e-6).sum(1) <= 1).all()  # each another one
+    patches = np.lib.stride_tricks.sliding_window_view(sample_image(), (3, 3), axis=(0, 1))
+    patches = patches.transpose(0, 1, 3, 4, 2).reshape(-1, 27)
+    held = (patches @ patterns.reshape(27, 12)).var(axis=0).sum()
+    assert held > 0.98 * patches.var(axis=0).sum()  # by 12 of 27 directions
+
+
+@pytest.mark.parametrize("width", [1, 5, 60])
+def test_first_kernels_of_any_width(width):
+    keras.utils.set_random_seed(0)
+    random = build_model(width=width).get_layer("block1_conv1")
+    keras.utils.set_random_seed(0)
+    cosines = build_model(width=width, first_kernels="cosines").get_layer("block1_conv1")
+    np.testing.assert_array_equal(cosines.kernel[..., 54:], random.kernel[..., 54:])
+    assert (np.abs(cosines.kernel - random.kernel).max((0, 1, 2)) > 0)[:54].all()
+    assert cosines.get_config() == random.get_config()  # nothing that a file would have to name
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"image_size": 15}, r"`image_size` \(=15\) must be an integer, 16 or more"),
         ({"width": 0}, r"`width` \(=0\) must be an integer, 1 or more"),
         ({"width": 1.5}, r"`width` \(=1.5\) must be an integer, 1 or more"),
+        ({"first_kernels": "dct"}, r"`first_kernels` \(='dct'\) must be 'random' or 'cosines'"),
     ],
 )
 def test_arguments_out_of_range_are_errors(options, message):

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,21 @@ def test_wheel_holds_every_module_the_weights_the_mark_of_types_and_the_license(
     assert source <= held
     assert {"cnnviz/py.typed", "cnnviz/weights/cats_vs_dogs.keras"} <= source
     assert [path.read_text() for path in wheel.rglob("LICENSE")] == [(ROOT / "LICENSE").read_text()]
+
+
+def test_the_examples_of_the_readme_run_as_they_stand(tmp_path, monkeypatch, capsys):
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    cnnviz.write_drawn_pets("photos", train=2, validation=20, test=2)
+    names = {}
+    for example in examples:
+        exec(example, names)
+    assert len(examples) == 2 and names["layer"] == "block2_conv1"
+    assert names["activations"]["block1_conv1"].shape == (1, 80, 80, 24)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "activations.png", "filters.png", "evidence.png",
+    }  # fmt: skip
+    assert capsys.readouterr().out.count("for its label: ") == 10
 
 
 def test_citation_and_changelog_are_of_this_version():

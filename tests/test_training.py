@@ -20,7 +20,7 @@ from cnnviz import training
 from cnnviz.callbacks import BestWeights, EpochClock, Resume, read_history
 from cnnviz.model import build_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
-from cnnviz.recipe import LEARNING_RATE, ORTHOGONALIZING_STEPS, WEIGHT_DECAY
+from cnnviz.recipe import ORTHOGONALIZING_STEPS, WEIGHT_DECAY
 from cnnviz.training import train
 
 BATCHES = 4
@@ -55,14 +55,13 @@ RIGHT, TURNED_ROUND = brightness_task(), brightness_task(labels_right=False)
 GREY = RIGHT.map(lambda images, labels: (images[..., :1], labels))
 
 
+ASTRAY = {"learning_rate": 0.1, "augment": False, "verbose": 0}
+
+
 def train_astray(model=None, *, epochs=6, **options):
     """A model that is right from the start learns from wrong labels: it gets worse each epoch."""
     model = brightness_model(weight=0.3) if model is None else model
-    history = train(
-        model, TURNED_ROUND, RIGHT,
-        epochs=epochs, learning_rate=0.1, augment=False, verbose=0, **options,
-    )  # fmt: skip
-    return model, history
+    return model, train(model, TURNED_ROUND, RIGHT, epochs=epochs, **ASTRAY, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -405,7 +404,7 @@ def test_the_state_of_another_model_is_an_error_that_says_what_to_do(killed_afte
     message = r"`checkpoint` \(='.*best.keras'\) .* another model.*best.keras.resume"
     with pytest.raises(ValueError, match=message):
         model = small_network()
-        train(model, RIGHT, RIGHT, epochs=6, checkpoint=path, verbose=0)
+        train(model, RIGHT, RIGHT, epochs=6, checkpoint=path, **ASTRAY)
     assert_same_weights(model, small_network())
     assert files_in(tmp_path) == before
 
@@ -433,7 +432,7 @@ def test_a_training_goes_on_only_as_it_began(options, killed_after, tmp_path):
         rf"`{next(iter(options))}` .* with which the unfinished training in .*best.keras.resume"
     )
     with pytest.raises(ValueError, match=message):
-        train_astray(checkpoint=path, **options)
+        train(brightness_model(), RIGHT, RIGHT, epochs=6, checkpoint=path, **ASTRAY | options)
     assert files_in(tmp_path) == before
 
 
@@ -474,9 +473,9 @@ def test_going_on_with_other_batches_the_learning_rate_still_falls_to_zero_at_th
     rates = []
     at_epoch(5, lambda model: rates.append(float(model.optimizer.learning_rate)))
     model = brightness_model()
-    train(model, data, RIGHT, epochs=6, augment=False, checkpoint=path, verbose=0)
+    train(model, data, RIGHT, epochs=6, checkpoint=path, **ASTRAY)
     assert int(model.optimizer.iterations) == 6 * len(data)
-    whole = one_cycle(LEARNING_RATE, 6 * len(data))
+    whole = one_cycle(ASTRAY["learning_rate"], 6 * len(data))
     assert rates == [pytest.approx(float(whole(5 * len(data))))] and rates[0] > 0
 
 

@@ -133,7 +133,7 @@ def draw_confusion_matrix(
         raise ValueError(
             f"`predicted` ({len(predicted)}) must be as many as `labels` ({len(labels)})"
         )
-    count = max(len(class_names), *(1 + found.max(initial=-1) for found in (labels, predicted)))
+    count = max(1, len(class_names), *(1 + found.max(initial=-1) for found in (labels, predicted)))
     class_names = [name_of_class(class_names, index) for index in range(count)]
     matrix = np.zeros((count, count), int)
     np.add.at(matrix, (labels, predicted), 1)
