@@ -275,14 +275,11 @@ def _means_before(tensor):
     if op.type in ("AddV2", "Mul", "Sub", "BiasAdd"):
         first, second = op.inputs
         maps, other = (second, first) if first.shape.rank != 4 else (first, second)
-        of_channels = other.shape.rank is not None and other.shape.num_elements() in (
-            1,
-            maps.shape[-1],
-        )
-        means = _means_before(maps) if of_channels and other is not maps else None
+        numbers = other.shape.num_elements() if other.shape.rank is not None else None
+        means = _means_before(maps) if numbers in (1, maps.shape[-1]) else None
         if means is not None and op.type == "Mul":
             return means * tf.reshape(tf.cast(other, tf.float32), (1, -1))
-        return means
+        return -means if means is not None and op.type == "Sub" and maps is second else means
     return None
 
 

@@ -169,12 +169,17 @@ def test_a_silent_filter_wakes_behind_other_layers_too(faulty_layer, behind):
     assert result.verdicts[2] in ("dead", "no gain")
 
 
+@pytest.mark.parametrize("turned_by", ["scale", "difference"])
 @pytest.mark.case("arrays and models", "right")
-def test_a_silent_filter_climbs_down_where_what_follows_turns_it(faulty_layer):
+def test_a_silent_filter_climbs_down_where_what_follows_turns_it(faulty_layer, turned_by):
     """A batch normalisation of negative scale is highest where the filter stays silent."""
     norm = keras.layers.BatchNormalization(gamma_initializer="ones")
-    model = keras.Model(faulty_layer.inputs, norm(faulty_layer.outputs[0]))
-    norm.gamma.assign([1, 1, 1, -1, 1])
+    if turned_by == "scale":
+        turned = norm(faulty_layer.outputs[0])
+        norm.gamma.assign([1, 1, 1, -1, 1])
+    else:
+        turned = norm(1.0 - faulty_layer.outputs[0])
+    model = keras.Model(faulty_layer.inputs, turned)
     result = ascend_filters(model, norm.name, 3, **UNIT)
     (maps,) = extract_activations(model, result.images, "conv").values()
     assert maps[..., 3].max() == 0 and result.activations[0] == result.start_activations[0]

@@ -96,7 +96,8 @@ def _logits_of_head(output):
     """What a sigmoid, hard or not, or a softmax was applied to, or None."""
     op = output.op
     if op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":  # relu6(logits + 3) / 6
-        return op.inputs[0].op.inputs[0] - 3
+        if tf.get_static_value(op.inputs[1]) == 6:
+            return op.inputs[0].op.inputs[0] - 3
     return activation_input(output, HEADS)
 
 
