@@ -182,6 +182,16 @@ def same(one, other):
 
 
 @pytest.mark.case("arrays and models", "right")
+def test_channels_first_inside_a_nested_model_is_turned_once(twins):
+    *models, images = twins
+    nested = [keras.Sequential([keras.Input(model.input_shape[1:]), model]) for model in models]
+    last, first = (extract_activations(model, images) for model in nested)
+    assert [path.split("/")[1] for path in first] == [path.split("/")[1] for path in last]
+    for one, other in zip(first.values(), last.values(), strict=True):
+        same(one, other)
+
+
+@pytest.mark.case("arrays and models", "right")
 @pytest.mark.parametrize("layout", ["its own", "channels last"])
 def test_channels_first_gives_what_channels_last_gives(twins, layout):
     model, turned, images = twins
