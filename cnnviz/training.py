@@ -29,6 +29,8 @@ from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.progress import in_notebook
 from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, ORTHOGONALIZING_STEPS, WEIGHT_DECAY
 
+STEPS_WORTH_COMPILING = 1000
+
 
 def train(
     model: keras.Model,
@@ -115,7 +117,7 @@ def train(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
             metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
-            jit_compile=is_faster_compiled(model),
+            jit_compile=is_faster_compiled(model, steps * epochs),
         )
     given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
     resize = image_sizes is not None
@@ -188,12 +190,14 @@ def _optimizer(model, learning_rate):
     return keras.optimizers.LossScaleOptimizer(optimizer) if float16 else optimizer
 
 
-def is_faster_compiled(model):
+def is_faster_compiled(model, steps):
     """Whether XLA can take it, and is faster; Keras's "auto" never takes it on processors.
 
     With AVX2 it is (1.4x at 64 pixels); with AVX-512 TensorFlow's own kernels are (1.2x in float32
-    and 1.4x in bfloat16).
+    and 1.4x in bfloat16). To compile takes 10 to 25 seconds, which few `steps` do not win back.
     """
+    if steps < STEPS_WORTH_COMPILING:
+        return False
     parts = layers.named_layers(model).values()
     able = all(getattr(layer, "supports_jit", True) for layer in parts)
     on_gpu = bool(tf.config.list_physical_devices("GPU"))

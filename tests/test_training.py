@@ -64,12 +64,6 @@ def train_astray(model=None, *, epochs=6, **options):
     return model, train(model, TURNED_ROUND, RIGHT, epochs=epochs, **ASTRAY, **options)
 
 
-@pytest.fixture(autouse=True)
-def no_xla(monkeypatch):
-    """Compiling would take longer than these short trainings."""
-    monkeypatch.setattr(training, "is_faster_compiled", lambda model: False)
-
-
 def accuracy_of(model):
     """Counted here, on the pictures with the right labels."""
     right = [(model(images)[:, 0] > 0) == (labels == 1) for images, labels in RIGHT]
@@ -666,23 +660,21 @@ def test_pictures_of_other_types_train_as_float32_does(dtype):
     np.testing.assert_allclose(histories(other), histories(whole), rtol=1e-5)
 
 
-IS_FASTER_COMPILED = training.is_faster_compiled  # before the fixture replaces it
-
-
 @pytest.mark.parametrize(
-    "first_layer, flags, compiled",
+    "first_layer, flags, worth, compiled",
     [
-        ("Rescaling", "avx2", True),
-        ("RandomRotation", "avx2", False),
-        ("Rescaling", "avx512f", False),
+        ("Rescaling", "avx2", 1, True),
+        ("Rescaling", "avx2", 1000, False),
+        ("RandomRotation", "avx2", 1, False),
+        ("Rescaling", "avx512f", 1, False),
     ],
 )
-def test_compiled_where_every_layer_can_be_and_the_processor_gains(
-    first_layer, flags, compiled, monkeypatch, tmp_path
+def test_compiled_where_it_can_be_and_the_processor_gains_in_so_many_steps(
+    first_layer, flags, worth, compiled, monkeypatch, tmp_path
 ):
     (tmp_path / "cpuinfo").write_text(f"flags : sse {flags}_vnni {flags}")
     monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(training, "is_faster_compiled", IS_FASTER_COMPILED)
+    monkeypatch.setattr(training, "STEPS_WORTH_COMPILING", worth)
     inner = keras.Sequential([keras.Input((16, 16, 3)), getattr(keras.layers, first_layer)(0.1)])
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((16, 16, 3)), inner, *head])

@@ -19,10 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 import cnnviz
+from cnnviz import training
 from cnnviz.data import list_split, untuned
 from cnnviz.optimizer import ConvolutionMuon
 from cnnviz.recipe import BATCH_SIZE, KEPT_SIZES, ORTHOGONALIZING_STEPS
-from cnnviz.training import is_faster_compiled
 
 KEPT_SIZE = KEPT_SIZES["best"]
 ROUNDS = 3
@@ -68,13 +68,14 @@ def throughput(image_size, batches=80):
     data = tf.data.Dataset.from_tensor_slices((images, np.arange(len(images)) % 2))
     data = data.batch(BATCH_SIZE).map(lambda x, y: (tf.cast(x, tf.float32), y))
     data, validation = data.repeat(batches // 16), data.take(1)
+    training.STEPS_WORTH_COMPILING = 0  # as in a training of usual length
     model, bare = cnnviz.build_model(precision="auto"), cnnviz.build_model(precision="auto")
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     bare.compile(
         ConvolutionMuon(1e-3, ns_steps=ORTHOGONALIZING_STEPS),
         loss,
         metrics=["accuracy"],
-        jit_compile=is_faster_compiled(bare),
+        jit_compile=training.is_faster_compiled(bare, steps=batches),
     )
     options = {"epochs": 2, "image_sizes": (image_size,) * 2, "verbose": 0}
     trained, alone = [], []
