@@ -66,7 +66,7 @@ def _trace(get_model, shape, path, layer):
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32)])
     def output(image):
-        _, outputs = layers.call_and_record(get_model(), image, {path: layer})
+        _, outputs = layers.call_and_record(get_model(), image, {path: layer}, in_line=True)
         return layers.required_output(outputs, path)
 
     return output.get_concrete_function()

@@ -791,6 +791,20 @@ def test_layers_in_a_function_that_decides_by_values_are_told_of(images):
             look(model, images)
 
 
+@every_method
+@pytest.mark.case("arrays and models", "right")
+def test_convolutions_in_groups_work_on_every_processor(images, method):
+    """Keras calls them in a function that XLA must compile, since TensorFlow fuses them wrongly."""
+    inputs = keras.Input((12, 12, 3))
+    features = keras.layers.Conv2D(8, 3, activation="relu")(inputs)
+    features = keras.layers.Conv2D(8, 3, groups=4, activation="relu", name="conv")(features)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(pooled))
+    found = layers.class_probabilities(model, images)
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-6)
+    assert np.isfinite(method(model, images)).all()
+
+
 @pytest.mark.case("arrays and models", "reported")
 def test_layers_in_a_condition_are_told_of(images):
     class Choosing(keras.Model):

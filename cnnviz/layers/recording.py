@@ -73,33 +73,50 @@ def wrapped_calls(layers, wrap):
                     layers[path].__dict__["call"] = call
 
 
-def call_and_record(model, images, layers):
+def call_and_record(model, images, layers, *, in_line=False):
     """Call a model in inference mode and return what it and the layers put out.
 
     Args:
         model: keras.Model with one input.
         images: (N, H, W, C) tensor.
         layers: dict[str, layer] as from `named_layers`.
+        in_line: As `call_model` takes it; where layers are hidden without it, it is tried anyway.
 
     Returns:
         (output, dict[str, list]): the model's output, and the tensors that each layer put out,
         feature maps as (N, h, w, C), layers in the order of their last calls.
     """
-    try:
-        with record_outputs(layers, turned=with_channels_first(layers, model)) as recorded:
-            output = call_model(model, images, in_line=bool(layers))
-        tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
-        graphs = {getattr(y, "graph", None) for calls in tensors.values() for y in calls}
-        is_hidden = graphs - {images.graph, None} or (len(layers) > 1 and not recorded)
-    except tf.errors.OperatorNotAllowedInGraphError:
-        is_hidden = True
-    if is_hidden:
+    output, recorded, hides = _attempt(model, images, layers, in_line)
+    if hides and not in_line:
+        with contextlib.suppress(tf.errors.OperatorNotAllowedInGraphError):
+            output, recorded, hides = _attempt(model, images, layers, True)
+    tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
+    elsewhere = {y.graph for calls in tensors.values() for y in calls} - {images.graph}
+    if elsewhere or (hides and len(layers) > 1 and layers.keys() - recorded.keys()):
         raise ValueError(
             f"`model` (='{model.name}') calls its layers where they cannot be recorded: in a loop "
             "or a condition of TensorFlow's, or in a tf.function that decides by the values of a "
             "tensor; decide by tf.where"
         )
     return output, {path: calls for path, calls in tensors.items() if calls}
+
+
+def _attempt(model, images, layers, in_line):
+    """-> (output, what was recorded, whether a tf.function may hide some of it)."""
+    before = len(images.graph.get_operations())
+    with record_outputs(layers, turned=with_channels_first(layers, model)) as recorded:
+        output = call_model(model, images, in_line=in_line)
+    return output, recorded, any(map(_hides, images.graph.get_operations()[before:]))
+
+
+def _hides(op):
+    """Whether it is a tf.function that was called; those of Keras's own are there for XLA."""
+    if not op.type.endswith("PartitionedCall"):
+        return False
+    try:
+        return not op.get_attr("_XlaMustCompile")
+    except ValueError:
+        return True
 
 
 def feature_maps(model, outputs):
@@ -130,17 +147,12 @@ def feature_maps(model, outputs):
 def call_model(model, images, *, in_line=False):
     """Call it with pictures (N, H, W, C), and with a ValueError if it does not take them.
 
-    What its own tf.functions do is put in line, where it can be seen; if that cannot be, since one
-    decides by the values of a tensor, and `in_line` is not asked for, they are called as ever.
+    `in_line` puts what tf.functions inside it do where it can be seen. Not without need: Keras has
+    some of its own, such as that of convolutions in groups, which only XLA can compute everywhere.
     """
     try:
         turned = tf.transpose(images, FIRST) if takes_channels_first(model) else images
-        try:
-            with _functions_in_line():
-                return model(turned, training=False)
-        except tf.errors.OperatorNotAllowedInGraphError:
-            if in_line:
-                raise
+        with _functions_in_line() if in_line else contextlib.nullcontext():
             return model(turned, training=False)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         # Keras wraps what a layer raises: escapes for bold type before, all arguments after it.

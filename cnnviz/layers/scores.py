@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from cnnviz.layers.checks import check_finite, check_images
 from cnnviz.layers.layout import own_input_shape
-from cnnviz.layers.recording import call_model, one_thread
+from cnnviz.layers.recording import call_and_record, one_thread
 from cnnviz.layers.tracing import image_spec, in_batches, traced
 from cnnviz.layers.value_range import check_range
 
@@ -47,7 +47,8 @@ def class_probabilities(
         @tf.function(autograph=False, input_signature=[image_spec(images)])
         def probabilities(batch):
             model = get_model()
-            output = pick_output(model, call_model(model, batch), output_name)
+            output, _ = call_and_record(model, batch, {})
+            output = pick_output(model, output, output_name)
             check_output(output)
             if _logits_of_head(output) is None and _averaged(output) is None:
                 scores = class_scores(output)
