@@ -230,10 +230,9 @@ def _settings_file(checkpoint):
 
 
 def keep_earlier(checkpoint):
-    """Move checkpoint and history of a training that ended out of the way of the next one.
+    """Copy checkpoint and history of a training that ended: the next one's first epochs are worse.
 
-    The checkpoint is copied, to be there until the next training has a better one to put in its
-    place; each has a name of its own, since its first epochs will be worse.
+    Each copy has a name of its own, so that no later one takes its place.
     """
     checkpoint = Path(checkpoint)
     names = (f".earlier{number or ''}.keras" for number in itertools.count())

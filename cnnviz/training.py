@@ -29,7 +29,7 @@ from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.progress import in_notebook
 from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, ORTHOGONALIZING_STEPS, WEIGHT_DECAY
 
-STEPS_WORTH_COMPILING = 1000
+STEPS_WORTH_COMPILING = 1000  # fewer do not win back the seconds that compiling takes
 
 
 def train(
