@@ -141,7 +141,7 @@ class Resume(keras.callbacks.Callback):
         state = resume_state(self.checkpoint)
         if not state:
             _settings_file(self.checkpoint).write_text(json.dumps(self.settings))
-        if state:
+        else:
             load_state(self.model, state, self.checkpoint)
             self.model._initial_epoch = epochs = finished_epochs(self.checkpoint)
             # The learning rate goes by the steps, of which there may be others in an epoch now.

@@ -61,7 +61,7 @@ def explore(
     images = layers.check_images(model, images).copy()  # it looks at them later on, too
     if not len(images):
         raise ValueError(f"`images` (of shape {images.shape}) must hold one picture or more")
-    if image_size is None and layers.input_shape(model) is None:
+    if image_size is None and not any(layers.input_shape(model)):
         image_size = images.shape[1:3]  # a subclassed model says of no other size that it takes it
     ascent = {"image_size": image_size, "steps": steps, "value_range": value_range}
     return Explorer(model, images, class_names, ascent, output_name)

@@ -149,3 +149,36 @@ def test_a_layer_without_weights_has_no_change_to_look_at(before, after, picture
 def test_a_wrong_number_of_filters_is_an_error(before, after, pictures, count):
     with pytest.raises(ValueError, match=rf"`count` \(={count}\) must be an integer, 1 or more"):
         compare_models(before, after, pictures, count=count)
+
+
+def test_no_picture_is_an_error(before, after, pictures):
+    with pytest.raises(ValueError, match=r"`images` \(of shape \(0, 32, 32, 3\)\) must hold one"):
+        compare_models(before, after, pictures[:0])
+
+
+class Scaled(keras.layers.Layer):
+    """A block that holds a weight beside its convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = keras.layers.Conv2D(4, 3)
+        self.scale = self.add_weight(shape=(1,), initializer="ones", name="scale")
+
+    def call(self, images):
+        return self.scale * self.convolution(images)
+
+
+def test_weights_of_a_block_itself_are_compared():
+    models = []
+    for _ in range(2):
+        scaled, head = Scaled(), keras.layers.Dense(2)
+        pooled = keras.layers.GlobalAveragePooling2D()
+        models.append(keras.Sequential([keras.Input((16, 16, 3)), scaled, pooled, head]))
+    models[1].set_weights(models[0].get_weights())
+    models[1].layers[0].scale.assign([1.5])
+    noise = np.random.default_rng(0).uniform(0, 1, (2, 16, 16, 3))
+    result = compare_models(*models, noise, value_range=(0, 1), **STEPS)
+    block = models[0].layers[0].name
+    assert result.layer_names[:2] == (block, f"{block}/{models[0].layers[0].convolution.name}")
+    np.testing.assert_allclose(result.weights, [0.5, 0, 0])
+    np.testing.assert_allclose(result.activations[:2], [0.5, 0], atol=1e-6)

@@ -13,6 +13,8 @@ from cnnviz.checks import check_integer
 from cnnviz.filter_ascent import PIXELS_AT_ONCE, FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
 
+NO_SUCH_LAYER = "`layer_name` (='{}') must be a layer with weights that puts out feature maps"
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelChanges:
@@ -84,21 +86,24 @@ def compare_models(
     check_integer("count", count, 1)
     models = before, after
     images = layers.check_images(before, layers.check_images(after, images))
+    if not len(images):
+        raise ValueError(f"`images` (of shape {images.shape}) must hold one picture or more")
     names, other_names, weights = _weight_changes(before, after)
-    sums = {}
+    place = _layer_to_look_at(before, layer_name, names, weights)
+    paths = names[place], other_names[place]
+    sums, kept = {}, ([], [])
     for part in _in_parts(images):
         put_out = [extract_activations(model, part) for model in models]
+        if paths[0] not in put_out[0]:
+            raise ValueError(NO_SUCH_LAYER.format(paths[0]))
         for one, other in zip(names, other_names, strict=True):
             if one in put_out[0]:
                 squares = _squares(put_out[0][one], put_out[1][other])
                 sums[one] = sums.get(one, 0) + np.array(squares)
+        for parts, maps, path in zip(kept, put_out, paths, strict=True):
+            parts.append(maps[path])
     activations = [_ratio(*sums[name]) if name in sums else np.nan for name in names]
-    place = _layer_to_look_at(before, layer_name, names, weights, sums)
-    paths = names[place], other_names[place]
-    maps = [
-        extract_activations(model, images, path)[path]
-        for model, path in zip(models, paths, strict=True)
-    ]
+    maps = [np.concatenate(parts) for parts in kept]
     moved = np.linalg.norm((maps[1] - maps[0]).reshape(-1, maps[0].shape[-1]), axis=0)
     filters = np.sort((-moved).argsort(kind="stable")[:count])
     options = {"image_size": images.shape[1:3], "value_range": value_range}
@@ -128,9 +133,8 @@ def _weight_changes(before, after):
     """
     pairs = [
         [
-            (path, layer.get_weights())
-            for path, layer in layers.leaf_layers(model).items()
-            if getattr(layer, "weights", None)
+            (path, [keras.ops.convert_to_numpy(weight) for weight in weights])
+            for path, weights in layers.weights_by_owner(model)
         ]
         for model in (before, after)
     ]
@@ -170,14 +174,12 @@ def _ratio(moved, size):
     return 0.0 if moved == 0 else float((moved / size) ** 0.5) if size > 0 else float("inf")
 
 
-def _layer_to_look_at(model, layer_name, names, weights, maps):
+def _layer_to_look_at(model, layer_name, names, weights):
     """The place among `names` of the layer that was asked for, or whose weights moved most."""
     if layer_name is not None:
         path, _ = layers.find_layer(model, layer_name)
-        if path not in names or path not in maps:
-            raise ValueError(
-                f"`layer_name` (='{path}') must be a layer with weights that puts out feature maps"
-            )
+        if path not in names:
+            raise ValueError(NO_SUCH_LAYER.format(path))
         return names.index(path)
     places = [names.index(name) for name in layers.convolution_layers(model) if name in names]
     if not places:

@@ -211,8 +211,7 @@ def _changed_pictures(model, images, labels):
     yield from _rescaled(images, labels, ("0..1", "-1..1", "0..255"))
     if images.shape[3] == 3:
         yield "The colour channels are swapped, BGR in place of RGB", images[..., ::-1], labels
-    shape = layers.input_shape(model) or (None,) * 4
-    if shape[1:3] == (None, None):
+    if layers.input_shape(model)[1:3] == (None, None):
         yield from _resized(images, labels)
 
 

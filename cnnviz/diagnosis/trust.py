@@ -199,7 +199,7 @@ def make_mosaics(
 
 
 def _mosaic_size(model, images):
-    shape = layers.input_shape(model) or (None,) * 4
+    shape = layers.input_shape(model)
     return tuple(
         2 * given if own is None else own
         for own, given in zip(shape[1:3], images.shape[1:3], strict=True)

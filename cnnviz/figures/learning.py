@@ -146,7 +146,7 @@ def draw_confusion_matrix(
         text = f"{matrix[row, column]}\n{shares[row, column]:.1%}"
         color = "black" if shares[row, column] > 0.5 else "white"
         axis.text(column, row, text, ha="center", va="center", color=color)
-    ticks = range(0, count, max(1, math.ceil(count / MOST_NAMED)))
+    ticks = range(0, count, math.ceil(count / MOST_NAMED))
     slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if count > 2 else {}
     slanted |= {} if numbered else {"rotation": 60}
     axis.set_xticks(ticks, class_names[:: ticks.step], **slanted)

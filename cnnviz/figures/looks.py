@@ -99,8 +99,8 @@ def draw_activations(
     dead = np.zeros(channels, bool) if dead is None else np.asarray(dead, bool)
     if dead.shape != (channels,):
         raise ValueError(f"`dead` (of shape {dead.shape}) must be ({channels},), one a channel")
-    broken = ~np.isfinite(feature_maps).all((0, 1))
-    finite = feature_maps[np.isfinite(feature_maps)] if broken.any() else feature_maps
+    is_finite = np.isfinite(feature_maps)
+    broken, finite = ~is_finite.all((0, 1)), feature_maps[is_finite]
     low, high = np.percentile(finite, (0.5, 99.5)).tolist() if finite.size else (0.0, 0.0)
     low = min(0.0, low)
     if high <= low:  # nearly all values are zero

@@ -12,6 +12,7 @@ from cnnviz.layers.names import (
     leaf_layers,
     named_layers,
     own_weights,
+    weights_by_owner,
 )
 from cnnviz.layers.recording import (
     call_and_record,
@@ -58,4 +59,5 @@ __all__ = [
     "squared_weights",
     "takes_integers",
     "traced",
+    "weights_by_owner",
 ]

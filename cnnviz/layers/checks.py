@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.layers.layout import CHANNELS, LAST, input_shape, own_input_shape, takes_channels_first
-from cnnviz.layers.names import named_layers, own_weights
+from cnnviz.layers.names import weights_by_owner
 
 
 def check_images(model, images):
@@ -40,7 +40,7 @@ def check_images(model, images):
         images = images.astype(np.float32, copy=False)
     given = images.shape
     if images.ndim == 3:
-        is_stack = given[2] != 1 and (input_shape(model) or (None,) * 4)[3] == 1
+        is_stack = given[2] != 1 and input_shape(model)[3] == 1
         images = images[..., None] if is_stack else images[None]  # grey pictures, or one picture
     if images.ndim != 4:
         raise ValueError(f"`images` (of shape {given}) must be (N, H, W, C) or (H, W, C)")
@@ -49,11 +49,11 @@ def check_images(model, images):
     if not _all_finite(images):
         raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
     if takes_channels_first(model):
-        own = own_input_shape(model) or (None,) * 4
+        own = own_input_shape(model)
         is_own = own[1] is not None or images.shape[1] in CHANNELS
         images = images.transpose(LAST) if is_own and _fit(images.shape, own) else images
     expected = input_shape(model)
-    if expected is not None and not _fit(images.shape, expected):
+    if not _fit(images.shape, expected):
         raise ValueError(
             f"`images` (of shape {given}) must be {_shape_text(expected)} for model '{model.name}'"
         )
@@ -128,7 +128,6 @@ def _all_finite(array):
 
 
 def _float_weights(model):
-    """(path of its layer, weight) of all that hold floating-point numbers, the model's own last."""
-    owners = [*named_layers(model).items(), (model.name, model)]
-    held = [(path, weight) for path, owner in owners for weight in own_weights(owner)]
+    """(path of its layer, weight) of all that hold floating-point numbers."""
+    held = [(path, weight) for path, weights in weights_by_owner(model) for weight in weights]
     return [(path, weight) for path, weight in held if "float" in str(weight.dtype)]

@@ -12,22 +12,23 @@ from cnnviz.layers.names import leaf_layers
 DEFAULT_IMAGE_SIZE = 96  # pixels, of pictures for a model that takes any size
 CHANNELS = (1, 3, 4)  # that pictures have: by these the layout of pictures is told
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # turn (N, C, H, W) to channels last, and back
+NOT_SAID = (None,) * 4  # the shape of pictures of which nothing is known
 
 
 def input_shape(model):
-    """(None, H, W, C) with None for what is free; None where a subclassed model does not say."""
+    """(None, H, W, C), with None for what is free, too, or what a subclassed model does not say."""
     return _turned(model, own_input_shape(model))
 
 
 def _turned(model, shape):
-    """A shape in the model's own layout, or None -> the same as (N, H, W, C)."""
-    return tuple(shape[i] for i in LAST) if shape and takes_channels_first(model) else shape
+    """A shape in the model's own layout -> the same as (N, H, W, C)."""
+    return tuple(shape[i] for i in LAST) if takes_channels_first(model) else shape
 
 
 def _built_shape(model):
-    """What a subclassed model was first called with, in its own layout; None of others."""
+    """What a subclassed model was first called with, in its own layout; four None of others."""
     built = (getattr(model, "get_build_config", dict)() or {}).get("input_shape")
-    return built if own_input_shape(model) is None and np.shape(built) == (4,) else None
+    return built if own_input_shape(model) == NOT_SAID and np.shape(built) == (4,) else NOT_SAID
 
 
 def picture_shape(model, image_size=None):
@@ -44,8 +45,8 @@ def picture_shape(model, image_size=None):
     Raises:
         ValueError: If `image_size` is no size in pixels, or another than the model's own.
     """
-    height, width, channels = (input_shape(model) or (None,) * 4)[1:]
-    called_with = _turned(model, _built_shape(model)) or (None,) * 4
+    _, height, width, channels = input_shape(model)
+    called_with = _turned(model, _built_shape(model))
     channels = channels or called_with[3] or 3
     if image_size is None:
         sides = (height, called_with[1]), (width, called_with[2])
@@ -71,7 +72,7 @@ def own_input_shape(model):
     try:
         shape = model.input_shape
     except (AttributeError, ValueError):
-        return None
+        return NOT_SAID
     if isinstance(shape, (list, dict)):
         raise ValueError(f"`model` (='{model.name}') has several inputs; it must have one picture")
     if len(shape) != 4:
@@ -85,7 +86,8 @@ def takes_channels_first(model):
     """Whether it takes pictures (N, C, H, W); it may also turn them itself."""
     if _layouts(model) != {"channels_first"}:
         return False
-    shape = own_input_shape(model) or _built_shape(model) or (None,) * 4
+    shapes = own_input_shape(model), _built_shape(model)
+    shape = [own or built for own, built in zip(*shapes, strict=True)]
     return not (shape[3] in CHANNELS and shape[1] not in CHANNELS)
 
 

@@ -73,6 +73,12 @@ def own_weights(layer):
     return list(getattr(layer, "weights", ()))
 
 
+def weights_by_owner(model):
+    """[(path, weights)] of all that hold weights themselves, the model last, under its name."""
+    owners = [*named_layers(model).items(), (model.name, model)]
+    return [(path, weights) for path, owner in owners if (weights := own_weights(owner))]
+
+
 def find_layer(model, name, argument="layer_name"):
     """Find one layer by its path or, while that is unambiguous, by its bare name.
 

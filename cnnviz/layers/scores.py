@@ -6,7 +6,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz.layers.checks import check_finite, check_images
-from cnnviz.layers.layout import own_input_shape
+from cnnviz.layers.layout import NOT_SAID, own_input_shape
 from cnnviz.layers.recording import call_and_record, one_thread
 from cnnviz.layers.tracing import image_spec, in_batches, traced
 from cnnviz.layers.value_range import check_range
@@ -131,8 +131,7 @@ def head(model, images):
         (shape, activation): the shape of the output, None for what is not known; and the type of
         the operation that squashes it ("Sigmoid", "Softmax", "Relu", "Tanh", ...), or None.
     """
-    own = own_input_shape(model) or (None,) * 4
-    given = images.merge_with((None,) * 4)
+    own, given = own_input_shape(model), images.merge_with(NOT_SAID)
     known = [None, *(size or other for size, other in zip(own[1:], given[1:], strict=True))]
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(known, tf.float32)])
