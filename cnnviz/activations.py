@@ -38,11 +38,10 @@ def extract_activations(
             images cannot be the one that the model was trained on.
     """
     images = layers.check_images(model, images)
-    if isinstance(layer_names, str) or not (layer_names is None or np.iterable(layer_names)):
-        layer_names = [layer_names]
-    chosen = layers.named_layers(model)
-    if layer_names is not None:
-        chosen = dict(layers.find_layer(model, name, "layer_names") for name in layer_names)
+    if layer_names is None:
+        chosen = layers.named_layers(model)
+    else:
+        chosen = layers.find_layers(model, layer_names)
 
     def make(get_model):
         @tf.function(autograph=False, input_signature=[layers.image_spec(images)])

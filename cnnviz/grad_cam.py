@@ -289,6 +289,7 @@ def last_feature_map(model, outputs, gradients):
         if tuple(feature_map.shape[1:3]) != (1, 1):
             (gradient,) = gradients(feature_map)
             if gradient is not None:
+                layers.warn_of_parallel(outputs, path)
                 return path, feature_map, gradient
     raise ValueError(
         "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
@@ -306,6 +307,7 @@ def _finer_feature_maps(model, outputs, gradients, last):
         if feature_map.shape[1] > height and feature_map.shape[2] > width:
             (gradient,) = gradients(feature_map)
             if gradient is not None:
+                layers.warn_of_parallel(outputs, path)
                 finer.append((path, feature_map, gradient))
                 height, width = feature_map.shape[1:3]
     return finer
@@ -317,11 +319,13 @@ def _feature_maps(model, outputs):
     Before the first kernel there is only the picture.
     """
     named = layers.named_layers(model)
-    kernels = (any(len(w.shape) >= 2 for w in layers.own_weights(named[path])) for path in outputs)
-    learned = set(itertools.compress(outputs, itertools.accumulate(kernels)))
+    kernels = {
+        path: any(len(w.shape) >= 2 for w in layers.own_weights(named[path])) for path in outputs
+    }
+    learned = set(itertools.compress(outputs, itertools.accumulate(kernels.values())))
     for path, feature_map in reversed(layers.feature_maps(model, outputs).items()):
-        kind = type(named[path]).__name__
-        if path in learned and not any(word in kind for word in PASSING_ON):
+        passes_on = not kernels[path] and any(layers.is_a(named[path], w) for w in PASSING_ON)
+        if path in learned and not passes_on:
             yield path, feature_map
 
 

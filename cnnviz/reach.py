@@ -164,8 +164,10 @@ def _padding_before(op, axis, missing):
 
 def _along(side, axis, reads):
     """Outermost reach of what each output reads along an axis: (outputs, inputs) bool."""
+    if side.shape[axis] == 1 and reads.any(1).all():  # the same everywhere
+        return side
     side = np.moveaxis(side, axis, -1)[..., None, :]
-    if side.shape[-1] == 1:  # the same everywhere
+    if side.shape[-1] == 1:
         reads = reads.any(1, keepdims=True)
     return np.moveaxis(np.where(reads, side, 0).min(-1), -1, axis)
 

@@ -182,6 +182,39 @@ def test_augmented_pictures_are_found(exacting_model, patches):
     assert "change from one reading to the next" in finding
 
 
+@pytest.mark.parametrize(
+    "turned",
+    [
+        lambda labels: np.random.default_rng(1).random(len(labels)) < 0.2,
+        lambda labels: np.random.default_rng(1).random(len(labels)) < 0.3,
+        lambda labels: (labels == 0) & (np.cumsum(labels == 0) % 2 == 0),
+        lambda labels: (labels == 1) & (np.cumsum(labels == 1) % 2 == 0),
+        lambda labels: (labels == 0) & (np.cumsum(labels == 0) % 10 != 0),
+    ],
+    ids=["a fifth", "three tenths", "half of class 0", "half of class 1", "nearly all of class 0"],
+)
+def test_wrong_labels_are_no_fault_of_the_pictures(exacting_model, patches, turned):
+    """Of another form they make the network unsure, and its wrong answers cost less."""
+    images, labels = patches
+    report = check_inputs(exacting_model, (images, np.where(turned(labels), 1 - labels, labels)))
+    assert report.findings == () and report.accuracy == pytest.approx(1 - turned(labels).mean())
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (lambda images: images / 255, "the model wants 0..255"),
+        (lambda images: images[..., ::-1], "BGR in place of RGB"),
+    ],
+)
+def test_a_fault_of_the_pictures_is_found_among_wrong_labels(exacting_model, patches, plant, words):
+    images, labels = patches
+    wrong = np.random.default_rng(1).random(len(labels)) < 0.2
+    labels = np.where(wrong, 1 - labels, labels)
+    report = check_inputs(exacting_model, (plant(images), labels))
+    assert words in report.findings[0] and report.mended_accuracy == pytest.approx(1 - wrong.mean())
+
+
 def test_a_network_that_knows_nothing_gives_no_finding(patches):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

@@ -281,11 +281,9 @@ def test_average_over_places_of_sure_sigmoids_has_its_logit(images):
         lambda p, q: keras.layers.Rescaling(2.0, offset=-1.0)(p),
         lambda p, q: 0.3 * p + 0.8 * q,
         lambda p, q: 1.5 * p + -0.5 * q,
-        lambda p, q: 0.5 * p + 0.4 * q + 0.1,
-        lambda p, q: 1 / (1 + p),
-        lambda p, q: p * np.array([0.5, 1.5], np.float32)[: p.shape[1]],
+        lambda p, q: p * np.array([1.5, 0.5], np.float32)[: p.shape[1]],
     ],
-    ids=["percent", "-1 to 1", "1.1 times", "one below 0", "and a constant", "ratio", "by class"],
+    ids=["percent", "-1 to 1", "1.1 times", "one below 0", "by class"],
 )
 @pytest.mark.case("arrays and models", "right")
 def test_what_is_no_average_is_taken_as_it_comes(images, activation, join):
@@ -297,6 +295,23 @@ def test_what_is_no_average_is_taken_as_it_comes(images, activation, join):
     np.testing.assert_allclose(result.scores, given[:, 1], rtol=1e-5)
     found = layers.class_probabilities(model, images)
     assert (found >= 0).all() and (found <= 1).all()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(
+    "join",
+    [lambda p, q: 0.5 * p + 0.4 * q + 0.1, lambda p, q: 1 / (1 + p)],
+    ids=["and a constant", "ratio"],
+)
+@pytest.mark.case("arrays and models", "right")
+def test_what_cannot_leave_0_to_1_is_a_probability(images, activation, join):
+    bias = np.zeros(1 if activation == "sigmoid" else 2, np.float32)
+    model, _ = ensemble(join, activation, [bias, bias])
+    given = model.predict(images, verbose=0)
+    found = layers.class_probabilities(model, images)
+    np.testing.assert_allclose(found[:, 1:], given[:, -1:], rtol=1e-5)
+    result = grad_cam(model, images, class_index=1)
+    np.testing.assert_allclose(result.scores, np.log(given / (1 - given))[:, -1], rtol=1e-3)
 
 
 # -------------------------------------------------------------------- the user's model is left

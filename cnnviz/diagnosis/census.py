@@ -88,8 +88,7 @@ def filter_census(
     if layer_names is None:
         chosen = _firing_layers(model)
     else:
-        names = [layer_names] if isinstance(layer_names, str) else layer_names
-        chosen = dict(layers.find_layer(model, name, "layer_names") for name in names)
+        chosen = layers.find_layers(model, layer_names)
     seen, pictures = {}, 0
     for images in image_batches(model, data, "census"):
         if not seen:
@@ -113,7 +112,7 @@ def _firing_layers(model):
         path: layer
         for path, layer in leaves.items()
         if type(layer).__name__.lower() in ACTIVATIONS
-        or ("Conv" in type(layer).__name__ and _is_activated(layer))
+        or (layers.is_a(layer, "Conv") and _is_activated(layer))
     }
     return firing or {path: leaves[path] for path in layers.convolution_layers(model)}
 

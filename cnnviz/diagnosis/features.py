@@ -28,7 +28,7 @@ def picture_features(model, images):
         def features(batch):
             model = get_model()
             output, outputs = layers.call_and_record(model, batch, layers.named_layers(model))
-            outputs_of_heads = tf.nest.flatten(output)
+            outputs_of_heads = [y for y in tf.nest.flatten(output) if tf.is_tensor(y)]
             score = tf.add_n([tf.reduce_sum(tf.cast(y, tf.float32)) for y in outputs_of_heads])
             gradients = functools.partial(tf.gradients, score)
             _, feature_map, _ = last_feature_map(model, outputs, gradients)

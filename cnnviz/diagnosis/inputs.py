@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
 
 from cnnviz import layers
 from cnnviz.augmentation import OVERSHOOT
@@ -18,6 +19,7 @@ MAX_PICTURES = 500  # of the data that are looked at; a fault of the pipeline is
 LESS_LOSS = 0.8  # a change counts if it brings the cross-entropy below this share of what it was,
 STANDARD_ERRORS = 2  # and if the difference is this many standard errors
 SMALLEST_PROBABILITY = 1e-4  # so that one sure mistake does not outweigh all else
+TEMPERATURES = np.geomspace(1, 16, 17)  # at which answers are compared, the best for each
 AUGMENTED = (
     "The pictures change from one reading to the next. If they are augmented, do that to the "
     "training part only; if others are drawn each time, by a shuffle before a take, fix the choice."
@@ -32,9 +34,12 @@ _FORMS = {
     TWICE: (0, 255**2),
     "0..1": (0, 255),
     "-1..1": (127.5, 127.5),
-    STANDARDIZED: (255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])),
+    STANDARDIZED: (
+        255 * np.float32([0.485, 0.456, 0.406]),
+        255 * np.float32([0.229, 0.224, 0.225]),
+    ),
     "0..255": (0, 1),
-    CENTERED: (np.array([123.68, 116.779, 103.939]), 1),  # in the order RGB, which is turned then
+    CENTERED: (np.float32([123.68, 116.779, 103.939]), 1),  # in the order RGB, which is turned then
 }
 
 
@@ -87,39 +92,39 @@ def check_inputs(
     """
     check_integer("max_pictures", max_pictures, 2)
     images, labels, seen = _read(model, data, max_pictures)
-    *_, seen_again = _read(model, data, max_pictures)
+    seen_again = _read(model, data, max_pictures)[-1]
     if len(np.unique(labels)) < 2:
         raise ValueError(
             f"`data` (of which {len(labels)} pictures were looked at, all of class {labels[0]}) "
             "must hold pictures of two classes or more"
         )
     findings = [AUGMENTED] if seen != seen_again else []
-    loss, before = _quality(model, images, labels)
-    mended = [_mended(model, images, labels, loss, before)]
+    before = _quality(model, images, labels)
+    mended = [_mended(model, images, labels, before)]
     # What does several things at once must be better than what one by one would do.
     preprocessed = _rescaled(images, labels, (STANDARDIZED, CENTERED))
-    for change in _helping(preprocessed, model, labels, loss, before):
-        finding = _finding(loss, before, change)
+    for change in _helping(preprocessed, model, labels, before):
+        finding = _finding(before, change)
         found, accuracy = _mended(model, *change[1:])
         mended.append(([finding, *found], accuracy))
     found, accuracy = max(mended, key=lambda chain: chain[1])
-    return InputReport((*findings, *found), before, accuracy, len(images))
+    return InputReport((*findings, *found), before.accuracy, accuracy, len(images))
 
 
-def _mended(model, images, labels, loss, accuracy):
+def _mended(model, images, labels, before):
     """Undo one fault after the other, the gravest first -> (the findings, share right then)."""
     findings = []
-    while change := _best_change(model, images, labels, loss, accuracy):
-        findings.append(_finding(loss, accuracy, change))
-        _, images, labels, loss, accuracy = change
-    return findings, accuracy
+    while change := _best_change(model, images, labels, before):
+        findings.append(_finding(before, change))
+        _, images, labels, before = change
+    return findings, before.accuracy
 
 
-def _finding(loss, accuracy, change):
-    fault, _, _, new_loss, after = change
+def _finding(before, change):
+    fault, *_, after = change
     return (
-        f"{fault}: {accuracy:.1%} -> {after:.1%} right, cross-entropy {loss.mean():.2f} -> "
-        f"{new_loss.mean():.2f}."
+        f"{fault}: {before.accuracy:.1%} -> {after.accuracy:.1%} right, cross-entropy "
+        f"{before.cross_entropy:.2f} -> {after.cross_entropy:.2f}."
     )
 
 
@@ -142,13 +147,28 @@ def _read(model, data, count):
     return images, labels, seen
 
 
+@dataclasses.dataclass(frozen=True)
+class _Quality:
+    """How well a network does: the share right, its cross-entropy, and the loss to compare.
+
+    That is the (N,) cross-entropy of answers as unsure as would be best: to be less sure helps a
+    network wherever labels are wrong, and says nothing of the pictures.
+    """
+
+    accuracy: float
+    cross_entropy: float
+    loss: np.ndarray
+
+
 def _quality(model, images, labels):
-    """-> ((N,) cross-entropy in nats, share right)."""
     probabilities = _probabilities(model, images)
     check_labels(labels, probabilities.shape[1])
-    given = probabilities[np.arange(len(labels)), labels]
+    logs = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
+    given = np.arange(len(labels)), labels
+    softened = [logs / temperature for temperature in TEMPERATURES]
+    losses = [logsumexp(scores, axis=1) - scores[given] for scores in softened]
     right = float((probabilities.argmax(axis=1) == labels).mean())
-    return -np.log(np.maximum(given, SMALLEST_PROBABILITY)), right
+    return _Quality(right, float(-logs[given].mean()), min(losses, key=np.mean))
 
 
 def _probabilities(model, images):
@@ -157,14 +177,15 @@ def _probabilities(model, images):
         return layers.class_probabilities(model, images)
 
 
-def _best_change(model, images, labels, loss, before):
+def _best_change(model, images, labels, before):
     """The change that makes most pictures right, of those that make the labels likelier; or None.
 
     Two at once are tried only where none alone helps and the network seems to know nothing.
     """
-    for changes in (_changed,) if _knows(labels, before) else (_changed, _changed_together):
-        helping = _helping(changes(model, images, labels), model, labels, loss, before)
-        best = max(helping, key=lambda change: change[4], default=None)
+    knows = _knows(labels, before.accuracy)
+    for changes in (_changed,) if knows else (_changed, _changed_together):
+        helping = _helping(changes(model, images, labels), model, labels, before)
+        best = max(helping, key=lambda change: change[3].accuracy, default=None)
         if best is not None:
             return best
     return None
@@ -175,22 +196,23 @@ def _knows(labels, accuracy):
     return accuracy > np.bincount(labels).max() / len(labels)
 
 
-def _helping(changes, model, labels, loss, before):
-    """Of the changes (fault, images, labels), those that help, with their loss and accuracy.
+def _helping(changes, model, labels, before):
+    """Of the changes (fault, images, labels), those that help, with what the network does then.
 
-    A larger range makes some networks only surer of the same answers, which is no fault: where the
-    network knows something with the `labels` as they are, it must be right more often than
-    `before`, too.
+    None makes it wrong more often. A larger range makes some networks only surer of the same
+    answers, which is no fault: where the network knows something with the `labels` as they are, it
+    must be right more often than `before`.
     """
-    knows = _knows(labels, before)
+    knows = _knows(labels, before.accuracy)
     for fault, new_images, new_labels in changes:
-        new_loss, accuracy = _quality(model, new_images, new_labels)
-        gain = loss - new_loss
+        after = _quality(model, new_images, new_labels)
+        gain = before.loss - after.loss
         error = gain.std() / len(gain) ** 0.5
-        sure = gain.mean() > STANDARD_ERRORS * error and new_loss.mean() < LESS_LOSS * loss.mean()
-        only_surer = knows and accuracy <= before and fault.startswith(RANGE)
-        if sure and not only_surer:
-            yield fault, new_images, new_labels, new_loss, accuracy
+        less = after.loss.mean() < LESS_LOSS * before.loss.mean()
+        surely = less and gain.mean() > STANDARD_ERRORS * error
+        only_surer = knows and after.accuracy == before.accuracy and fault.startswith(RANGE)
+        if surely and after.accuracy >= before.accuracy and not only_surer:
+            yield fault, new_images, new_labels, after
 
 
 def _changed(model, images, labels):
@@ -242,7 +264,7 @@ def _rescaled(images, labels, targets):
 def _in_form(images, name):
     """Pictures in 0..255 in one of the `_FORMS`."""
     offset, scale = _FORMS[name]
-    images = ((images - offset) / scale).astype(np.float32)
+    images = (images - offset) / scale
     return images[..., ::-1] if name == CENTERED else images
 
 
@@ -265,11 +287,10 @@ def _resized(images, labels):
                 f"The pictures are {height}x{width} pixels, and the model does better at "
                 f"{size[0]}x{size[1]}, nearer to the size of its training"
             )
-            yield fault, np.stack([_resized_one(image, size) for image in images]), labels
-
-
-def _resized_one(image, size):
-    return resize_image(image, size).reshape(*size, image.shape[2])
+            resized = np.empty((len(images), *size, images.shape[3]), np.float32)
+            for place, image in zip(resized, images, strict=True):
+                place[:] = resize_image(image, size).reshape(place.shape)
+            yield fault, resized, labels
 
 
 def _label_order(model, images, labels):

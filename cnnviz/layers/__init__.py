@@ -9,6 +9,8 @@ from cnnviz.layers.layout import input_shape, picture_shape, takes_integers
 from cnnviz.layers.names import (
     convolution_layers,
     find_layer,
+    find_layers,
+    is_a,
     leaf_layers,
     named_layers,
     own_weights,
@@ -19,6 +21,7 @@ from cnnviz.layers.recording import (
     feature_maps,
     gradients,
     required_output,
+    warn_of_parallel,
 )
 from cnnviz.layers.scores import (
     ACTIVATIONS,
@@ -45,11 +48,13 @@ __all__ = [
     "convolution_layers",
     "feature_maps",
     "find_layer",
+    "find_layers",
     "gradients",
     "head",
     "image_spec",
     "in_batches",
     "input_shape",
+    "is_a",
     "leaf_layers",
     "named_layers",
     "own_weights",
@@ -59,5 +64,6 @@ __all__ = [
     "squared_weights",
     "takes_integers",
     "traced",
+    "warn_of_parallel",
     "weights_by_owner",
 ]

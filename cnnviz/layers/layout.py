@@ -7,7 +7,7 @@ first: what such a model receives is turned before, and what its layers put out 
 import numpy as np
 
 from cnnviz.checks import check_integer
-from cnnviz.layers.names import leaf_layers
+from cnnviz.layers.names import is_a, leaf_layers
 
 DEFAULT_IMAGE_SIZE = 96  # pixels, of pictures for a model that takes any size
 CHANNELS = (1, 3, 4)  # that pictures have: by these the layout of pictures is told
@@ -109,5 +109,4 @@ def _layouts(model):
 
 def _data_format(layer):
     """The layout that a layer for pictures works in; None of other layers, which may name one."""
-    is_for_pictures = any("2D" in kind.__name__ for kind in type(layer).__mro__)
-    return getattr(layer, "data_format", None) if is_for_pictures else None
+    return getattr(layer, "data_format", None) if is_a(layer, "2D") else None

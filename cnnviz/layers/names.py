@@ -1,8 +1,10 @@
 """(any Keras 3 model) -> its layers by name, those inside nested models too."""
 
 import difflib
+import functools
 
 import keras
+import numpy as np
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]:
@@ -14,7 +16,12 @@ def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]
     Returns:
         dict[str, keras.layers.Layer or keras.Operation]: by path, such as
         "backbone/block_13_expand"; a nested model comes before its own layers.
+
+    Raises:
+        ValueError: If `model` is no keras.Model.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
     found = {}
 
     def visit(parent, prefix, above):
@@ -37,9 +44,10 @@ def _children(parent):
         return parent.layers
     if isinstance(parent, keras.Model) and hasattr(parent, "operations"):  # functional
         return [op for op in parent.operations if not isinstance(op, keras.layers.InputLayer)]
-    if isinstance(parent, keras.Layer):
-        return parent._flatten_layers(include_self=False, recursive=False)
-    return []
+    if isinstance(parent, keras.Layer) and not isinstance(parent, keras.layers.RNN):
+        inside = parent._flatten_layers(include_self=False, recursive=False)
+        return [layer for layer in inside if layer is not getattr(parent, "activation", None)]
+    return []  # the cells of a recurrent layer are called in a loop of TensorFlow's
 
 
 def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
@@ -56,9 +64,14 @@ def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str
     return [
         path
         for path, layer in leaf_layers(model).items()
-        if any(kind in type(layer).__name__ for kind in kinds)
-        and (not type(layer).__name__.startswith("Global") or getattr(layer, "keepdims", False))
+        if any(map(functools.partial(is_a, layer), kinds))
+        and (not is_a(layer, "Global") or getattr(layer, "keepdims", False))
     ]
+
+
+def is_a(layer, word):
+    """Whether the name of its class, or of one that it descends from, holds a word."""
+    return any(word in kind.__name__ for kind in type(layer).__mro__)
 
 
 def leaf_layers(model):
@@ -68,7 +81,7 @@ def leaf_layers(model):
 
 def own_weights(layer):
     """The weights of a layer, or of an operation, without those of the layers inside it."""
-    if getattr(layer, "_layers", None):
+    if _children(layer):
         return layer._trainable_variables + layer._non_trainable_variables
     return list(getattr(layer, "weights", ()))
 
@@ -77,6 +90,12 @@ def weights_by_owner(model):
     """[(path, weights)] of all that hold weights themselves, the model last, under its name."""
     owners = [*named_layers(model).items(), (model.name, model)]
     return [(path, weights) for path, owner in owners if (weights := own_weights(owner))]
+
+
+def find_layers(model, names):
+    """{path: layer} of one name or a sequence, as `find_layer` finds them for `layer_names`."""
+    names = [names] if isinstance(names, str) or not np.iterable(names) else names
+    return dict(find_layer(model, name, "layer_names") for name in names)
 
 
 def find_layer(model, name, argument="layer_name"):

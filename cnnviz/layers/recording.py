@@ -19,6 +19,11 @@ from cnnviz.layers.names import leaf_layers, named_layers
 
 HALF_SCALE = 2.0**12  # of gradients in float16, which holds none of a mean over many places
 
+HIDDEN = (
+    "`model` (='{}') calls its layers where they cannot be recorded: in a loop or a condition of "
+    "TensorFlow's, or in a tf.function that decides by the values of a tensor; decide by tf.where"
+)
+
 one_thread = threading.RLock()  # held while layers are wrapped, or a model is called to be traced
 
 
@@ -63,14 +68,18 @@ def wrapped_calls(layers, wrap):
     with one_thread:
         try:
             for path, layer in layers.items():
-                before[path] = layer.__dict__.get("call")
-                layer.__dict__["call"] = wrap(path, layer.call)  # past Keras's attribute tracking
+                # Keras calls the second in place of the first where weights are quantized.
+                name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"
+                before[path] = name, layer.__dict__.get(name)
+                # Past Keras's attribute tracking.
+                layer.__dict__[name] = wrap(path, getattr(layer, name))
             yield
         finally:
-            for path, call in reversed(before.items()):  # a layer may have two paths, two wrappers
-                del layers[path].__dict__["call"]
+            # A layer may have two paths, two wrappers.
+            for path, (name, call) in reversed(before.items()):
+                del layers[path].__dict__[name]
                 if call is not None:
-                    layers[path].__dict__["call"] = call
+                    layers[path].__dict__[name] = call
 
 
 def call_and_record(model, images, layers, *, in_line=False):
@@ -86,18 +95,17 @@ def call_and_record(model, images, layers, *, in_line=False):
         (output, dict[str, list]): the model's output, and the tensors that each layer put out,
         feature maps as (N, h, w, C), layers in the order of their last calls.
     """
-    output, recorded, hides = _attempt(model, images, layers, in_line)
+    try:
+        output, recorded, hides = _attempt(model, images, layers, in_line)
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        raise ValueError(HIDDEN.format(model.name)) from error
     if hides and not in_line:
         with contextlib.suppress(tf.errors.OperatorNotAllowedInGraphError):
             output, recorded, hides = _attempt(model, images, layers, True)
     tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
     elsewhere = {y.graph for calls in tensors.values() for y in calls} - {images.graph}
     if elsewhere or (hides and len(layers) > 1 and layers.keys() - recorded.keys()):
-        raise ValueError(
-            f"`model` (='{model.name}') calls its layers where they cannot be recorded: in a loop "
-            "or a condition of TensorFlow's, or in a tf.function that decides by the values of a "
-            "tensor; decide by tf.where"
-        )
+        raise ValueError(HIDDEN.format(model.name))
     return output, {path: calls for path, calls in tensors.items() if calls}
 
 
@@ -110,13 +118,8 @@ def _attempt(model, images, layers, in_line):
 
 
 def _hides(op):
-    """Whether it is a tf.function that was called; those of Keras's own are there for XLA."""
-    if not op.type.endswith("PartitionedCall"):
-        return False
-    try:
-        return not op.get_attr("_XlaMustCompile")
-    except ValueError:
-        return True
+    """Whether it is a call of a tf.function, but for Keras's own of convolutions in groups."""
+    return op.type.endswith("PartitionedCall") and "_conv_xla" not in op.get_attr("f").name
 
 
 def feature_maps(model, outputs):
@@ -154,7 +157,9 @@ def call_model(model, images, *, in_line=False):
         turned = tf.transpose(images, FIRST) if takes_channels_first(model) else images
         with _functions_in_line() if in_line else contextlib.nullcontext():
             return model(turned, training=False)
-    except (ValueError, tf.errors.InvalidArgumentError) as error:
+    except tf.errors.OperatorNotAllowedInGraphError:
+        raise
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         # Keras wraps what a layer raises: escapes for bold type before, all arguments after it.
         reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\nArguments received")[0]
         raise ValueError(
@@ -206,10 +211,27 @@ def required_output(outputs, path):
             f"`layer_name` (='{path}') is not used, or returns no single tensor, or is hidden in a "
             "tf.function of the model's own, when the model is called in inference mode"
         )
+    _warn_of_several(outputs, path)
+    return outputs[path][-1]
+
+
+def warn_of_parallel(outputs, path):
+    """Warn if the last output of a layer holds not all that it made, as in a network used twice."""
+    *earlier, last = outputs[path]
+    before, ahead = set(), [last.op]
+    while ahead and earlier:
+        op = ahead.pop()
+        if op not in before:
+            before.add(op)
+            ahead.extend(y.op for y in op.inputs)
+    if not before.issuperset(y.op for y in earlier):
+        _warn_of_several(outputs, path)
+
+
+def _warn_of_several(outputs, path):
     if len(outputs[path]) > 1:
         warnings.warn(
             f"layer '{path}' is used {len(outputs[path])} times in one call; its last output is "
             "taken",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return outputs[path][-1]

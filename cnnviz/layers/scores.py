@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from cnnviz.layers.bounds import PASSED, bounds
 from cnnviz.layers.checks import check_finite, check_images
 from cnnviz.layers.layout import NOT_SAID, own_input_shape
 from cnnviz.layers.recording import call_and_record, one_thread
@@ -13,7 +14,6 @@ from cnnviz.layers.value_range import check_range
 
 HEADS = ("Sigmoid", "Softmax")
 ACTIVATIONS = (*HEADS, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
-PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")  # operations that change no value
 CLIPPING = ("Maximum", "Minimum")
 SUMMING = ("Add", "AddN", "AddV2", "ConcatV2", "Mean", "Mul", "Pack", "RealDiv")
 ROUNDING = 1e-3  # by which the weights of an average may miss 1, with half precision
@@ -50,16 +50,16 @@ def class_probabilities(
             output, _ = call_and_record(model, batch, {})
             output = pick_output(model, output, output_name)
             check_output(output)
-            if _logits_of_head(output) is None and _averaged(output) is None:
-                scores = class_scores(output)
-                if scores.shape[1] > output.shape[1]:
-                    return tf.sigmoid(scores)
-                # Probabilities that came about in some other way: no logits lie and sum like that.
-                positive = tf.reduce_all(scores >= 0)
-                sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(scores, 1) - 1) < 1e-3)
-                return tf.where(positive & sums_to_one, scores, tf.nn.softmax(scores))
-            output = tf.cast(output, tf.float32)
-            return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
+            if _is_probability(output):
+                output = tf.cast(output, tf.float32)
+                return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
+            scores = class_scores(output)
+            if scores.shape[1] > output.shape[1]:
+                return tf.sigmoid(scores)
+            # Probabilities that came about in some other way: no logits lie and sum like that.
+            positive = tf.reduce_all(scores >= 0)
+            sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(scores, 1) - 1) < 1e-3)
+            return tf.where(positive & sums_to_one, scores, tf.nn.softmax(scores))
 
         return probabilities.get_concrete_function()
 
@@ -77,9 +77,10 @@ def class_scores(output):
         output: (N, K) tensor under construction: the model's output.
 
     Returns:
-        (N, classes) float32 tensor: the input of the final sigmoid (also a hard one) or softmax if
-        there is one; the logit log p - log(1 - p) of an average p of several (an ensemble); else
-        the output itself. One output z gives the two classes -z and z.
+        (N, classes) float32 tensor: the input of the final sigmoid (also a hard one), softmax or
+        log-softmax if there is one; the logit log p - log(1 - p) of an average p of several (an
+        ensemble), or of what cannot leave 0..1 for other reasons (the highest of many sigmoids);
+        else the output itself. One output z gives the two classes -z and z.
 
     Raises:
         ValueError: If the model does not return one tensor of rank 2.
@@ -88,18 +89,29 @@ def class_scores(output):
     logits, averaged = _logits_of_head(output), _averaged(output)
     if logits is None and averaged is not None:
         logits = _logit_of_average(output)
+    if logits is None and _is_probability(output):
+        output = tf.cast(output, tf.float32)
+        smallest = np.finfo(np.float32).tiny
+        logits = tf.math.log(tf.maximum(output, smallest))
+        logits -= tf.math.log(tf.maximum(1.0 - output, smallest))
     logits = tf.cast(output if logits is None else logits, tf.float32)
     logits = tf.ensure_shape(logits, (None, output.shape[1]))
     return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
 
 
+def _is_probability(output):
+    """Whether no value of it can lie outside of 0..1."""
+    low, high = bounds(output)
+    return low >= -ROUNDING and high <= 1 + ROUNDING
+
+
 def _logits_of_head(output):
-    """What a sigmoid, hard or not, or a softmax was applied to, or None."""
+    """What a sigmoid, hard or not, a softmax or a log-softmax was applied to, or None."""
     op = output.op
     if op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":  # relu6(logits + 3) / 6
         if tf.get_static_value(op.inputs[1]) == 6:
             return op.inputs[0].op.inputs[0] - 3
-    return activation_input(output, HEADS)
+    return activation_input(output, (*HEADS, "LogSoftmax"))
 
 
 def _logit_of_average(output):
@@ -129,7 +141,8 @@ def head(model, images):
 
     Returns:
         (shape, activation): the shape of the output, None for what is not known; and the type of
-        the operation that squashes it ("Sigmoid", "Softmax", "Relu", "Tanh", ...), or None.
+        the operation that squashes it ("Sigmoid", "Softmax", "Relu", "Tanh", ...), "probabilities"
+        of what lies in 0..1 otherwise, or None.
     """
     own, given = own_input_shape(model), images.merge_with(NOT_SAID)
     known = [None, *(size or other for size, other in zip(own[1:], given[1:], strict=True))]
@@ -138,7 +151,8 @@ def head(model, images):
     def call(batch):
         output = pick_output(model, model(batch, training=False), None)
         ending = [kind for kind in ACTIVATIONS if activation_input(output, (kind,)) is not None]
-        found.append((tuple(output.shape), ending[0] if ending else _averaged(output)))
+        ending += ["probabilities"] if _is_probability(output) else []
+        found.append((tuple(output.shape), ending[0] if ending else None))
         return output
 
     found = []
@@ -281,7 +295,22 @@ def pick_output(model, output, name):
 
 
 def check_output(output):
+    if not tf.is_tensor(output):
+        raise ValueError(
+            f"`model` returns a {type(output).__name__} where a classifier must return "
+            "(N, classes); give keras.Model(model.inputs, one_output)"
+        )
     if output.shape.rank != 2:
         raise ValueError(
             f"`model` returns shape {tuple(output.shape)}; a classifier must return (N, classes)"
+        )
+    made = output.op
+    while made.type in PASSED:
+        made = made.inputs[0].op
+    if made.type.endswith("PartitionedCall"):
+        raise ValueError(
+            "`model` ends in a function that cannot be looked into, such as that of a SavedModel: "
+            "it may return logits or probabilities. Say which by a model around it that ends in "
+            "keras.layers.Activation('sigmoid') or 'softmax' of logits, or in keras.ops.log(p) of "
+            "the probabilities of a softmax, or in keras.ops.log(p / (1 - p)) of those of sigmoids"
         )

@@ -3,6 +3,7 @@
 import warnings
 import weakref
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -57,6 +58,8 @@ def _held(layer):
     held = own_weights(layer)
     # Normalization keeps its mean as a constant, which a new `adapt` replaces.
     held += [getattr(layer, name, None) for name in ("activation", "mean", "dtype_policy")]
+    if isinstance(getattr(layer, "activation", None), keras.Layer):
+        held += _held(layer.activation)
     if type(layer).__module__.startswith("keras."):  # a person's layer may count its calls
         held += [v for k, v in vars(layer).items() if type(v) in SETTINGS and k[0] != "_"]
     return held
