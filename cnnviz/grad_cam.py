@@ -105,6 +105,8 @@ def grad_cam(
             class 0 its negative.
         layer_name: The layer, also inside nested models ("backbone/block_13_expand"). None takes
             the last feature map larger than 1x1, after its activation or addition, before pooling.
+            What a model computes in its own `call` belongs to no layer: there its last layer counts
+            as it is.
         method: "grad-cam" (Selvaraju et al. 2017); "hires-cam" (Draelos & Carin 2020), which shows
             what the model used, exactly, where pooling and one dense layer follow, also where the
             gradient differs from place to place; "grad-cam++" (Chattopadhyay et al. 2018), which

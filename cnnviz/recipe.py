@@ -8,7 +8,7 @@ What was tried and did worse is in `tests/benchmarks/training.md`.
 # one at 128. A short training does not get to know its pictures by heart: it learns more from
 # pictures that are varied less. A long one does, unless they are varied more.
 RECIPES = {
-    "quick": {"image_sizes": (64,) * 6 + (80,), "augment": 0.4},
+    "quick": {"image_sizes": (64,) * 7 + (80,), "augment": 0.4},
     "best": {
         "image_sizes": (64,) * 56 + (96,) * 36 + (128,) * 18 + (144,) * 6,
         "augment": 1.0,

@@ -1,7 +1,8 @@
 """(any Keras 3 model) -> its layers by name, their outputs in a call, the scores of its classes.
 
 The only place that knows how a model is taken apart, and how the score of a class is found. In the
-order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_range`, `scores`.
+order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_range`, `bounds`,
+`scores`.
 """
 
 from cnnviz.layers.checks import broken_layer, check_finite, check_images, squared_weights

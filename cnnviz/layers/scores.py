@@ -25,7 +25,9 @@ def class_probabilities(
     """Probability of each class, for a head of any kind.
 
     Args:
-        model: keras.Model that returns one logit, one sigmoid, logits or a softmax.
+        model: keras.Model that returns one logit, one sigmoid, logits, a softmax or its logarithm;
+            what cannot leave 0..1 for other reasons, such as the highest of many sigmoids, is taken
+            for probabilities.
         images: (N, H, W, C) or (H, W, C), in the model's input range. A model that has channels
             first may get them in its own layout, too.
         output_name: The output to take, of a model with several: its name in
@@ -36,7 +38,8 @@ def class_probabilities(
         gives the second. Sigmoids of several labels are returned as they are.
 
     Raises:
-        ValueError: If the images or the model's output have another shape, or NaN comes out.
+        ValueError: If the images or the model's output have another shape, or NaN comes out, or the
+            head cannot be seen, as that of a SavedModel.
 
     Warns:
         UserWarning: If the range of the images cannot be the one that the model was trained on.
