@@ -227,7 +227,7 @@ def test_a_network_that_knows_nothing_gives_no_finding(patches):
     )
     report = check_inputs(model, patches)
     assert report.findings == () and report.most_frequent == np.bincount(patches[1]).max() / 60
-    assert re.search(r"hardly more than the 5\d\.\d% of the most frequent class", str(report))
+    assert re.search(r"not surely more than the 5\d\.\d% of the most frequent class", str(report))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,33 @@ def test_weights_and_settings_of_an_activation_are_seen(images):
     np.testing.assert_allclose(np.minimum(after, 0), 9 * np.minimum(before, 0), rtol=1e-5)
 
 
+class Block(keras.layers.Layer):
+    """Applies the activation that it holds twice, before and after the second convolution."""
+
+    def __init__(self, activation):
+        super().__init__(name="block")
+        self.conv1, self.conv2 = convolutions()
+        self.activation = activation
+
+    def call(self, images):
+        return self.activation(self.conv2(self.activation(self.conv1(images))))
+
+
+@every_activation
+@pytest.mark.case("arrays and models", "right")
+def test_an_activation_beside_other_layers_is_a_layer(images, activation):
+    model = classifier(Block(activation()))
+    act = model.get_layer("block").activation
+    path = f"block/{act.name}"
+    assert path in layers.named_layers(model)
+    assert sum(shape.parameters for shape in layer_shapes(model)) == model.count_params()
+    assert grad_cam(model, images).layer_name == path
+    if act.weights:
+        act.alpha.assign([[[np.nan] * 4]])
+        with pytest.raises(ValueError, match=f"weights of its layer '{path}' hold it"):
+            grad_cam(model, images)
+
+
 @pytest.mark.parametrize("mode", ["int8", "float8"])
 @pytest.mark.case("arrays and models", "right")
 def test_quantized_layers_are_seen(images, mode):
@@ -143,6 +170,18 @@ def test_the_default_layer_that_is_used_twice_is_told_of(images):
     for method in ("grad-cam", "fine"):
         with pytest.warns(UserWarning, match="is used 2 times in one call; its last"):
             grad_cam(model, images, method=method)
+
+
+@pytest.mark.case("arrays and models", "right")
+def test_a_convolution_in_groups_may_be_the_head(images):
+    inputs = keras.Input((24, 24, 3))
+    features = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(features)
+    head = keras.layers.Conv2D(2, 1, groups=2, use_bias=False)
+    model = keras.Model(inputs, keras.layers.Flatten()(head(pooled)))
+    found = layers.class_probabilities(model, images)
+    expected = keras.ops.softmax(model.predict(images, verbose=0))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 class Smart(keras.layers.Conv2D):

@@ -21,7 +21,8 @@ class ModelChanges:
     """What changed between two states of one network of L layers with weights.
 
     Attributes:
-        layer_names: L layers, in the model's order.
+        layer_names: L layers, in the model's order; a block that holds weights beside those of its
+            layers is one too, and the model itself, if it does, the last.
         weights: (L,) float64, how far each layer's weights moved, as a share of their own size:
             |after - before| / |before|; exactly 0 where they are the same.
         activations: (L,) float64, the same of what the layer puts out for the pictures; NaN of a

@@ -49,7 +49,9 @@ class InputReport:
     """What does not fit between a model and its data; printed, one sentence a line.
 
     Attributes:
-        findings: Sentences, each a fault and what mends it; none if all fits.
+        findings: Sentences, each a fault and what mends it; none if all fits. A cross-entropy in
+            them is that of answers as unsure as is best: to be less sure helps wherever labels are
+            wrong, and says nothing of the pictures.
         accuracy: Share right as the data come.
         most_frequent: Share of the most frequent class, right without a look at the pictures.
         mended_accuracy: Share right with the faults mended that can be undone.
@@ -70,8 +72,8 @@ class InputReport:
         if self.accuracy > self.most_frequent + STANDARD_ERRORS * chance:
             return f"Nothing found: {right}."
         return (
-            f"Nothing found: {right}, hardly more than the {self.most_frequent:.1%} of the most "
-            "frequent class. The fault may be in the model or in the labels."
+            f"Nothing found: {right}, which is not surely more than the {self.most_frequent:.1%} "
+            "of the most frequent class. The fault may be in the model or in the labels."
         )
 
 
@@ -109,34 +111,34 @@ def check_inputs(
             "must hold pictures of two classes or more"
         )
     findings = [AUGMENTED] if seen != seen_again else []
-    before = _quality(model, images, labels)
-    mended = [_mended(model, images, labels, before)]
+    loss, before = _quality(model, images, labels)
+    mended = [_mended(model, images, labels, loss, before)]
     # What does several things at once must be better than what one by one would do.
     preprocessed = _rescaled(images, labels, (STANDARDIZED, CENTERED))
-    for change in _helping(preprocessed, model, labels, before):
-        finding = _finding(before, change)
+    for change in _helping(preprocessed, model, labels, loss, before):
+        finding = _finding(loss, before, change)
         found, accuracy = _mended(model, *change[1:])
         mended.append(([finding, *found], accuracy))
     found, accuracy = max(mended, key=lambda chain: chain[1])
     most_frequent = float(np.bincount(labels).max() / len(labels))
     findings = (*findings, *found)
-    return InputReport(findings, before.accuracy, most_frequent, accuracy, len(images))
+    return InputReport(findings, before, most_frequent, accuracy, len(images))
 
 
-def _mended(model, images, labels, before):
+def _mended(model, images, labels, loss, accuracy):
     """Undo one fault after the other, the gravest first -> (the findings, share right then)."""
     findings = []
-    while change := _best_change(model, images, labels, before):
-        findings.append(_finding(before, change))
-        _, images, labels, before = change
-    return findings, before.accuracy
+    while change := _best_change(model, images, labels, loss, accuracy):
+        findings.append(_finding(loss, accuracy, change))
+        _, images, labels, loss, accuracy = change
+    return findings, accuracy
 
 
-def _finding(before, change):
-    fault, *_, after = change
+def _finding(loss, accuracy, change):
+    fault, _, _, new_loss, after = change
     return (
-        f"{fault}: {before.accuracy:.1%} -> {after.accuracy:.1%} right, cross-entropy "
-        f"{before.cross_entropy:.2f} -> {after.cross_entropy:.2f}."
+        f"{fault}: {accuracy:.1%} -> {after:.1%} right, cross-entropy {loss.mean():.2f} -> "
+        f"{new_loss.mean():.2f}."
     )
 
 
@@ -159,28 +161,15 @@ def _read(model, data, count):
     return images, labels, seen
 
 
-@dataclasses.dataclass(frozen=True)
-class _Quality:
-    """How well a network does: the share right, its cross-entropy, and the loss to compare.
-
-    That is the (N,) cross-entropy of answers as unsure as would be best: to be less sure helps a
-    network wherever labels are wrong, and says nothing of the pictures.
-    """
-
-    accuracy: float
-    cross_entropy: float
-    loss: np.ndarray
-
-
 def _quality(model, images, labels):
+    """-> ((N,) cross-entropy in nats, of answers as unsure as is best, share right)."""
     probabilities = _probabilities(model, images)
     check_labels(labels, probabilities.shape[1])
-    logs = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
-    given = np.arange(len(labels)), labels
-    softened = [logs / temperature for temperature in TEMPERATURES]
-    losses = [logsumexp(scores, axis=1) - scores[given] for scores in softened]
+    logs, given = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)), labels[:, None]
+    softened = (logs / temperature for temperature in TEMPERATURES)
+    losses = [logsumexp(s, 1) - np.take_along_axis(s, given, 1)[:, 0] for s in softened]
     right = float((probabilities.argmax(axis=1) == labels).mean())
-    return _Quality(right, float(-logs[given].mean()), min(losses, key=np.mean))
+    return min(losses, key=np.mean), right
 
 
 def _probabilities(model, images):
@@ -189,15 +178,14 @@ def _probabilities(model, images):
         return layers.class_probabilities(model, images)
 
 
-def _best_change(model, images, labels, before):
+def _best_change(model, images, labels, loss, before):
     """The change that makes most pictures right, of those that make the labels likelier; or None.
 
     Two at once are tried only where none alone helps and the network seems to know nothing.
     """
-    knows = _knows(labels, before.accuracy)
-    for changes in (_changed,) if knows else (_changed, _changed_together):
-        helping = _helping(changes(model, images, labels), model, labels, before)
-        best = max(helping, key=lambda change: change[3].accuracy, default=None)
+    for changes in (_changed,) if _knows(labels, before) else (_changed, _changed_together):
+        helping = _helping(changes(model, images, labels), model, labels, loss, before)
+        best = max(helping, key=lambda change: change[4], default=None)
         if best is not None:
             return best
     return None
@@ -208,23 +196,22 @@ def _knows(labels, accuracy):
     return accuracy > np.bincount(labels).max() / len(labels)
 
 
-def _helping(changes, model, labels, before):
-    """Of the changes (fault, images, labels), those that help, with what the network does then.
+def _helping(changes, model, labels, loss, before):
+    """Of the changes (fault, images, labels), those that help, with their loss and accuracy.
 
-    None makes it wrong more often. A larger range makes some networks only surer of the same
-    answers, which is no fault: where the network knows something with the `labels` as they are, it
-    must be right more often than `before`.
+    None makes the network wrong more often than `before`. A larger range makes some only surer of
+    the same answers, which is no fault: a network that knows something with the `labels` as they
+    are must be right more often then.
     """
-    knows = _knows(labels, before.accuracy)
+    knows = _knows(labels, before)
     for fault, new_images, new_labels in changes:
-        after = _quality(model, new_images, new_labels)
-        gain = before.loss - after.loss
+        new_loss, accuracy = _quality(model, new_images, new_labels)
+        gain = loss - new_loss
         error = gain.std() / len(gain) ** 0.5
-        less = after.loss.mean() < LESS_LOSS * before.loss.mean()
-        surely = less and gain.mean() > STANDARD_ERRORS * error
-        only_surer = knows and after.accuracy == before.accuracy and fault.startswith(RANGE)
-        if surely and after.accuracy >= before.accuracy and not only_surer:
-            yield fault, new_images, new_labels, after
+        sure = gain.mean() > STANDARD_ERRORS * error and new_loss.mean() < LESS_LOSS * loss.mean()
+        only_surer = knows and accuracy == before and fault.startswith(RANGE)
+        if sure and accuracy >= before and not only_surer:
+            yield fault, new_images, new_labels, new_loss, accuracy
 
 
 def _changed(model, images, labels):

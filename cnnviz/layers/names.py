@@ -45,8 +45,9 @@ def _children(parent):
     if isinstance(parent, keras.Model) and hasattr(parent, "operations"):  # functional
         return [op for op in parent.operations if not isinstance(op, keras.layers.InputLayer)]
     if isinstance(parent, keras.Layer) and not isinstance(parent, keras.layers.RNN):
-        inside = parent._flatten_layers(include_self=False, recursive=False)
-        return [layer for layer in inside if layer is not getattr(parent, "activation", None)]
+        inside = list(parent._flatten_layers(include_self=False, recursive=False))
+        # An activation alone, as that of a convolution, is part of what its layer puts out.
+        return [] if inside == [getattr(parent, "activation", None)] else inside
     return []  # the cells of a recurrent layer are called in a loop of TensorFlow's
 
 

@@ -114,10 +114,10 @@ def _attempt(model, images, layers, in_line):
     before = len(images.graph.get_operations())
     with record_outputs(layers, turned=with_channels_first(layers, model)) as recorded:
         output = call_model(model, images, in_line=in_line)
-    return output, recorded, any(map(_hides, images.graph.get_operations()[before:]))
+    return output, recorded, any(map(hides, images.graph.get_operations()[before:]))
 
 
-def _hides(op):
+def hides(op):
     """Whether it is a call of a tf.function, but for Keras's own of convolutions in groups."""
     return op.type.endswith("PartitionedCall") and "_conv_xla" not in op.get_attr("f").name
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from cnnviz.layers.bounds import PASSED, bounds
 from cnnviz.layers.checks import check_finite, check_images
 from cnnviz.layers.layout import NOT_SAID, own_input_shape
-from cnnviz.layers.recording import call_and_record, one_thread
+from cnnviz.layers.recording import call_and_record, hides, one_thread
 from cnnviz.layers.tracing import image_spec, in_batches, traced
 from cnnviz.layers.value_range import check_range
 
@@ -54,7 +54,7 @@ def class_probabilities(
             output = pick_output(model, output, output_name)
             check_output(output)
             if _is_probability(output):
-                output = tf.cast(output, tf.float32)
+                output = tf.clip_by_value(tf.cast(output, tf.float32), 0.0, 1.0)
                 return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
             scores = class_scores(output)
             if scores.shape[1] > output.shape[1]:
@@ -89,8 +89,8 @@ def class_scores(output):
         ValueError: If the model does not return one tensor of rank 2.
     """
     check_output(output)
-    logits, averaged = _logits_of_head(output), _averaged(output)
-    if logits is None and averaged is not None:
+    logits = _logits_of_head(output)
+    if logits is None and _is_average(output):
         logits = _logit_of_average(output)
     if logits is None and _is_probability(output):
         output = tf.cast(output, tf.float32)
@@ -103,9 +103,10 @@ def class_scores(output):
 
 
 def _is_probability(output):
-    """Whether no value of it can lie outside of 0..1."""
+    """Whether no value of it can lie outside of 0..1, but for rounding."""
     low, high = bounds(output)
-    return low >= -ROUNDING and high <= 1 + ROUNDING
+    is_inside = low >= -ROUNDING and high <= 1 + ROUNDING
+    return is_inside or activation_input(output, HEADS) is not None or _is_average(output)
 
 
 def _logits_of_head(output):
@@ -200,8 +201,8 @@ def _passed(op):
     return None
 
 
-def _averaged(tensor):
-    """The one of `HEADS` of which a tensor is the average over several; None of any other."""
+def _is_average(tensor):
+    """Whether it is an average of several of one of the `HEADS`."""
     kinds = set()
 
     def weight_of(op):
@@ -215,9 +216,9 @@ def _averaged(tensor):
         with tf.init_scope():  # in numbers, at once
             weights = _log_sum(tensor, weight_of, one_row)
     except tf.errors.InvalidArgumentError:  # sizes that are not known do not fit as 1
-        return None
-    is_average = weights is not None and np.allclose(weights, 0, atol=ROUNDING)
-    return kinds.pop() if is_average and len(kinds) == 1 else None
+        return False
+    sum_to_one = weights is not None and np.allclose(weights, 0, atol=ROUNDING)
+    return bool(sum_to_one and len(kinds) == 1)
 
 
 def _log_sum(tensor, log_of, shape_of=tf.shape):
@@ -307,10 +308,9 @@ def check_output(output):
         raise ValueError(
             f"`model` returns shape {tuple(output.shape)}; a classifier must return (N, classes)"
         )
-    made = output.op
-    while made.type in PASSED:
-        made = made.inputs[0].op
-    if made.type.endswith("PartitionedCall"):
+    ends = []
+    bounds(output, ends)
+    if any(map(hides, ends)):
         raise ValueError(
             "`model` ends in a function that cannot be looked into, such as that of a SavedModel: "
             "it may return logits or probabilities. Say which by a model around it that ends in "
