@@ -4,7 +4,7 @@ Images are RGB, (N, H, W, 3) or one (H, W, 3), in the range that the model was t
 project's own models take 0..255. Results are NumPy arrays, float32 unless said.
 """
 
-from cnnviz import quiet  # noqa: F401, I001 - before anything that imports TensorFlow
+from cnnviz import memory, quiet  # noqa: F401, I001 - before anything imports TensorFlow
 
 import keras
 

@@ -58,9 +58,7 @@ def explore(
         ValueError: If the images do not fit the model, or no layer puts out feature maps larger
             than 1x1. What goes wrong later is said in place of what cannot be shown.
     """
-    images = layers.check_images(model, images).copy()  # it looks at them later on, too
-    if not len(images):
-        raise ValueError(f"`images` (of shape {images.shape}) must hold one picture or more")
+    images = layers.check_images(model, images, fewest=1).copy()  # it looks at them later on, too
     if image_size is None and not any(layers.input_shape(model)):
         image_size = images.shape[1:3]  # a subclassed model says of no other size that it takes it
     ascent = {"image_size": image_size, "steps": steps, "value_range": value_range}

@@ -1,6 +1,5 @@
 """(model, training batches, validation batches) -> the trained model and its history."""
 
-import ctypes
 import numbers
 import os
 import warnings
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnviz import layers
+from cnnviz import layers, memory
 from cnnviz.augmentation import vary
 from cnnviz.callbacks import (
     BestWeights,
@@ -111,7 +110,7 @@ def train(
     settings = {"learning_rate": learning_rate, "augment": augment, "cut_mix": cut_mix}
     settings = {name: float(value) for name, value in settings.items()} | {"seed": int(seed)}
     check_unfinished(checkpoint, sizes, settings)
-    _keep_freed_memory()
+    memory.keep_freed()
     with model.distribute_strategy.scope():
         model.compile(
             optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
@@ -233,23 +232,6 @@ def _check_sizes(image_sizes, epochs):
             f"not {len(image_sizes)}"
         )
     return tuple(image_sizes)
-
-
-def _keep_freed_memory():
-    """Keep what a step frees for the next one, where the C library can be told so (glibc).
-
-    It would give large blocks back to the system after every step and have them zeroed again in the
-    next, which took a fifth of the time of a training on two cores. This lasts as long as the
-    process.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8  # <malloc.h>
-    kept = {mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 2**28, arena_max: 2}
-    for option, value in kept.items():
-        mallopt(option, value)
 
 
 def _check_head(model, images):

@@ -136,6 +136,10 @@ def _jpegs():
         ),
     }  # fmt: skip
     files = {name: GoodFile(data, SMOOTH, LOSSY) for name, data in variants.items()}
+    for orientation, said in ((3, 'tiff:Orientation="3"'), (6, "<tiff:Orientation>6<")):
+        stored = encode(stored_turned(SMOOTH, orientation), "JPEG", quality=95)
+        turned = segment(stored, 0xE1, b"http://ns.adobe.com/xap/1.0/\0<x " + said.encode() + b"/>")
+        files[f"JPEG, XMP orientation {orientation}"] = GoodFile(turned, SMOOTH, LOSSY)
     return files | {
         "JPEG, CMYK": GoodFile(encode(SMOOTH, "JPEG", "CMYK", quality=95), cmyk, LOSSY),
         "JPEG, grey": GoodFile(encode(grey, "JPEG", quality=95), as_rgb(grey), LOSSY),

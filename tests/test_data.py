@@ -19,11 +19,12 @@ from picture_corpus import (
     encode,
     exif_of,
     good_files,
+    segment,
     smooth_picture,
     stored_turned,
 )
 
-from cnnviz import figures
+from cnnviz import data, figures
 from cnnviz.activations import extract_activations
 from cnnviz.data import (
     CLASS_NAMES,
@@ -57,6 +58,27 @@ def test_good_file_gives_its_pixels_upright(name):
     decoded, good = decode_image(GOOD[name].data), GOOD[name]
     assert decoded.dtype == np.uint8 and decoded.flags["C_CONTIGUOUS"]
     assert mean_difference(decoded, good.pixels) <= good.tolerance
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith("JPEG")])
+def test_without_pillow_a_jpeg_is_the_same(name, monkeypatch):
+    decoded = decode_image(GOOD[name].data)
+    monkeypatch.setattr(data, "_plain_jpeg", lambda content: None)
+    np.testing.assert_array_equal(decode_image(GOOD[name].data), decoded)
+
+
+@pytest.mark.parametrize("comment", [b"", b"\xff\xc0", b"\xff\xc0\0\x11\x08\0\x01\0"])
+def test_the_size_of_a_jpeg_is_not_hidden_by_what_looks_like_one(comment, monkeypatch):
+    jpeg = GOOD["JPEG"].data
+    frame = jpeg.index(b"\xff\xc0\0\x11\x08")
+    jpeg = jpeg[:frame] + segment(jpeg[frame - 2 :], 0xFE, comment)[2:]
+    pixels = SMOOTH.shape[0] * SMOOTH.shape[1]
+    monkeypatch.setattr(data, "MAX_PIXELS", max(pixels, 257 * 256))
+    np.testing.assert_array_equal(decode_image(jpeg), decode_image(GOOD["JPEG"].data))
+    monkeypatch.setattr(data, "MAX_PIXELS", pixels - 1)
+    with pytest.raises(ValueError, match="its header promises more than"):
+        decode_image(jpeg)
 
 
 def test_the_corpus_turns_as_pillow_does():
@@ -122,7 +144,7 @@ def test_what_is_no_file_is_an_error_that_names_it(kind, tmp_path):
     path = NO_FILES[kind](tmp_path)
     with pytest.raises(FileNotFoundError) as error:
         load_image(path)
-    assert f"`path` (='{path or '.'}') is not a file" == str(error.value)
+    assert f"`path` (='{path}') is not a file" == str(error.value)
 
 
 @pytest.mark.case("pictures", "reported")

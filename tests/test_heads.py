@@ -65,6 +65,12 @@ INTERVALS = {
     "two of opposite sign": (lambda z: tf.sigmoid(z[:, :2]) - 2 * tf.tanh(z[:, 2:]), (-2, 3)),
     "quotient of free numbers": (lambda z: tf.sigmoid(z) / tf.exp(z), (-np.inf, np.inf)),
     "scaled by less than 0": (lambda z: -3 * tf.nn.relu6(z) + 1, (-17, 1)),
+    "padded": (lambda z: tf.pad(tf.sigmoid(z) / 2 + 0.5, [[0, 0], [3, 2]]), (0, 1)),
+    "padded with": (
+        lambda z: tf.pad(tf.sigmoid(z) / 2, [[0, 0], [3, 2]], constant_values=1.0),
+        (0, 1),
+    ),
+    "one or the other": (lambda z: tf.where(z > 0, tf.sigmoid(z), tf.tanh(z)), (-1, 1)),
     "largest of both": (lambda z: tf.maximum(tf.sigmoid(z), tf.tanh(z)), (0, 1)),
     "both beside each other": (lambda z: tf.concat([tf.sigmoid(z), tf.tanh(z)], 1), (-1, 1)),
 }

@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -746,6 +747,38 @@ def test_two_devices_train_as_one_does(tmp_path):
     one, two = json.loads(done.stdout.splitlines()[-1])
     for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, err_msg=name)
+
+
+# Kept memory is a matter of the whole process, and of threads that begin after the import.
+USE_MEMORY = """
+import concurrent.futures, ctypes, resource
+from cnnviz import memory
+
+memory.keep_freed()
+libc, size = ctypes.CDLL(None), 200 * 2**20
+libc.malloc.restype = ctypes.c_void_p
+
+def use():
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size)))
+    libc.memset(block, 1, ctypes.c_size_t(size))
+    libc.free(block)
+
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        thread.submit(use).result()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_large_blocks_are_kept_for_the_next_step_whatever_thread_takes_it():
+    done = subprocess.run(
+        [sys.executable, "-c", USE_MEMORY], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, *later = map(int, done.stdout.split())
+    assert first > 10 * max(later), (first, later)  # pages that the system had to give
 
 
 TRAIN_AND_PRINT = """

@@ -86,9 +86,7 @@ def compare_models(
     """
     check_integer("count", count, 1)
     models = before, after
-    images = layers.check_images(before, layers.check_images(after, images))
-    if not len(images):
-        raise ValueError(f"`images` (of shape {images.shape}) must hold one picture or more")
+    images = layers.check_images(before, layers.check_images(after, images), fewest=1)
     names, other_names, weights = _weight_changes(before, after)
     place = _layer_to_look_at(before, layer_name, names, weights)
     paths = names[place], other_names[place]

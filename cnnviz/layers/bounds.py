@@ -53,7 +53,7 @@ def _computed(tensor, deepest, known, ends):
     if deepest and op.type == "Sum":
         return _product(_bounds(op.inputs[0], deepest - 1, known, ends), _number_summed(op))
     if deepest and op.type in _COMBINED:
-        given = op.inputs[:-1] if op.type == "ConcatV2" else op.inputs
+        given = op.inputs[:-1] if op.type in ("ConcatV2", "Prod") else op.inputs
         return _COMBINED[op.type](*(_bounds(part, deepest - 1, known, ends) for part in given))
     ends.append(op)
     return FREE
@@ -113,6 +113,9 @@ def _exponential(part):
 
 _COMBINED = {
     **dict.fromkeys(("ConcatV2", "Pack"), _union),
+    "Pad": lambda part, widths: _union(part, (0.0, 0.0)),
+    "PadV2": lambda part, widths, value: _union(part, value),
+    "SelectV2": lambda condition, one, other: _union(one, other),
     **dict.fromkeys(("Add", "AddV2", "AddN", "BiasAdd"), _sum),
     "Sub": lambda one, other: _sum(one, _negative(other)),
     "Neg": _negative,
@@ -120,7 +123,7 @@ _COMBINED = {
     "RealDiv": _quotient,
     "Reciprocal": lambda part: _quotient((1.0, 1.0), part),
     "Exp": _exponential,
-    "Prod": lambda part, axes: (0.0, 1.0) if 0 <= part[0] and part[1] <= 1 else FREE,
+    "Prod": lambda part: (0.0, 1.0) if 0 <= part[0] and part[1] <= 1 else FREE,
     "Maximum": lambda one, other: (max(one[0], other[0]), max(one[1], other[1])),
     "Minimum": lambda one, other: (min(one[0], other[0]), min(one[1], other[1])),
 }

@@ -8,20 +8,21 @@ from cnnviz.layers.layout import CHANNELS, LAST, input_shape, own_input_shape, t
 from cnnviz.layers.names import weights_by_owner
 
 
-def check_images(model, images):
+def check_images(model, images, *, fewest=0):
     """Bring pictures into the form that every method works on.
 
     Args:
         model: The keras.Model that they are for.
         images: (N, H, W, C) or (H, W, C), numbers; for a model that takes (N, C, H, W) they may be
             of that layout; for one of grey pictures also (N, H, W).
+        fewest: How many there must be: 0 or 1.
 
     Returns:
         (N, H, W, C) float32 array.
 
     Raises:
         ValueError: If the rank, the size, the channels or the values cannot be right for `model`,
-            or if `model` is not built or has several inputs.
+            there are fewer than `fewest`, or `model` is not built or has several inputs.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
@@ -46,6 +47,8 @@ def check_images(model, images):
         raise ValueError(f"`images` (of shape {given}) must be (N, H, W, C) or (H, W, C)")
     if 0 in images.shape[1:]:
         raise ValueError(f"`images` (of shape {images.shape}) must have pixels")
+    if len(images) < fewest:
+        raise ValueError(f"`images` (of shape {images.shape}) must hold one picture or more")
     if not _all_finite(images):
         raise ValueError("`images` holds NaN or infinity; every value must be a finite float32")
     if takes_channels_first(model):

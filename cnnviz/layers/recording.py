@@ -96,15 +96,15 @@ def call_and_record(model, images, layers, *, in_line=False):
         feature maps as (N, h, w, C), layers in the order of their last calls.
     """
     try:
-        output, recorded, hides = _attempt(model, images, layers, in_line)
+        output, recorded, hidden = _attempt(model, images, layers, in_line)
     except tf.errors.OperatorNotAllowedInGraphError as error:
         raise ValueError(HIDDEN.format(model.name)) from error
-    if hides and not in_line:
+    if hidden and not in_line:
         with contextlib.suppress(tf.errors.OperatorNotAllowedInGraphError):
-            output, recorded, hides = _attempt(model, images, layers, True)
+            output, recorded, hidden = _attempt(model, images, layers, True)
     tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
     elsewhere = {y.graph for calls in tensors.values() for y in calls} - {images.graph}
-    if elsewhere or (hides and len(layers) > 1 and layers.keys() - recorded.keys()):
+    if elsewhere or (hidden and len(layers) > 1 and layers.keys() - recorded.keys()):
         raise ValueError(HIDDEN.format(model.name))
     return output, {path: calls for path, calls in tensors.items() if calls}
 
