@@ -95,7 +95,7 @@ def _plain_jpeg(data):
     areas = [int.from_bytes(height) * int.from_bytes(width) for height, width in sizes]
     if not areas or max(areas) > MAX_PIXELS or b"Exif" in data or b"Orientation" in data:
         return None
-    try:
+    try:  # what tf.io.decode_jpeg calls; ten microseconds less
         return np.asarray(tf.raw_ops.DecodeJpeg(contents=data, channels=3))
     except tf.errors.InvalidArgumentError:
         return None
