@@ -1,0 +1,48 @@
+"""What all results share: one line as text, and in Jupyter their sentences, table or figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+
+import numpy as np
+
+MOST_ROWS = 20  # of a table that Jupyter shows
+MOST_CHARACTERS = 60  # of one field in the one-line text
+
+
+class Result:
+    """Base of the frozen dataclasses that the methods return.
+
+    A result says what it found in `__str__`, gives its rows by `to_frame()` and draws itself by
+    `plot()`, as far as it has these. Declare it with
+    `@dataclasses.dataclass(frozen=True, eq=False, repr=False)`.
+    """
+
+    _html = ("to_frame",)  # what Jupyter shows below the sentences: "to_frame", "plot"
+
+    def __repr__(self) -> str:
+        fields = (field for field in dataclasses.fields(self) if field.repr)
+        values = (f"{field.name}={_short(getattr(self, field.name))}" for field in fields)
+        return f"{type(self).__name__}({', '.join(values)})"
+
+    def _repr_html_(self) -> str:
+        from cnnviz.figures import figure_html
+
+        parts = [f"<p>{html.escape(line)}</p>" for line in str(self).splitlines()]
+        if "to_frame" in self._html:
+            parts.append(self.to_frame().to_html(max_rows=MOST_ROWS, float_format="{:.3g}".format))
+        if "plot" in self._html:
+            parts.append(figure_html(self.plot()))
+        return "\n".join(parts)
+
+
+def _short(value):
+    """A value on one line: the shape of an array, the number of things in a long sequence."""
+    if isinstance(value, np.ndarray):
+        return f"array{value.shape}"
+    text = repr(value)
+    if len(text) > MOST_CHARACTERS or "\n" in text:
+        length = f" of {len(value)}" if hasattr(value, "__len__") else ""
+        return f"<{type(value).__name__}{length}>"
+    return text
