@@ -1,7 +1,8 @@
-"""(model, layer, filters) -> (F, H, W, 3) pictures: what excites each filter, or each class."""
+"""Find what excites each filter, or each class, by gradient ascent in input space."""
+
+from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -9,34 +10,36 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnviz import layers
+from cnnviz import figures, layers
 from cnnviz.checks import check_indices, check_integer
 from cnnviz.progress import progress_bar
+from cnnviz.results import Result
 
 PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
-SETTLING = 0.8  # share of the steps after which a picture is not moved any more, and settles
+SETTLING = 0.8  # share of the steps after which an image is not moved any more, and settles
 COARSE_TO_FINE = 1.75, 0.25  # multiples of `smoothness` in the first step and in the last
-LEAK = 0.1  # weight of the activation function's input beside its output: slope for silent filters
+LEAK = 0.1  # weight of the activation function's input: inactive filters get a gradient
 MOVING = ("AvgPool", "MaxPool", "MaxPoolV2", "MirrorPad", "Pad", "PadV2", "Cast", "Identity")
-CLASSES = "class scores"  # in place of a layer's name
+CLASSES = "class scores"  # instead of a layer's name
 LARGEST = 1e15  # of numbers that are given: their products are finite in float32
 
 
-@dataclasses.dataclass(frozen=True)
-class FilterImages:
-    """What excites the filters of one layer, F of them; or the classes.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FilterImages(Result):
+    """What excites F filters of one layer, or F classes.
 
     Attributes:
-        images: (F, H, W, C) float32, one picture a filter, in the model's input range.
+        images: (F, H, W, C) float32, one optimized image a filter, in the model's input range.
         filters: (F,) int, the filters' indices, or the classes'.
-        activations: (F,) float32, mean activation of the filter on its picture, or the logit of the
+        activations: (F,) float32, mean activation of the filter on its image, or the logit of the
             class.
         start_activations: (F,) float32, the same on the starting noise.
-        verdicts: F words: "ok", "dead" (the filter does not react to any change of the picture,
-            or did not fire within the steps, of which there should be enough: 30, say) or
-            "no gain" (the ascent did not raise its activation).
-        layer_name: The layer; `CLASSES` where classes were climbed.
+        verdicts: F words: "ok", "dead" (the filter does not react to any change of the image, or
+            never fired during the ascent; use 30 steps or more) or "no gain" (the ascent did not
+            raise its activation).
+        layer_name: The layer; `CLASSES` for classes.
+        value_range: Lowest and highest pixel value.
     """
 
     images: np.ndarray
@@ -45,6 +48,29 @@ class FilterImages:
     start_activations: np.ndarray
     verdicts: tuple[str, ...]
     layer_name: str
+    value_range: tuple[float, float] = (0.0, 255.0)
+
+    _html = ("plot",)
+
+    def to_frame(self):
+        """One row for each filter: its activation after and before the ascent, and the verdict.
+
+        Returns:
+            pandas.DataFrame
+        """
+        import pandas
+
+        columns = {"filter": self.filters, "activation": self.activations}
+        columns |= {"on noise": self.start_activations, "verdict": self.verdicts}
+        return pandas.DataFrame(columns)
+
+    def plot(self, **options):
+        """Draw all images; options of `figures.draw_filters`.
+
+        Returns:
+            matplotlib.figure.Figure
+        """
+        return figures.draw_filters(self, **options)
 
 
 def ascend_filters(
@@ -63,53 +89,60 @@ def ascend_filters(
     batch_size: int | None = None,
     output_name: str | int | None = None,
 ) -> FilterImages:
-    """Find pictures that excite filters or classes, by gradient ascent from a grey picture.
+    """Find images that excite filters or classes, by gradient ascent from a gray image.
 
-    Each picture starts as grey with faint noise and climbs the mean activation of its filter over
-    the feature map (Erhan et al. 2009), or the logit of its class. A filter that is silent at the
-    start has no slope after its ReLU; a tenth of the input of the ReLU is added to what is climbed
-    and gives it one, also where the layer pools, joins or normalises what ReLUs put out. Every step
-    has a set length, which falls towards the end; its gradient is smoothed by giving low spatial
-    frequencies more weight, the more so the earlier the step, so that shapes come before detail;
-    and in all but the first and the last steps the picture is moved by a few pixels at random (both
-    from Olah et al. 2017, "Feature Visualization"). All filters share the starting noise and the
-    movements, so that a filter's picture does not depend on its neighbours.
+    Each image starts gray with faint noise and climbs the mean activation of its filter over the
+    feature map (Erhan et al. 2009), or the logit of its class. An inactive filter has zero gradient
+    behind its ReLU, so 0.1 x the pre-activation is added to the objective. Every step has a fixed
+    length, which falls towards the end. Low spatial frequencies of the gradient get more weight,
+    most in the first steps, so that shapes come before detail. In all but the first and the last
+    steps the image is moved by a few random pixels (both from Olah et al. 2017, "Feature
+    Visualization", https://doi.org/10.23915/distill.00007). All filters share the starting noise
+    and the moves, so a filter's image does not depend on the other filters.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
-        class_index: In place of a layer and its filters: the classes whose logits are climbed, an
-            integer or a sequence (Simonyan et al. 2014). With one output, class 1 is that output
-            and class 0 its negative.
-        image_size: Side length of the pictures in pixels, or (height, width); None takes the
-            model's own, or 96.
+        class_index: Instead of a layer and its filters: the classes whose logits are climbed, an
+            integer or a sequence (Simonyan et al. 2014, https://arxiv.org/abs/1312.6034). With one
+            output, class 1 is that output and class 0 its negative.
+        image_size: Side length of the images in pixels, or (height, width); None takes the model's
+            own, or 96.
         steps: Steps of the ascent, 1 or more.
-        step_size: Root mean square change of a picture in the first step, as a share of the value
-            range; it falls to nothing in even steps.
-        smoothness: Exponent by which the weight of a spatial frequency falls, in the mean of the
+        step_size: Root mean square change of an image in the first step, as a share of the value
+            range; it falls to zero in even steps.
+        smoothness: Exponent by which the weight of a spatial frequency falls, on average over the
             steps: 1.75 times it in the first, 0.25 in the last. 0 weighs all alike.
-        jitter: Pixels up to which the picture is moved at random in each step; 0 leaves it.
+        jitter: Pixels up to which the image is moved at random in each step; 0 leaves it.
         value_range: Lowest and highest pixel value that the model takes.
-        seed: Seed of the noise and the movements.
-        batch_size: Pictures in one call of the model, which bounds the memory; None takes as many
-            as have the pixels of 32 pictures of 96x96.
+        seed: Seed of the noise and the moves.
+        batch_size: Images in one call of the model, which bounds the memory; None takes as many as
+            have the pixels of 32 images of 96x96.
         output_name: The output of `class_index`, of a model with several: see `grad_cam`.
 
     Returns:
         FilterImages
 
     Raises:
-        ValueError: If the layer, a filter or an option is not as said here, or NaN comes out.
+        ValueError: If the layer, a filter or an option is out of range, or NaN comes out.
 
     Warns:
-        UserWarning: If `value_range` cannot be the one that the model was trained on.
+        UserWarning: If `value_range` can hardly be the one of the training.
+
+    Example:
+        >>> import cnnviz
+        >>> model = cnnviz.load_pretrained()
+        >>> found = cnnviz.ascend_filters(model, "block1_conv1", [0, 1], image_size=32, steps=5)
+        >>> found.images.shape
+        (2, 32, 32, 3)
     """
-    shape = layers.picture_shape(model, image_size)
+    layers.check_model(model)
+    shape = layers.image_shape(model, image_size)
     if batch_size is None:
         batch_size = max(1, PIXELS_AT_ONCE // math.prod(shape[:2]))
     _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size)
-    _check_target(layer_name, filters, class_index)
+    _check_objective(layer_name, filters, class_index)
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)
     noise = random.normal(size=shape).astype(np.float32)
@@ -119,40 +152,34 @@ def ascend_filters(
 
     start = layers.check_images(model, start)
     if class_index is None:
-        path, layer = layers.find_layer(model, layer_name)
-        name, owner = "filters", f"layer '{path}'"
-        respond = functools.partial(_layer_response, path=path, layer=layer)
+        path, _ = layers.find_layer(model, layer_name)
+        name, owner, record = "filters", f"layer '{path}'", layers.one_layer(path)
     else:
-        path, filters = CLASSES, class_index
+        path, filters, record = CLASSES, class_index, layers.no_layer
         name, owner = "class_index", "this model"
-        respond = functools.partial(_class_response, output_name=output_name)
-    step, count = layers.traced(
-        model,
-        ("ascent", path, repr(output_name), start.shape[1:]),
-        lambda get_model: _trace(get_model, start, path, respond),
-    )
-    filters = check_indices(name, filters, count, owner)
+    compute = _step_of(path, output_name)
+    specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
+    key = "ascent", path, repr(output_name)
+    trace = layers.traced(model, start.shape, compute, key, record, specs)
+    for message in trace.warned:
+        layers.warn(message)
+    filters = check_indices(name, filters, trace.facts, owner)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     exponents = smoothness * np.linspace(*COARSE_TO_FINE, steps)
-    settings = [
-        tf.constant([length, exponent, low, high], tf.float32)
-        for length, exponent in zip(lengths, exponents, strict=True)
-    ]
-    ends = np.stack([np.full_like(start[0], low), np.full_like(start[0], high)])
-    layers.check_range(model, ends, "value_range")
-    plan = list(zip(moves, settings, strict=True))
+    settings = np.float32([(length, power, low, high) for length, power in zip(lengths, exponents)])
+    ends = np.concatenate([np.full_like(start, low), np.full_like(start, high)])
+    _, squares, span = trace.function(ends, np.zeros(2, np.int32), settings[0])
+    layers.warn_of_range(model, [span], "value_range")
 
     batches = np.array_split(filters, range(batch_size, len(filters), batch_size))
     parts = []
     with progress_bar(len(batches) * steps, path, "step") as bar:
         for batch in batches:
-            parts.append(_ascend(step, start, batch, plan, bar))
-    images, activations, starts, reacts = (
-        np.concatenate(part) for part in zip(*parts, strict=True)
-    )
-    layers.check_finite(model, images, activations, starts)
+            parts.append(_ascend(trace.function, start, batch, moves, settings, bar))
+    images, activations, starts, reacts = map(np.concatenate, zip(*parts, strict=True))
+    layers.check_finite(model, squares, [images, activations, starts])
     verdicts = _verdicts(activations, starts, reacts)
-    return FilterImages(images, filters, activations, starts, verdicts, path)
+    return FilterImages(images, filters, activations, starts, verdicts, path, (low, high))
 
 
 def _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size):
@@ -184,7 +211,7 @@ def _is_range(value):
     return _is_number(low) and _is_number(high) and low < high
 
 
-def _check_target(layer_name, filters, class_index):
+def _check_objective(layer_name, filters, class_index):
     if (layer_name is None) == (class_index is None) or not (
         class_index is None or filters is None
     ):
@@ -194,60 +221,43 @@ def _check_target(layer_name, filters, class_index):
         )
 
 
-def _trace(get_model, start, path, respond):
-    """Trace one step for any number of filters; also say how many the layer has."""
-    spec = layers.image_spec(start)
-    found = {}
+def _step_of(path, output_name):
+    """One step of the ascent, as `layers.traced` takes it."""
 
-    @tf.function(
-        autograph=False,
-        input_signature=[
-            spec,
-            tf.TensorSpec((None,), tf.int32),
-            tf.TensorSpec((2,), tf.int32),
-            tf.TensorSpec((4,), tf.float32),
-        ],
-    )
-    def step(images, filters, move, settings):
+    def step(call, filters, settings):
         step_size, smoothness, low, high = tf.unstack(settings)
-        moved = tf.roll(images, move, (1, 2))
-        model = get_model()
-        responses, before = respond(model, moved)
-        found["filters"] = responses.shape[1]
+        if path == CLASSES:
+            output = layers.pick_output(call.model, call.output, output_name)
+            responses, before = layers.class_scores(output), None
+        else:
+            feature_map = layers.required_feature_map(call, path, "ascent")
+            responses, before = _means(feature_map), _means_before(feature_map)
         activation = tf.gather(responses, filters, batch_dims=1)
-        # The gradient of one response in each row, without that of the picking, dear to trace.
-        of_filter = tf.one_hot(filters, responses.shape[1])
-        climbed, weights = [responses], [of_filter]
+        # A one-hot gradient picks one response per row, and is faster to trace than a gather.
+        one_hot = tf.one_hot(filters, responses.shape[1])
+        climbed, weights = [responses], [one_hot]
         if before is not None:
-            climbed, weights = [*climbed, before], [*weights, LEAK * of_filter]
-        (gradient,) = layers.gradients(model, climbed, images, weights)
-        if gradient is None and layers.takes_integers(model):
-            raise ValueError(
-                f"`model` (='{model.name}') takes pictures as integers, which have no gradient; "
-                "build it on a keras.Input of float32"
-            )
+            climbed, weights = [*climbed, before], [*weights, LEAK * one_hot]
+        gradient = layers.gradients(call.model, climbed, call.images, weights)
         if gradient is None:
-            argument = "class_index" if path == CLASSES else "layer_name"
-            raise ValueError(f"`{argument}` (='{path}') does not depend on the picture")
+            raise ValueError(_no_gradient(call.model, path))
         reacts = tf.reduce_max(tf.abs(gradient), (1, 2, 3)) > 0
         gradient = _smooth(gradient, smoothness)
         length = tf.sqrt(tf.reduce_mean(tf.square(gradient), (1, 2, 3), keepdims=True))
-        images += step_size * tf.math.divide_no_nan(gradient, length)
-        return tf.clip_by_value(images, low, high), activation, reacts
+        images = call.images + step_size * tf.math.divide_no_nan(gradient, length)
+        return (tf.clip_by_value(images, low, high), activation, reacts), responses.shape[1]
 
-    return step.get_concrete_function(), found["filters"]
+    return step
 
 
-def _layer_response(model, images, *, path, layer):
-    """Mean of each filter over its map, and the same before the layer's activation: (N, F) each."""
-    _, outputs = layers.call_and_record(model, images, {path: layer})
-    feature_map = layers.required_output(outputs, path)
-    if feature_map.shape.rank != 4:
-        raise ValueError(
-            f"`layer_name` (='{path}') outputs shape {tuple(feature_map.shape)}; ascent needs "
-            "feature maps (N, h, w, filters)"
+def _no_gradient(model, path):
+    if layers.takes_integers(model):
+        return (
+            f"`model` (='{model.name}') takes images as integers, which have no gradient; build it "
+            "on a keras.Input of float32"
         )
-    return _means(feature_map), _means_before(feature_map)
+    argument = "class_index" if path == CLASSES else "layer_name"
+    return f"`{argument}` (='{path}') does not depend on the image"
 
 
 def _means(feature_map):
@@ -255,10 +265,10 @@ def _means(feature_map):
 
 
 def _means_before(tensor):
-    """Means, (N, F), of what the activation functions behind a feature map were applied to.
+    """Means, (N, F), of the inputs of the activation functions that made a feature map.
 
-    They are found back through pooling, padding, concatenation, and what is done to whole channels,
-    as by batch normalisation. None where there is no such function, 0 for channels without one.
+    The search goes back through pooling, padding, concatenation, and what is done to whole
+    channels, as by batch normalization. None if there is no such function, 0 for channels without.
     """
     before = layers.activation_input(tensor, layers.ACTIVATIONS)
     if before is not None:
@@ -283,12 +293,6 @@ def _means_before(tensor):
     return None
 
 
-def _class_response(model, images, *, output_name):
-    """The logit of each class: (N, classes). There is nothing flat before it."""
-    output, _ = layers.call_and_record(model, images, {})
-    return layers.class_scores(layers.pick_output(model, output, output_name)), None
-
-
 def _smooth(gradient, smoothness):
     """Weight the spatial frequencies of (N, H, W, C) gradients by frequency ** -smoothness."""
     height, width = gradient.shape[1:3]
@@ -301,17 +305,20 @@ def _smooth(gradient, smoothness):
     return tf.transpose(smooth, (0, 2, 3, 1))
 
 
-def _ascend(step, start, filters, plan, bar):
+def _ascend(step, start, filters, moves, settings, bar):
     """Climb with one batch of filters -> (images, activations, start activations, reacts)."""
     filters = filters.astype(np.int32)
     images = tf.repeat(start, len(filters), axis=0)
-    responses, reacts = [], []
-    for move, settings in plan:
-        images, response, reaction = step(images, filters, move, settings)
+    responses, reacts, moved = [], [], np.zeros(2, np.int32)
+    for move, setting in zip(moves, settings, strict=True):
+        if np.any(move != moved):
+            images, moved = tf.roll(images, move - moved, (1, 2)), move
+        (images, response, reaction), *_ = step(images, filters, setting)
         responses.append(response)
         reacts.append(reaction)
         bar.update()
-    _, activations, _ = step(images, filters, *plan[0])  # of which the step itself is not used
+    images = tf.roll(images, -moved, (1, 2))
+    (_, activations, _), *_ = step(images, filters, settings[0])  # only to read the activations
     return images.numpy(), activations.numpy(), responses[0].numpy(), np.any(reacts, axis=0)
 
 

@@ -18,12 +18,12 @@ def progress_bar(total, description, unit):
 
     Args:
         total: Number of units of work.
-        description: What is being done, before the bar.
+        description: What is being done, before the bar; None shows no bar.
         unit: The name of one unit.
 
     Returns:
         tqdm.tqdm, to be used in a `with` block.
     """
-    seen = sys.stdout.isatty() or in_notebook()
+    seen = description is not None and (sys.stdout.isatty() or in_notebook())
     options = {"file": sys.stdout, "disable": not seen, "leave": False}
     return tqdm.tqdm(total=total, desc=description, unit=unit, **options)

@@ -1,30 +1,19 @@
-"""(any Keras 3 model) -> its layers by name, their outputs in a call, the scores of its classes.
+"""Take any Keras 3 model apart: its layers by name, their recorded outputs, its class scores.
 
-The only place that knows how a model is taken apart, and how the score of a class is found. In the
-order of reading: `names`, `layout`, `recording`, `tracing`, `checks`, `value_range`, `bounds`,
-`scores`.
+The only place that knows how a model is taken apart, and that calls one. In the order of reading:
+`names`, `inputs`, `batches`, `run` (with `value_range`), `heads`, `shapes`.
 """
 
-from cnnviz.layers.checks import broken_layer, check_finite, check_images, squared_weights
-from cnnviz.layers.layout import input_shape, picture_shape, takes_integers
-from cnnviz.layers.names import (
-    convolution_layers,
-    find_layer,
-    find_layers,
-    is_a,
-    leaf_layers,
-    named_layers,
-    own_weights,
-    weights_by_owner,
+from cnnviz.layers.batches import (
+    BATCH_SIZE,
+    ImageData,
+    LabeledData,
+    batches,
+    check_labels,
+    class_indices,
+    warn_if_shuffled,
 )
-from cnnviz.layers.recording import (
-    call_and_record,
-    feature_maps,
-    gradients,
-    required_output,
-    warn_of_parallel,
-)
-from cnnviz.layers.scores import (
+from cnnviz.layers.heads import (
     ACTIVATIONS,
     activation_input,
     class_probabilities,
@@ -32,39 +21,83 @@ from cnnviz.layers.scores import (
     head,
     pick_output,
 )
-from cnnviz.layers.tracing import BATCH_SIZE, image_spec, in_batches, traced
-from cnnviz.layers.value_range import check_range
+from cnnviz.layers.inputs import (
+    all_finite,
+    check_images,
+    check_model,
+    image_shape,
+    input_shape,
+    takes_integers,
+)
+from cnnviz.layers.names import (
+    convolution_layers,
+    find_layer,
+    find_layers,
+    is_a,
+    leaf_layers,
+    leaves,
+    named_layers,
+    own_weights,
+    weights_by_owner,
+)
+from cnnviz.layers.run import (
+    broken_layer,
+    check_finite,
+    every_layer,
+    feature_maps,
+    gradients,
+    one_layer,
+    required_feature_map,
+    required_output,
+    run,
+    stream,
+    traced,
+)
+from cnnviz.layers.value_range import warn_of_range
+from cnnviz.layers.warn import warn, warn_once
+
 
 __all__ = [
     "ACTIVATIONS",
     "BATCH_SIZE",
+    "ImageData",
+    "LabeledData",
     "activation_input",
+    "all_finite",
+    "batches",
     "broken_layer",
-    "call_and_record",
     "check_finite",
     "check_images",
-    "check_range",
+    "check_labels",
+    "check_model",
+    "class_indices",
     "class_probabilities",
     "class_scores",
     "convolution_layers",
+    "every_layer",
     "feature_maps",
     "find_layer",
     "find_layers",
     "gradients",
     "head",
-    "image_spec",
-    "in_batches",
+    "image_shape",
     "input_shape",
     "is_a",
     "leaf_layers",
+    "leaves",
     "named_layers",
+    "one_layer",
     "own_weights",
     "pick_output",
-    "picture_shape",
+    "required_feature_map",
     "required_output",
-    "squared_weights",
+    "run",
+    "stream",
     "takes_integers",
     "traced",
-    "warn_of_parallel",
+    "warn",
+    "warn_if_shuffled",
+    "warn_of_range",
+    "warn_once",
     "weights_by_owner",
 ]

@@ -1,10 +1,11 @@
-"""(any Keras 3 model) -> its layers by name, those inside nested models too."""
+"""Find the layers of any Keras 3 model by name, those inside nested models too."""
 
 import difflib
-import functools
 
 import keras
 import numpy as np
+
+from cnnviz.keras_internals import own_variables, sublayers
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]:
@@ -18,7 +19,15 @@ def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]
         "backbone/block_13_expand"; a nested model comes before its own layers.
 
     Raises:
-        ValueError: If `model` is no keras.Model.
+        ValueError: If `model` is not a keras.Model.
+
+    Example:
+        >>> import keras
+        >>> from cnnviz.layers import named_layers
+        >>> inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="c")])
+        >>> inner.name = "backbone"
+        >>> list(named_layers(keras.Sequential([inner, keras.layers.Flatten(name="flat")])))
+        ['backbone', 'backbone/c', 'flat']
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
@@ -28,9 +37,10 @@ def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]
         for layer in _children(parent):
             if layer in above:  # a layer that holds its parent
                 continue
-            path = prefix + layer.name
+            path, same_name = prefix + layer.name, 0
             while path in found:  # only subclassed models can use a name twice
-                path += "'"
+                same_name += 1
+                path = f"{prefix}{layer.name}_{same_name}"
             found[path] = layer
             visit(layer, path + "/", [*above, layer])
 
@@ -45,10 +55,10 @@ def _children(parent):
     if isinstance(parent, keras.Model) and hasattr(parent, "operations"):  # functional
         return [op for op in parent.operations if not isinstance(op, keras.layers.InputLayer)]
     if isinstance(parent, keras.Layer) and not isinstance(parent, keras.layers.RNN):
-        inside = list(parent._flatten_layers(include_self=False, recursive=False))
-        # An activation alone, as that of a convolution, is part of what its layer puts out.
+        inside = sublayers(parent)
+        # An activation alone, as that of a convolution, is part of what its layer outputs.
         return [] if inside == [getattr(parent, "activation", None)] else inside
-    return []  # the cells of a recurrent layer are called in a loop of TensorFlow's
+    return []  # the cells of a recurrent layer are called in a TensorFlow loop
 
 
 def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
@@ -56,16 +66,22 @@ def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str
 
     Args:
         model: keras.Model of any kind.
-        pooling: Whether pooling layers that leave a feature map belong to them.
+        pooling: Whether to include pooling layers that output a feature map.
 
     Returns:
         list[str]: paths, as `named_layers` gives them.
+
+    Example:
+        >>> import cnnviz
+        >>> from cnnviz.layers import convolution_layers
+        >>> convolution_layers(cnnviz.load_pretrained())[0]
+        'block1_conv1'
     """
     kinds = ("Conv", "Pool") if pooling else ("Conv",)
     return [
         path
         for path, layer in leaf_layers(model).items()
-        if any(map(functools.partial(is_a, layer), kinds))
+        if any(is_a(layer, kind) for kind in kinds)
         and (not is_a(layer, "Global") or getattr(layer, "keepdims", False))
     ]
 
@@ -75,15 +91,21 @@ def is_a(layer, word):
     return any(word in kind.__name__ for kind in type(layer).__mro__)
 
 
+def leaves(named):
+    """Of the layers that `named_layers` returns, those that hold no other layers."""
+    parents = {path.rpartition("/")[0] for path in named}
+    return {path: layer for path, layer in named.items() if path not in parents}
+
+
 def leaf_layers(model):
-    """As `named_layers`, without those that only hold other layers."""
-    return {path: layer for path, layer in named_layers(model).items() if not _children(layer)}
+    """As `named_layers`, without the layers that hold other layers."""
+    return leaves(named_layers(model))
 
 
 def own_weights(layer):
     """The weights of a layer, or of an operation, without those of the layers inside it."""
     if _children(layer):
-        return layer._trainable_variables + layer._non_trainable_variables
+        return own_variables(layer)
     return list(getattr(layer, "weights", ()))
 
 
@@ -93,17 +115,17 @@ def weights_by_owner(model):
     return [(path, weights) for path, owner in owners if (weights := own_weights(owner))]
 
 
-def find_layers(model, names):
+def find_layers(named, names):
     """{path: layer} of one name or a sequence, as `find_layer` finds them for `layer_names`."""
     names = [names] if isinstance(names, str) or not np.iterable(names) else names
-    return dict(find_layer(model, name, "layer_names") for name in names)
+    return dict(find_layer(named, name, "layer_names") for name in names)
 
 
-def find_layer(model, name, argument="layer_name"):
-    """Find one layer by its path or, while that is unambiguous, by its bare name.
+def find_layer(named, name, argument="layer_name"):
+    """Find one layer by its path or, if that is unambiguous, by its bare name.
 
     Args:
-        model: keras.Model of any kind.
+        named: keras.Model, or the dict that `named_layers` returns.
         name: "backbone/block_13_expand" or "block_13_expand".
         argument: Of the public function, for the error.
 
@@ -111,19 +133,18 @@ def find_layer(model, name, argument="layer_name"):
         (path, layer).
 
     Raises:
-        ValueError: If no layer or more than one answers to `name`; the nearest names are offered.
+        ValueError: If no layer or more than one has this name; the error offers the nearest names.
     """
-    layers = named_layers(model)
-    name = str(name)
-    if name in layers:
-        return name, layers[name]
-    paths = [path for path in layers if path.endswith(f"/{name}")]
+    named, name = named if isinstance(named, dict) else named_layers(named), str(name)
+    if name in named:
+        return name, named[name]
+    paths = [path for path in named if path.endswith(f"/{name}")]
     if len(paths) == 1:
-        return paths[0], layers[paths[0]]
+        return paths[0], named[paths[0]]
     if paths:
-        raise ValueError(f"`{argument}` (='{name}') is ambiguous in model '{model.name}': {paths}")
-    nearest = difflib.get_close_matches(name, layers, n=3, cutoff=0.3) or list(layers)[-3:]
+        raise ValueError(f"`{argument}` (='{name}') is ambiguous: choose one of {paths}")
+    nearest = difflib.get_close_matches(name, named, n=3, cutoff=0.3) or list(named)[-3:]
     raise ValueError(
-        f"`{argument}` (={name!r}) is no layer of model '{model.name}'; the nearest are "
+        f"`{argument}` (={name!r}) is not a layer of this model; the nearest are "
         + ", ".join(f"'{path}'" for path in nearest)
     )

@@ -1,0 +1,145 @@
+"""Read images and labels batch by batch, from arrays or from a dataset."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from cnnviz.checks import whole_numbers
+from cnnviz.layers.inputs import check_images
+from cnnviz.layers.warn import warn
+from cnnviz.progress import progress_bar
+
+Dataset: TypeAlias = tf.data.Dataset | keras.utils.PyDataset
+LabeledData: TypeAlias = Dataset | tuple[ArrayLike, ArrayLike]
+ImageData: TypeAlias = Dataset | tuple[ArrayLike, ArrayLike] | ArrayLike
+
+BATCH_SIZE = 32  # images in one call of a model; bounds the memory
+FORMS = (
+    "a tf.data.Dataset of batches (images, labels), a keras.utils.PyDataset, or a pair of arrays"
+)
+
+
+def batches(model, data, *, name="data", description=None, labels=False):
+    """Read a dataset batch by batch, so that it need not be in memory at once.
+
+    Args:
+        model: The keras.Model that the images are for.
+        data: tf.data.Dataset or keras.utils.PyDataset of batches, of (images, labels) or of images
+            alone; a pair of arrays (images, labels); or an array of images.
+        name: The argument's name, for errors.
+        description: What is being done, for a progress bar; None shows none.
+        labels: Whether there must be labels, each one class: an index or one-hot.
+
+    Yields:
+        ((B, H, W, C) float32 images, (B,) int32 labels or None), B at most `BATCH_SIZE` for arrays.
+
+    Raises:
+        ValueError: If `data` has another form, is an empty dataset, or does not fit the model.
+    """
+    n_batches, pairs = _pairs(data, name)
+    empty = True
+    with progress_bar(n_batches, description, "batch") as bar:
+        for images, given in pairs:
+            if isinstance(images, dict):
+                raise ValueError(f"`{name}` (of batches that are a dict) must be {FORMS}")
+            images = check_images(model, images, name=name)
+            if given is None and labels:
+                raise ValueError(f"`{name}` (of images without labels) must be {FORMS}")
+            yield from _split(images, class_indices(given, len(images), name) if labels else None)
+            bar.update()
+            empty = False
+    if empty:
+        raise ValueError(f"`{name}` (without a single image) must not be empty")
+
+
+def _split(images, labels):
+    """Batches of at most `BATCH_SIZE` images; one empty batch if there are none."""
+    for start in range(0, max(len(images), 1), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
+        yield images[part], None if labels is None else labels[part]
+
+
+def _pairs(data, name):
+    """(number of batches or None, iterable of (images, labels or None))."""
+    if isinstance(data, tf.data.Dataset):
+        n_batches = int(data.cardinality())
+        if n_batches == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                f"`{name}` (which never ends) must be finite: `{name}.take(100)` ends it"
+            )
+        parts = (part if isinstance(part, tuple) else (part,) for part in data.as_numpy_iterator())
+        # Sample weights, which `fit` takes, say nothing here.
+        return (n_batches if n_batches >= 0 else None), ((*part, None)[:2] for part in parts)
+    if isinstance(data, keras.utils.PyDataset):
+        parts = (data[index] for index in range(len(data)))
+        parts = (part if isinstance(part, tuple) else (part,) for part in parts)
+        return len(data), ((*part, None)[:2] for part in parts)
+    if isinstance(data, tuple) and len(data) in (2, 3) and np.ndim(data[0]) in (3, 4):
+        images, labels = data[:2]
+        if np.shape(labels)[:1] != np.shape(images)[:1]:
+            raise ValueError(
+                f"`{name}` (images of shape {np.shape(images)}, labels of shape "
+                f"{np.shape(labels)}) must have one label for each image"
+            )
+        return None, [(images, labels)]
+    if hasattr(data, "__next__"):
+        raise ValueError(f"`{name}` (a {type(data).__name__}) can be read only once; give {FORMS}")
+    if isinstance(data, (str, bytes)) or (
+        isinstance(data, (list, tuple)) and any(isinstance(one, (str, bytes)) for one in data)
+    ):
+        raise ValueError(f"`{name}` (={data!r:.80}) must be images; `load_image(path)` reads one")
+    return None, [(data, None)]
+
+
+def class_indices(labels, n_images, name="labels"):
+    """The class index of each image.
+
+    Args:
+        labels: (N,), (N, 1) or one-hot (N, classes).
+        n_images: N.
+        name: The argument's name, for the error.
+
+    Returns:
+        (N,) int32.
+
+    Raises:
+        ValueError: If they are not one class index for each image.
+    """
+    numbers = whole_numbers(labels)
+    classes = numbers
+    if numbers is not None and numbers.ndim == 2 and numbers.shape[1]:
+        is_one_hot = np.isin(numbers, (0, 1)).all() and (numbers.sum(axis=1) == 1).all()
+        one_column = numbers.shape[1] == 1
+        classes = numbers[:, 0] if one_column else numbers.argmax(axis=1) if is_one_hot else None
+    if classes is None or classes.shape != (n_images,):
+        raise ValueError(
+            f"`{name}` (with labels of shape {np.shape(labels)}, {np.asarray(labels).dtype}) must "
+            f"have one class index for each of its {n_images} images"
+        )
+    return classes.astype(np.int32)
+
+
+def check_labels(labels, classes, name="data"):
+    """Raise a ValueError unless the labels are indices of so many classes."""
+    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
+        raise ValueError(
+            f"`{name}` (with labels {labels.min()}..{labels.max()}) must have labels in "
+            f"[0, {classes})"
+        )
+
+
+def warn_if_shuffled(data, name="data"):
+    """Warn if the first batch of a tf.data.Dataset is another one in a second pass."""
+    if isinstance(data, tf.data.Dataset):
+        first, again = (tf.nest.flatten(next(iter(data)))[0] for _ in range(2))
+        if not np.array_equal(first, again):
+            warn(
+                f"`{name}` comes in another order, or with other images, in each pass: indices "
+                "belong to one pass over shuffled data and cannot be looked up again; load it with "
+                "shuffle=False"
+            )

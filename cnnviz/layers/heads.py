@@ -1,0 +1,256 @@
+"""Find the scores of the classes in the output of a model: logits, whatever its head ends in."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnviz.layers.batches import ImageData
+from cnnviz.layers.inputs import input_shape
+from cnnviz.layers.run import hides, no_layer, run, traced
+from cnnviz.layers.warn import warn
+
+SQUASHING = ("Sigmoid", "Softmax", "LogSoftmax")
+ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
+# Operations that change no value.
+PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")
+CLIPPING = ("Maximum", "Minimum")
+# Operations whose result can be any number if one of their inputs can.
+LINEAR = (*PASSED, *"AddV2 Add BiasAdd Sub Mul RealDiv Mean Sum ConcatV2 StridedSlice".split())
+LINEAR += tuple("Pack GatherV2 SplitV Split Transpose".split())
+KERNELS = (
+    "MatMul",
+    "BatchMatMulV2",
+    "Einsum",
+    "Conv2D",
+    "DepthwiseConv2dNative",
+    "FusedBatchNormV3",
+)
+ROUNDING = 1e-3  # by which a sum of probabilities may miss 1
+
+
+def class_probabilities(
+    model: keras.Model, images: ImageData, *, output_name: str | int | None = None
+) -> np.ndarray:
+    """Probability of each class, for a head of any kind.
+
+    Args:
+        model: keras.Model that returns one logit, one sigmoid, logits, a softmax or a log-softmax.
+        images: (N, H, W, C) or (H, W, C), in the model's input range, or a dataset of batches.
+        output_name: The output to take, of a model with several: its name in
+            `model.output_names`, its key or its index.
+
+    Returns:
+        (N, classes) float32 array in 0..1. A head with one output has two classes; it gives the
+        probability of the second. Sigmoids of several labels are returned as they are.
+
+    Raises:
+        ValueError: If the images or the model's output have another shape, or NaN comes out, or the
+            head cannot be seen, as that of a SavedModel.
+
+    Warns:
+        UserWarning: If the value range of the images can hardly be the one of the training, or the
+            head is not a usual one: its outputs are taken for probabilities where they lie in 0..1
+            (and, if there are several, sum to one), else for logits.
+
+    Example:
+        >>> import cnnviz
+        >>> model = cnnviz.load_pretrained()
+        >>> image = cnnviz.sample_image()
+        >>> cnnviz.class_probabilities(model, image).shape
+        (1, 2)
+    """
+
+    def compute(call):
+        return _probabilities(pick_output(call.model, call.output, output_name)), None
+
+    found, _ = run(model, images, compute, key=("probabilities", repr(output_name)))
+    return found
+
+
+def _probabilities(output):
+    kind, _ = _head(output)
+    scores = class_scores(output)
+    if kind in ("sigmoid", "softmax"):
+        output = tf.clip_by_value(tf.cast(output, tf.float32), 0.0, 1.0)
+        return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
+    if output.shape[1] == 1:
+        return tf.sigmoid(scores)
+    if kind == "unknown":
+        return tf.where(_are_probabilities(output), tf.sigmoid(scores), tf.nn.softmax(scores))
+    return tf.nn.softmax(scores)
+
+
+def class_scores(output):
+    """The logits of the classes, whatever the head of the model ends in.
+
+    Args:
+        output: (N, K) tensor under construction: the model's output.
+
+    Returns:
+        (N, classes) float32 tensor: the input of the final sigmoid (also a hard one), softmax or
+        log-softmax if there is one, else the output itself. One output z gives the two classes -z
+        and z. Outputs of an unknown head that lie in 0..1 (and, if there are several, sum to one)
+        give log p - log(1 - p).
+
+    Raises:
+        ValueError: If the model does not return one tensor of rank 2.
+
+    Warns:
+        UserWarning: If the head is unknown.
+    """
+    kind, logits = _head(output)
+    logits = tf.cast(logits, tf.float32)
+    if kind == "unknown":
+        warn(
+            f"the model ends in '{output.op.type}', which is no usual head: outputs in 0..1 (that "
+            "sum to one, if there are several) are taken for probabilities, others for logits. To "
+            "be sure, end it in logits, or in keras.layers.Activation('sigmoid') or 'softmax'"
+        )
+        tiny = np.finfo(np.float32).tiny
+        p = tf.clip_by_value(logits, 0.0, 1.0)
+        logit = tf.math.log(tf.maximum(p, tiny)) - tf.math.log(tf.maximum(1.0 - p, tiny))
+        logits = tf.where(_are_probabilities(output), logit, logits)
+    logits = tf.ensure_shape(logits, (None, output.shape[1]))
+    return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+
+
+def _are_probabilities(output):
+    """(N, 1) bool: whether all outputs for an image lie in 0..1 and, if several, sum to one."""
+    output = tf.cast(output, tf.float32)
+    inside = tf.reduce_all((output >= 0) & (output <= 1), 1, keepdims=True)
+    if output.shape[1] == 1:
+        return inside
+    return inside & (tf.abs(tf.reduce_sum(output, 1, keepdims=True) - 1) < ROUNDING)
+
+
+def _head(output):
+    """-> (what a model ends in, its logits as far as they are known)."""
+    _check_output(output)
+    for kind in SQUASHING:
+        logits = activation_input(output, (kind,))
+        if logits is not None:
+            return kind.lower(), logits
+    op = output.op
+    if op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":  # hard: relu6(logits + 3) / 6
+        return "sigmoid", op.inputs[0].op.inputs[0] - 3
+    return ("logits" if _is_linear(output) else "unknown"), output
+
+
+def _is_linear(tensor):
+    """Whether a kernel made it, with only sums, products and the like behind the kernel."""
+    ahead, seen = [tensor.op], set()
+    while ahead:
+        op = ahead.pop()
+        if op.type in KERNELS:
+            return True
+        if op.type in LINEAR and op not in seen:
+            ahead += [one.op for one in op.inputs]
+        seen.add(op)
+    return False
+
+
+def _check_output(output):
+    remedy = "give keras.Model(model.inputs, one_output)"
+    if not tf.is_tensor(output):
+        raise ValueError(
+            f"`model` returns a {type(output).__name__}; a classifier must return (N, classes): "
+            + remedy
+        )
+    if output.shape.rank != 2:
+        raise ValueError(
+            f"`model` returns shape {tuple(output.shape)}; a classifier must return (N, classes)"
+        )
+    if hides(output.op):
+        raise ValueError(
+            "`model` ends in a function that cannot be looked into, such as that of a SavedModel "
+            "or a tf.function: it may return logits or probabilities. Say which by a model around "
+            "it that ends in keras.layers.Activation('linear')(logits * 1.0), or in "
+            "keras.ops.log(p) of the probabilities of a softmax"
+        )
+
+
+def activation_input(tensor, activations):
+    """The tensor that an activation function was applied to.
+
+    Args:
+        tensor: A tensor of a graph under construction.
+        activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax").
+
+    Returns:
+        The input of the activation that made `tensor`, in the shape of `tensor`; casts, reshapes
+        and a clipping to 0..1 in between are passed over. None if it was made otherwise.
+    """
+    made = tensor
+    while (passed := _passed(made.op)) is not None:
+        made = passed
+    if made.op.type not in activations:
+        return None
+    before = made.op.inputs[0]
+    return before if made is tensor else tf.reshape(before, tf.shape(tensor))
+
+
+def _passed(op):
+    """What an operation passes on, in another form or clipped to 0..1; None of any other."""
+    if op.type in PASSED:
+        return op.inputs[0]
+    if op.type in CLIPPING:
+        for one, other in (op.inputs, reversed(op.inputs)):
+            bound = tf.get_static_value(other)
+            if bound is not None and np.all((0 <= bound) & (bound <= 1)):
+                return one
+    return None
+
+
+def pick_output(model, output, name):
+    """One of the outputs of a model.
+
+    Args:
+        model: keras.Model.
+        output: What it returned: a tensor, or a list or dict of several.
+        name: Its name in `model.output_names`, its key or its index; None if there is only one.
+
+    Raises:
+        ValueError: If there is no such output, or several and `name` is None.
+    """
+    if isinstance(output, dict):
+        named = output
+    else:
+        outputs = list(output) if isinstance(output, (list, tuple)) else [output]
+        names = getattr(model, "output_names", None) or ()
+        names = names if len(names) == len(outputs) else range(len(outputs))
+        named = dict(zip(names, outputs, strict=True))
+        if isinstance(name, int) and 0 <= name < len(outputs):
+            return outputs[name]
+    if name is None and len(named) == 1:
+        return next(iter(named.values()))
+    if name not in list(named):  # a list has no hash to look up
+        raise ValueError(
+            f"`output_name` (={name!r}) must be one of the outputs of model '{model.name}': "
+            + ", ".join(map(repr, named))
+            + "; where there is no such argument, give keras.Model(model.inputs, one_output)"
+        )
+    return named[name]
+
+
+def head(model, images):
+    """What a model ends in.
+
+    Args:
+        model: keras.Model that returns one tensor.
+        images: (N, H, W, C) tf.TensorShape of batches, as far as it is known.
+
+    Returns:
+        (shape, activation): the shape of the output, None for what is not known; and the type of
+        the operation that squashes it ("Sigmoid", "Softmax", "Relu", "Tanh", ...), or None.
+    """
+    own, given = input_shape(model), images.merge_with((None,) * 4)
+    known = (None, *(size or other for size, other in zip(own[1:], given[1:], strict=True)))
+
+    def compute(call):
+        output = pick_output(call.model, call.output, None)
+        ending = [kind for kind in ACTIVATIONS if activation_input(output, (kind,)) is not None]
+        return output, (tuple(output.shape), ending[0] if ending else None)
+
+    return traced(model, known, compute, ("head", known), no_layer, []).facts

@@ -1,0 +1,403 @@
+"""Call a model and compute something from what its layers output: the only place that calls one.
+
+Inside a `with` block the `call` of each layer is wrapped and its output kept. Traced once in a
+`tf.function`, this gives tensors to return or to differentiate with respect to, and the graph
+optimizer drops the layers that the result does not need. Functional, Sequential, nested and
+subclassed models all work the same way.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import re
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnviz.keras_internals import clear_losses, one_thread, wrapped_calls
+from cnnviz.layers.batches import batches
+from cnnviz.layers.inputs import all_finite, check_model, computes_in_float16
+from cnnviz.layers.names import find_layer, leaves, named_layers, own_weights, weights_by_owner
+from cnnviz.layers.value_range import measure_range, warn_of_range
+from cnnviz.layers.warn import warn
+
+MOST_TRACES = 32  # that are kept for one model
+HALF_SCALE = 2.0**12  # of float16 gradients: the gradient of a mean over a large map underflows
+# Types of the attributes that are compared before a trace is used again.
+SIMPLE = {bool, int, float, str, tuple, type(None)}
+HIDDEN = (
+    "`model` (='{}') calls its layers where they cannot be recorded: in a tf.function of its own, "
+    "or in a TensorFlow loop or condition. Remove the decorator (Keras compiles models itself), "
+    "and decide by tf.where"
+)
+
+_traces = weakref.WeakKeyDictionary()  # model -> {key: Trace}; goes when the model goes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a model in inference mode, while it is traced.
+
+    Attributes:
+        model: keras.Model.
+        named: Its layers, as `named_layers` returns them.
+        images: (N, H, W, C) float32 tensor.
+        output: What the model returned.
+        recorded: dict[str, list]: by path, the tensors that each chosen layer returned, in the
+            order of the layers' last calls. A layer that is used twice has two.
+    """
+
+    model: keras.Model
+    named: dict[str, keras.Layer]
+    images: tf.Tensor
+    output: Any
+    recorded: dict[str, list[tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """A traced computation.
+
+    Attributes:
+        function: (images, *arguments) -> (results, sum of the squared weights, value range).
+        facts: What `compute` found out about the model.
+        warned: The warnings of the tracing, which every use repeats.
+    """
+
+    function: Callable
+    facts: Any
+    warned: list
+
+
+def every_layer(named):
+    """For `run(record=...)`: record all layers."""
+    return named
+
+
+def no_layer(named):
+    """For `run(record=...)`: record nothing, as the model's output is enough."""
+    return {}
+
+
+def one_layer(name):
+    """For `run(record=...)`: record one layer, by the name that a person gave."""
+    return lambda named: dict([find_layer(named, name)])
+
+
+def run(model, data, compute, **options):
+    """Call a model on images and compute something from what its layers output.
+
+    Args:
+        model: keras.Model of any kind with one image as its input; it is left as it was.
+        data: What `batches` takes: (N, H, W, C) or (H, W, C) images in the model's input range, or
+            a dataset.
+        compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N,
+            and whatever else it found out about the model. It is traced once, so it must not
+            hold the model itself; `call` is a `Call`.
+        **options: Of `stream`.
+
+    Returns:
+        (results, facts): the results as writable NumPy arrays over all images.
+
+    Raises:
+        ValueError: If the images do not fit the model, or NaN comes out.
+
+    Warns:
+        UserWarning: If the value range of the images can hardly be the one of the training.
+    """
+    parts = list(stream(model, data, compute, **options))
+    facts = parts[0][2]
+    results = [tf.nest.flatten(part[1]) for part in parts]
+    arrays = [np.concatenate(same) if len(parts) > 1 else same[0] for same in zip(*results, strict=True)]
+    return tf.nest.pack_sequence_as(parts[0][1], arrays), facts
+
+
+def stream(
+    model,
+    data,
+    compute,
+    *,
+    key,
+    record=no_layer,
+    per_image=(),
+    check=None,
+    finite=True,
+    name="images",
+    description=None,
+    labels=False,
+):
+    """As `run`, batch by batch, so that memory does not grow with the number of images.
+
+    Args:
+        model, data, compute: As for `run`.
+        key: What distinguishes this computation from others of the same model; hashable.
+        record: Function from `named_layers(model)` to the layers whose outputs are recorded.
+        per_image: Arrays with a first axis of N, which `compute` gets after `call`.
+        check: Function of the facts, called before the first image is computed.
+        finite: Whether NaN or infinity in the weights or the results is an error; else, in the
+            weights, it is a warning.
+        name: The argument's name, for errors and warnings.
+        description: What is being done, for a progress bar; None shows none.
+        labels: Whether the data must have labels.
+
+    Yields:
+        (labels, results, facts) of each batch; labels are None unless asked for.
+    """
+    named = check_model(model)
+    state = _state(model, named)
+    ranges, start = [], 0
+    for images, given in batches(model, data, name=name, description=description, labels=labels):
+        rows = len(images)
+        if not rows:  # convolutions of nothing have a wrong shape on some processors
+            images = np.zeros((1, *images.shape[1:]), np.float32)
+        arguments = [array[start : start + rows] if rows else array[:1] for array in per_image]
+        if not rows:
+            arguments = [np.zeros((1, *array.shape[1:]), array.dtype) for array in per_image]
+        specs = [tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arguments]
+        trace = traced(model, images.shape, compute, key, record, specs, named=named, state=state)
+        if start == 0:
+            for message in trace.warned:
+                warn(message)
+            if check is not None:
+                check(trace.facts)
+        results, squares, span = trace.function(images, *arguments)
+        arrays = [tensor.numpy()[:rows] for tensor in tf.nest.flatten(results)]
+        results = tf.nest.pack_sequence_as(results, arrays)
+        if finite:
+            check_finite(model, squares, results)
+        elif start == 0 and not np.isfinite(squares) and (broken := broken_layer(model)):
+            warn(f"the weights of layer '{broken}' hold NaN or infinity")
+        if rows:
+            ranges.append(span.numpy())
+        yield given, results, trace.facts
+        start += rows
+    warn_of_range(model, ranges, name)
+
+
+def traced(model, shape, compute, key, record, specs, *, named=None, state=None):
+    """The `Trace` of a computation for images of a shape, kept for the next time.
+
+    It is traced again when layers, activations, variables or simple attributes of layers have
+    changed since; new values of weights count anyway.
+    """
+    named = check_model(model) if named is None else named
+    state = _state(model, named) if state is None else state
+    held, settings = state
+    key = key, tuple(shape[1:]), tuple(map(id, held)), settings
+    with one_thread:
+        kept = _traces.setdefault(model, collections.OrderedDict())
+        if key not in kept:
+            # What is known by its id must live as long as the entry: an id could be used again.
+            kept[key] = _trace(model, shape, compute, record, specs), held
+            while len(kept) > MOST_TRACES:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key][0]
+
+
+def _state(model, named):
+    """What a traced computation depends on besides the values of the weights."""
+    held, settings = list(own_weights(model)), []
+    for layer in named.values():
+        activation = getattr(layer, "activation", None)
+        for part in (layer, activation):
+            if isinstance(part, keras.Operation):
+                held += own_weights(part)
+                # Normalization keeps its mean as a constant, which a new `adapt` replaces.
+                held += [getattr(part, name, None) for name in ("mean", "dtype_policy")]
+                simple = ((k, v) for k, v in vars(part).items() if k[0] != "_")
+                settings.append(repr([(k, v) for k, v in simple if type(v) in SIMPLE]))
+        held += [layer, activation]
+    return held, tuple(settings)
+
+
+def _trace(model, shape, compute, record, specs):
+    facts, get_model = [], weakref.ref(model)  # a trace must not keep its model alive
+
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec((None, *shape[1:]), tf.float32), *specs]
+    )
+    def function(images, *arguments):
+        call, received = _call(get_model(), images, record)
+        results, found = compute(call, *arguments)
+        facts.append(found)
+        return results, _squares(call.model), measure_range(images, received)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        function = function.get_concrete_function()
+    return Trace(function, facts[-1], [str(one.message) for one in caught])
+
+
+def _call(model, images, record):
+    """-> (Call, what the model has made of the images before its first kernel, or None)."""
+    named = named_layers(model)
+    chosen, recorded, received = record(named), {}, []
+    with_kernel = {path for path, layer in leaves(named).items() if _has_kernel(layer)}
+
+    def wrap(path, call):
+        @functools.wraps(call)
+        def recording_call(*args, **kwargs):
+            if path in with_kernel and not received:
+                received.extend([*args, *kwargs.values()][:1])
+            output = call(*args, **kwargs)
+            if path in chosen:
+                recorded[path] = [*recorded.pop(path, []), output]
+            return output
+
+        return recording_call
+
+    before = len(images.graph.get_operations())
+    try:
+        with wrapped_calls({path: named[path] for path in {*chosen, *with_kernel}}, wrap):
+            output = model(images, training=False)
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        raise ValueError(HIDDEN.format(model.name)) from error
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        # Keras wraps what a layer raises: escapes for bold type before, all arguments after it.
+        reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\nArguments received")[0]
+        raise ValueError(
+            f"`model` (='{model.name}') cannot be called on `images` of shape "
+            f"{tuple(images.shape)}: {' '.join(reason.split())}"
+        ) from error
+    finally:
+        clear_losses(model)
+    tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
+    elsewhere = {y.graph for calls in tensors.values() for y in calls} - {images.graph}
+    hidden = any(map(hides, images.graph.get_operations()[before:]))
+    if elsewhere or (hidden and len(chosen) > 1 and chosen.keys() - recorded.keys()):
+        raise ValueError(HIDDEN.format(model.name))
+    first = received[0] if received and tf.is_tensor(received[0]) else None
+    first = first if first is not None and first.graph is images.graph else None
+    tensors = {path: calls for path, calls in tensors.items() if calls}
+    return Call(model, named, images, output, tensors), first
+
+
+def _has_kernel(layer):
+    return any(len(weight.shape) >= 2 for weight in own_weights(layer))
+
+
+def hides(op):
+    """Whether it is a call of a tf.function, but for Keras's own of convolutions in groups."""
+    return op.type.endswith("PartitionedCall") and "_conv_xla" not in op.get_attr("f").name
+
+
+def feature_maps(call):
+    """Of what the layers output, the feature maps: one for each layer that makes one.
+
+    Args:
+        call: Call in which every layer was recorded.
+
+    Returns:
+        dict[str, (N, h, w, C) tensor], in the order of the calls. A layer that holds others is
+        included if it computes something itself from their outputs, as a residual block does. What
+        is inside an attention layer is of rank 4 too, but has no positions.
+    """
+    maps, inner = {}, leaves(call.named)
+    passed_on = [y for path in inner for y in call.recorded.get(path, ())]
+    for path, calls in call.recorded.items():
+        names = path.split("/")
+        around = (call.named.get("/".join(names[:depth])) for depth in range(1, len(names)))
+        if calls[-1].shape.rank != 4 or any("Attention" in type(one).__name__ for one in around):
+            continue
+        if path in inner or not any(one is calls[-1] for one in passed_on):
+            maps[path] = calls[-1]
+        passed_on.append(calls[-1])
+    return maps
+
+
+def required_output(call, path):
+    """The recorded output of one layer that a person asked for.
+
+    Raises:
+        ValueError: If the layer was not called or returned no single tensor.
+
+    Warns:
+        UserWarning: If the layer is used several times; the last output is taken.
+    """
+    if path not in call.recorded:
+        raise ValueError(
+            f"`layer_name` (='{path}') is not used, or returns no single tensor, or is hidden in a "
+            "tf.function of the model's own, when the model is called in inference mode"
+        )
+    if len(call.recorded[path]) > 1:
+        warn(
+            f"layer '{path}' is used {len(call.recorded[path])} times in one call; its last output "
+            "is taken"
+        )
+    return call.recorded[path][-1]
+
+
+def required_feature_map(call, path, purpose):
+    """As `required_output`; a ValueError says what needs feature maps if it is none."""
+    output = required_output(call, path)
+    if output.shape.rank != 4:
+        raise ValueError(
+            f"`layer_name` (='{path}') outputs shape {tuple(output.shape)}; {purpose} needs "
+            "feature maps (N, h, w, C), so choose a layer before the pooling or flattening"
+        )
+    return output
+
+
+def gradients(model, ys, x, grad_ys):
+    """The gradient of what a model outputs with respect to one tensor; None if there is none.
+
+    Where a layer computes in float16, small gradients would become zero: they are scaled on their
+    way, as far as they stay finite.
+    """
+    (plain,) = tf.gradients(ys, x, grad_ys)
+    if plain is None or not computes_in_float16(model):
+        return plain
+    (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
+    plain, scaled = tf.cast(plain, tf.float32), tf.cast(scaled, tf.float32)
+    return tf.where(tf.math.is_finite(scaled), scaled / HALF_SCALE, plain)
+
+
+def check_finite(model, squares, results):
+    """Raise a ValueError that says where to look if NaN or infinity is in the model or came out.
+
+    `squares` is what the traced function returned: the sum of the squares of all weights.
+    """
+    broken = None if np.isfinite(squares) else broken_layer(model)
+    if broken:
+        raise ValueError(
+            f"`model` (='{model.name}') computes with NaN or infinity: the weights of its layer "
+            f"'{broken}' hold it"
+        )
+    floats = (array for array in tf.nest.flatten(results) if array.dtype.kind == "f")
+    if not all(map(all_finite, floats)):
+        raise ValueError(
+            f"`model` (='{model.name}') gives NaN or infinity for these images, and its weights "
+            "are finite; extract_activations shows where it begins"
+        )
+
+
+def broken_layer(model):
+    """Path of the first layer whose own weights hold NaN or infinity, the model's name, or None."""
+    for path, weight in _float_weights(model):
+        if not all_finite(np.asarray(tf.convert_to_tensor(weight), np.float32)):
+            return path
+    return None
+
+
+def _squares(model):
+    """The sum of the squares of all weights, in a graph: not finite if one of them is not.
+
+    The model's output may hide it: a fused convolution and ReLU turns NaN into 0 on some
+    processors.
+    """
+    squares = [tf.nn.l2_loss(tf.cast(weight, tf.float32)) for _, weight in _float_weights(model)]
+    return tf.add_n([tf.constant(0.0), *squares])
+
+
+def _float_weights(model):
+    """(path of its layer, weight) of all that hold floating-point numbers."""
+    held = [(path, weight) for path, weights in weights_by_owner(model) for weight in weights]
+    return [(path, weight) for path, weight in held if "float" in str(weight.dtype)]

@@ -1,0 +1,30 @@
+"""Warn a person where they called this package, and once for each reason."""
+
+import contextlib
+import re
+import sys
+import warnings
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at its end
+
+
+def warn(message):
+    """As `warnings.warn`, at the line outside of this package that called it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+@contextlib.contextmanager
+def warn_once():
+    """Within the `with` block, collect warnings; afterwards, give each that differs by more than
+    its numbers."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in {
+        re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", str(w.message)): w for w in caught
+    }.values():
+        warn(message.message)
