@@ -29,14 +29,13 @@ def class_activation_map(convolution, dense, images, chosen):
     """Zhou et al. 2016: (maps, logits) of one class, straight from the weights."""
     features = convolution(images).numpy()
     kernel, bias = dense.get_weights()
-    if kernel.shape[1] == 1:  # one output speaks for class 1, its negative for class 0
+    if kernel.shape[1] == 1:  # one output is the logit of class 1, its negative that of class 0
         kernel, bias = kernel * [[-1, 1]], bias * [-1, 1]
     maps = np.maximum(features @ kernel[:, chosen], 0) / np.prod(features.shape[1:3])
     return maps, features.mean((1, 2)) @ kernel[:, chosen] + bias[chosen]
 
 
 @pytest.mark.parametrize(("kind", "head"), CASES)
-@pytest.mark.case("arrays and models", "right")
 def test_map_is_the_class_activation_map(pooled_network, images, kind, head):
     model, convolution, dense = pooled_network(kind, head)
     for chosen in range(max(2, dense.units)):
@@ -64,7 +63,6 @@ def test_squashed_head_gives_the_maps_of_the_plain_one(pooled_network, images, p
     ("kind", "head"),
     [("functional", "sigmoid"), ("functional", "softmax"), ("subclassed", "sigmoid in call")],
 )
-@pytest.mark.case("arrays and models", "right")
 def test_saturated_probability_still_gives_the_map(pooled_network, images, kind, head):
     model, convolution, dense = pooled_network(kind, head)
     kernel, bias = dense.get_weights()
@@ -100,11 +98,10 @@ def test_permuted_classes_give_permuted_maps(pooled_network, images):
     np.testing.assert_allclose(before, after, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
-def test_grad_cam_and_hires_cam_agree_before_pooling(pooled_network, images, method):
+def test_hires_cam_is_grad_cam_before_pooling(pooled_network, images):
     model, convolution, dense = pooled_network()
     maps, _ = class_activation_map(convolution, dense, images, 1)
-    result = grad_cam(model, images, class_index=1, method=method)
+    result = grad_cam(model, images, class_index=1, method="hires-cam")
     np.testing.assert_allclose(result.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())
 
 
@@ -200,8 +197,8 @@ def signed_hires_cams(parts, images, class_index):
     return maps
 
 
-def laid_out(coarse, fine):
-    """The evidence of coarse cells among fine ones, with OpenCV, picture by picture."""
+def redistributed(coarse, fine):
+    """The evidence of coarse cells redistributed among fine ones, with OpenCV, image by image."""
     result = []
     for few, many in zip(np.maximum(coarse, 0), np.maximum(fine, 0), strict=True):
         size = many.shape[::-1]
@@ -211,15 +208,15 @@ def laid_out(coarse, fine):
     return np.stack(result)
 
 
-def test_fine_map_lays_the_evidence_out_among_finer_layers(three_resolutions, images):
+def test_fine_map_redistributes_the_evidence_among_finer_layers(three_resolutions, images):
     model, parts = three_resolutions
     last, middle, first = signed_hires_cams(parts, images, 1)
     binomial = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None] / 256
     averaged = scipy.ndimage.convolve(last, binomial, mode="reflect")
     np.testing.assert_allclose(averaged.sum((1, 2)), last.sum((1, 2)), rtol=1e-3)
     last = averaged
-    middle = laid_out(last, middle) - laid_out(-last, -middle)
-    expected = laid_out(middle, first) - laid_out(-middle, -first)
+    middle = redistributed(last, middle) - redistributed(-last, -middle)
+    expected = redistributed(middle, first) - redistributed(-middle, -first)
     result = grad_cam(model, images, class_index=1, method="fine", signed=True)
     assert result.maps.shape == (3, 12, 12) and (result.maps < 0).any()
     np.testing.assert_allclose(result.maps, expected, rtol=1e-3, atol=1e-4 * expected.max())
@@ -263,7 +260,7 @@ def test_signed_map_of_one_class_is_the_negative_of_the_other(three_resolutions,
         np.testing.assert_allclose(only, np.maximum(sign * dog.maps, 0), rtol=1e-5, atol=1e-7)
 
 
-def test_a_signed_map_of_what_speaks_against_the_class_is_ok(pooled_network, images):
+def test_a_signed_map_of_evidence_against_the_class_is_ok(pooled_network, images):
     model, _, dense = pooled_network()
     kernel, bias = dense.get_weights()
     dense.set_weights([-np.abs(kernel), bias])
@@ -273,8 +270,7 @@ def test_a_signed_map_of_what_speaks_against_the_class_is_ok(pooled_network, ima
 
 
 @pytest.mark.parametrize("method", ["layer-cam", "grad-cam++"])
-@pytest.mark.case("arrays and models", "reported")
-def test_methods_that_drop_what_speaks_against_cannot_be_signed(pooled_network, images, method):
+def test_methods_without_evidence_against_cannot_be_signed(pooled_network, images, method):
     with pytest.raises(ValueError, match=f"`signed` .=True. needs .*'{method}'"):
         grad_cam(pooled_network()[0], images, method=method, signed=True)
 
@@ -291,7 +287,6 @@ def two_outputs(kind):
 
 
 @pytest.mark.parametrize(("kind", "name"), [(list, "second"), (list, 1), (dict, "second")])
-@pytest.mark.case("arrays and models", "right")
 def test_one_of_two_outputs_is_explained(images, kind, name):
     model, convolution, (_, dense) = two_outputs(kind)
     maps, logits = class_activation_map(convolution, dense, images, 2)
@@ -311,7 +306,6 @@ def test_one_of_two_outputs_is_explained(images, kind, name):
     ("kind", "name"),
     [(list, None), (dict, None), (list, "third"), (list, 2), (list, ["first"]), (dict, -1)],
 )
-@pytest.mark.case("arrays and models", "reported")
 def test_an_output_that_is_not_there_is_an_error(images, kind, name):
     with pytest.raises(ValueError, match="`output_name` .*'first', 'second'"):
         grad_cam(two_outputs(kind)[0], images, output_name=name)
@@ -341,7 +335,9 @@ def test_class_0_of_one_output_is_its_negative(pooled_network, images):
     cat, dog = (grad_cam(model, images, class_index=index) for index in (0, 1))
     np.testing.assert_allclose(dog.scores, output, rtol=1e-5)
     np.testing.assert_allclose(cat.scores, -output, rtol=1e-5)
-    assert not ((cat.maps > 0) & (dog.maps > 0)).any()  # evidence for one speaks against the other
+    assert not (
+        (cat.maps > 0) & (dog.maps > 0)
+    ).any()  # evidence for one class is evidence against the other
     assert ((cat.maps > 0) | (dog.maps > 0)).any()
 
 
@@ -356,7 +352,7 @@ def test_one_class_for_each_image(pooled_network, images):
         np.testing.assert_allclose(mixed.scores[row], single.scores[0], rtol=1e-5)
 
 
-def test_more_pictures_than_fit_one_batch(pooled_network, images):
+def test_more_images_than_fit_one_batch(pooled_network, images):
     model = pooled_network()[0]
     many = np.random.default_rng(1).permutation(np.repeat(images, 15, axis=0))
     index = np.arange(45) % 4
@@ -366,8 +362,7 @@ def test_more_pictures_than_fit_one_batch(pooled_network, images):
     np.testing.assert_allclose(whole.maps[40], single.maps[0], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.case("arrays and models", "right")
-def test_no_pictures_give_empty_results(pooled_network, images):
+def test_no_images_give_empty_results(pooled_network, images):
     result = grad_cam(pooled_network()[0], images[:0])
     assert result.maps.shape == (0, 5, 5) and result.verdicts == ()
 
@@ -376,13 +371,11 @@ def test_no_pictures_give_empty_results(pooled_network, images):
     "class_index",
     [4, -1, 2**32, 1.0, "dog", True, [0, 1], [0, 1, 4], [0, 1, -1], [[0, 1, 2]], [[0], 1, 2]],
 )
-@pytest.mark.case("arrays and models", "reported")
 def test_wrong_class_index_is_an_error(pooled_network, images, class_index):
     with pytest.raises(ValueError, match="`class_index`"):
         grad_cam(pooled_network()[0], images, class_index=class_index)
 
 
-@pytest.mark.case("arrays and models", "reported")
 def test_one_output_has_two_classes(pooled_network, images):
     with pytest.raises(ValueError, match=r"`class_index` \(=2\) must be in \[0, 2\)"):
         grad_cam(pooled_network(head="sigmoid")[0], images, class_index=2)
@@ -476,7 +469,6 @@ def one_relu_for_all():
         one_relu_for_all,
     ],
 )
-@pytest.mark.case("arrays and models", "right")
 def test_default_layer_is_the_last_feature_map_before_pooling(images, build):
     model = build()
     result = grad_cam(model, images)
@@ -484,14 +476,13 @@ def test_default_layer_is_the_last_feature_map_before_pooling(images, build):
     assert min(result.maps.shape[1:]) > 1
 
 
-@pytest.mark.parametrize("normalised", [True, False])
-def test_default_layer_of_the_classifier_is_its_last_addition(normalised):
-    model = build_model(width=2, batch_normalization=normalised)
+@pytest.mark.parametrize("normalized", [True, False])
+def test_default_layer_of_the_classifier_is_its_last_addition(normalized):
+    model = build_model(width=2, batch_normalization=normalized)
     result = grad_cam(model, np.full((1, 32, 48, 3), 9.0))
     assert result.layer_name == "block4_add3" and result.maps.shape == (1, 2, 3)
 
 
-@pytest.mark.case("arrays and models", "flagged")
 def test_score_that_ignores_the_layer_has_zero_gradient(pooled_network, images):
     model, _, dense = pooled_network()
     kernel, bias = dense.get_weights()
@@ -503,7 +494,6 @@ def test_score_that_ignores_the_layer_has_zero_gradient(pooled_network, images):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("size", "weight"), [(1e-4, 1.0), (1, 1.0), (1, 1e4)])
-@pytest.mark.case("arrays and models", "right")
 def test_small_and_large_gradients_in_float16_are_those_of_float32(method, size, weight):
     """Of a mean over 96x96 places; of a weight of 1e4, which float16 holds, but hardly more."""
     images = np.random.default_rng(0).uniform(0, 1, (2, 96, 96, 3)).astype(np.float32)
@@ -530,8 +520,7 @@ def _seeded(seed, size=0.3):
     return keras.initializers.RandomUniform(0, size, seed=seed)
 
 
-@pytest.mark.case("arrays and models", "flagged")
-def test_features_that_only_speak_against_the_class(pooled_network, images):
+def test_features_that_are_only_evidence_against_the_class(pooled_network, images):
     model, _, dense = pooled_network()
     kernel, bias = dense.get_weights()
     kernel[:, 2], kernel[:, 3] = -1, 1
@@ -542,7 +531,6 @@ def test_features_that_only_speak_against_the_class(pooled_network, images):
 
 
 @pytest.mark.parametrize("place", ["conv", "head"])
-@pytest.mark.case("arrays and models", "reported")
 def test_nan_in_the_weights_is_an_error(pooled_network, images, place):
     model = pooled_network()[0]
     layer = model.get_layer(place)
@@ -552,7 +540,6 @@ def test_nan_in_the_weights_is_an_error(pooled_network, images, place):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.case("arrays and models", "reported")
 def test_nan_in_the_gradient_alone_is_an_error(images, method):
     inputs = keras.Input((12, 12, 3))
     silent = keras.layers.Conv2D(4, 3, activation="relu", bias_initializer=_minus_100)(inputs)
@@ -568,13 +555,11 @@ def _minus_100(shape, dtype=None):
 
 
 @pytest.mark.parametrize("name", ["pooling", "head"])
-@pytest.mark.case("arrays and models", "reported")
 def test_layer_without_feature_maps_is_an_error(pooled_network, images, name):
     with pytest.raises(ValueError, match=f"`layer_name` .='{name}'. outputs shape"):
         grad_cam(pooled_network()[0], images, layer_name=name)
 
 
-@pytest.mark.case("arrays and models", "reported")
 def test_layer_that_the_output_does_not_depend_on_is_an_error(images):
     inputs = keras.Input((12, 12, 3))
     used = keras.layers.Conv2D(4, 3, name="used")(inputs)
@@ -586,7 +571,7 @@ def test_layer_that_the_output_does_not_depend_on_is_an_error(images):
 
 
 class Residual(keras.layers.Layer):
-    """A block that computes with what its own layers put out."""
+    """A block that computes with the outputs of its own layers."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -596,7 +581,6 @@ class Residual(keras.layers.Layer):
         return keras.ops.relu(features + self.conv(features))
 
 
-@pytest.mark.case("arrays and models", "right")
 def test_a_block_that_computes_itself_is_the_last_feature_map(pooled_network, images):
     _, convolution, dense = pooled_network()
     block, inputs = Residual(name="block"), keras.Input((12, 12, 3))
@@ -613,13 +597,11 @@ def test_a_block_that_computes_itself_is_the_last_feature_map(pooled_network, im
     np.testing.assert_allclose(found["block"], maps, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.case("arrays and models", "right")
 def test_a_nested_model_is_no_feature_map_beside_its_last_layer(pooled_network, images):
     model, _, _ = pooled_network("nested twice")
     assert [path.split("/")[-1] for path in extract_activations(model, images)] == ["conv"]
 
 
-@pytest.mark.case("arrays and models", "right")
 def test_what_is_inside_an_attention_layer_is_no_feature_map(images):
     inputs = keras.Input((12, 12, 3))
     features = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
@@ -633,7 +615,6 @@ def test_what_is_inside_an_attention_layer_is_no_feature_map(images):
     assert list(extract_activations(model, images)) == ["conv"]
 
 
-@pytest.mark.case("arrays and models", "reported")
 def test_pixels_that_are_only_rescaled_are_no_feature_map(images):
     steps = [keras.layers.Rescaling(2.0), keras.layers.Flatten(), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((12, 12, 3)), *steps])
@@ -641,7 +622,6 @@ def test_pixels_that_are_only_rescaled_are_no_feature_map(images):
         grad_cam(model, images)
 
 
-@pytest.mark.case("arrays and models", "reported")
 def test_network_without_feature_maps_is_an_error(images):
     model = keras.Sequential(
         [keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
@@ -650,19 +630,16 @@ def test_network_without_feature_maps_is_an_error(images):
         grad_cam(model, images)
 
 
-@pytest.mark.case("arrays and models", "reported")
 def test_wrong_layer_name_is_offered_the_nearest(pooled_network, images):
     with pytest.raises(ValueError, match="'conw'.*'backbone/conv'"):
         grad_cam(pooled_network("nested")[0], images, layer_name="conw")
 
 
-@pytest.mark.case("arrays and models", "reported")
 def test_unknown_method_is_an_error(pooled_network, images):
     with pytest.raises(ValueError, match="`method` .='cam'.*'grad-cam'"):
         grad_cam(pooled_network()[0], images, method="cam")
 
 
-@pytest.mark.case("arrays and models", "flagged")
 def test_a_layer_of_1x1_gives_its_evidence_and_a_warning(images):
     model = squeezed_to_one_pixel()
     name = model.layers[2].name  # after the pooling
@@ -671,10 +648,30 @@ def test_a_layer_of_1x1_gives_its_evidence_and_a_warning(images):
     assert result.maps.shape == (3, 1, 1)
 
 
-@pytest.mark.case("arrays and models", "flagged")
 def test_dead_layer_has_no_evidence(pooled_network, images):
     model, convolution, _ = pooled_network()
     kernel, bias = convolution.get_weights()
     convolution.set_weights([kernel, bias - 100])
     result = grad_cam(model, images)
     assert not result.maps.any() and set(result.verdicts) == {"no positive evidence"}
+
+
+def test_a_layer_in_parallel_branches_is_a_warning(images):
+    """Its last output holds the evidence of one branch only."""
+    inputs, convolution = keras.Input((12, 12, 3)), keras.layers.Conv2D(4, 3, name="twice")
+    pool, head = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)
+    model = keras.Model(inputs, head(pool(convolution(inputs)) + pool(convolution(-inputs))))
+    with pytest.warns(UserWarning, match="'twice' is used in parallel 2 times"):
+        result = grad_cam(model, images)
+    assert result.layer_name == "twice"
+
+
+def test_a_result_is_one_line_a_table_and_a_figure(color_model, spots):
+    images, labels = spots
+    result = grad_cam(color_model, images, class_index=labels, class_names=("blue", "<red>"))
+    assert "\n" not in repr(result) and len(repr(result)) < 300
+    assert (result == grad_cam(color_model, images)) is False
+    assert result.to_frame()["class"].tolist() == ["blue", "<red>"] * 3
+    page = result._repr_html_()
+    assert 'src="data:image/png' in page and "<red>" not in page
+    result.maps[:] = 0  # writable
