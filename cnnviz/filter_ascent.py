@@ -52,24 +52,12 @@ class FilterImages(Result):
 
     _html = ("plot",)
 
-    def to_frame(self):
-        """One row for each filter: its activation after and before the ascent, and the verdict.
-
-        Returns:
-            pandas.DataFrame
-        """
-        import pandas
-
+    def _columns(self):
         columns = {"filter": self.filters, "activation": self.activations}
-        columns |= {"on noise": self.start_activations, "verdict": self.verdicts}
-        return pandas.DataFrame(columns)
+        return columns | {"on noise": self.start_activations, "verdict": self.verdicts}
 
-    def plot(self, **options):
-        """Draw all images; options of `figures.draw_filters`.
-
-        Returns:
-            matplotlib.figure.Figure
-        """
+    def plot(self, **options) -> figures.DescribedFigure:
+        """Draw all images; options of `figures.draw_filters`."""
         return figures.draw_filters(self, **options)
 
 
@@ -166,7 +154,8 @@ def ascend_filters(
     filters = check_indices(name, filters, trace.facts, owner)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     exponents = smoothness * np.linspace(*COARSE_TO_FINE, steps)
-    settings = np.float32([(length, power, low, high) for length, power in zip(lengths, exponents)])
+    columns = lengths, exponents, np.full(steps, low), np.full(steps, high)
+    settings = np.stack(columns, axis=1).astype(np.float32)
     ends = np.concatenate([np.full_like(start, low), np.full_like(start, high)])
     _, squares, span = trace.function(ends, np.zeros(2, np.int32), settings[0])
     layers.warn_of_range(model, [span], "value_range")
@@ -183,32 +172,20 @@ def ascend_filters(
 
 
 def _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size):
-    for name, value, least in (
-        ("steps", steps, 1),
-        ("jitter", jitter, 0),
-        ("seed", seed, 0),
-        ("batch_size", batch_size, 1),
-    ):
-        check_integer(name, value, least)
-    for name, value, is_right, rule in (
-        ("step_size", step_size, _is_number(step_size) and step_size > 0, "above 0, and finite"),
-        ("smoothness", smoothness, _is_number(smoothness) and smoothness >= 0, "0 or more"),
-        ("value_range", value_range, _is_range(value_range), "two numbers, the lower one first"),
-    ):
-        if not is_right:
-            raise ValueError(f"`{name}` (={value!r}) must be {rule}")
+    least = {"steps": 1, "jitter": 0, "seed": 0, "batch_size": 1}
+    for name, value in zip(least, (steps, jitter, seed, batch_size), strict=True):
+        check_integer(name, value, least[name])
+    if not (_is_number(step_size) and step_size > 0):
+        raise ValueError(f"`step_size` (={step_size!r}) must be a finite number above 0")
+    if not (_is_number(smoothness) and smoothness >= 0):
+        raise ValueError(f"`smoothness` (={smoothness!r}) must be a finite number, 0 or more")
+    is_pair = isinstance(value_range, (tuple, list)) and len(value_range) == 2
+    if not (is_pair and all(map(_is_number, value_range)) and value_range[0] < value_range[1]):
+        raise ValueError(f"`value_range` (={value_range!r}) must be two numbers, the lower first")
 
 
 def _is_number(value):
     return isinstance(value, (int, float, np.integer, np.floating)) and abs(value) <= LARGEST
-
-
-def _is_range(value):
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        return False
-    return _is_number(low) and _is_number(high) and low < high
 
 
 def _check_objective(layer_name, filters, class_index):

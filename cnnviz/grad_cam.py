@@ -54,30 +54,16 @@ class GradCAM(Result):
 
     _html = ("plot",)
 
-    def to_frame(self):
-        """One row for each image: class, score, verdict, and the strongest evidence.
-
-        Returns:
-            pandas.DataFrame
-        """
-        import pandas
-
+    def _columns(self):
         names = [figures.class_name(self.class_names, index) for index in self.class_index]
         peaks = self.maps.reshape(len(self.maps), -1).max(1, initial=0)
         columns = {"class": names, "score": self.scores, "verdict": self.verdicts}
-        return pandas.DataFrame(columns | {"strongest evidence": peaks})
+        return columns | {"strongest evidence": peaks}
 
-    def plot(self, n_images: int = 8, **options):
-        """Draw the first images, each with its map; options of `figures.draw_heat_maps`.
-
-        Returns:
-            matplotlib.figure.Figure
-        """
-        first = dataclasses.replace(
-            self,
-            **{name: getattr(self, name)[:n_images] for name in ("maps", "scores", "class_index")},
-            verdicts=self.verdicts[:n_images],
-        )
+    def plot(self, n_images: int = 8, **options) -> figures.DescribedFigure:
+        """Draw the first images, each with its map; options of `figures.draw_heat_maps`."""
+        few = {name: getattr(self, name)[:n_images] for name in ("maps", "scores", "class_index")}
+        first = dataclasses.replace(self, verdicts=self.verdicts[:n_images], **few)
         return figures.draw_heat_maps(self.images[:n_images], first, self.class_names, **options)
 
 

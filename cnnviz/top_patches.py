@@ -45,25 +45,16 @@ class TopPatches(Result):
 
     _html = ("plot",)
 
-    def to_frame(self):
-        """One row for each patch: filter, image, position and activation.
-
-        Returns:
-            pandas.DataFrame
-        """
-        import pandas
-
+    def _columns(self):
         columns = {"filter": np.repeat(self.filters, self.activations.shape[1])}
         columns |= {"image": self.image_index.ravel(), "activation": self.activations.ravel()}
-        rows, places = self.positions[..., 0].ravel(), self.positions[..., 1].ravel()
-        return pandas.DataFrame(columns | {"row": rows, "column": places})
+        return columns | {
+            "row": self.positions[..., 0].ravel(),
+            "column": self.positions[..., 1].ravel(),
+        }
 
-    def plot(self, **options):
-        """Draw the patches, a row for each filter; options of `figures.draw_patches`.
-
-        Returns:
-            matplotlib.figure.Figure
-        """
+    def plot(self, **options) -> figures.DescribedFigure:
+        """Draw the patches, a row for each filter; options of `figures.draw_patches`."""
         return figures.draw_patches(self, **options)
 
 

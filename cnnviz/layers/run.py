@@ -115,7 +115,9 @@ def run(model, data, compute, **options):
     parts = list(stream(model, data, compute, **options))
     facts = parts[0][2]
     results = [tf.nest.flatten(part[1]) for part in parts]
-    arrays = [np.concatenate(same) if len(parts) > 1 else same[0] for same in zip(*results, strict=True)]
+    arrays = [
+        np.concatenate(same) if len(parts) > 1 else same[0] for same in zip(*results, strict=True)
+    ]
     return tf.nest.pack_sequence_as(parts[0][1], arrays), facts
 
 
