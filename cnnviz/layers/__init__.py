@@ -30,6 +30,7 @@ from cnnviz.layers.inputs import (
     takes_integers,
 )
 from cnnviz.layers.names import (
+    as_names,
     convolution_layers,
     find_layer,
     find_layers,
@@ -56,7 +57,6 @@ from cnnviz.layers.run import (
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once
 
-
 __all__ = [
     "ACTIVATIONS",
     "BATCH_SIZE",
@@ -64,6 +64,7 @@ __all__ = [
     "LabeledData",
     "activation_input",
     "all_finite",
+    "as_names",
     "batches",
     "broken_layer",
     "check_finite",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeAlias
 
 import keras
@@ -72,14 +73,15 @@ def _pairs(data, name):
             raise ValueError(
                 f"`{name}` (which never ends) must be finite: `{name}.take(100)` ends it"
             )
-        parts = (part if isinstance(part, tuple) else (part,) for part in data.as_numpy_iterator())
-        # Sample weights, which `fit` takes, say nothing here.
-        return (n_batches if n_batches >= 0 else None), ((*part, None)[:2] for part in parts)
+        return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
-        parts = (data[index] for index in range(len(data)))
-        parts = (part if isinstance(part, tuple) else (part,) for part in parts)
-        return len(data), ((*part, None)[:2] for part in parts)
-    if isinstance(data, tuple) and len(data) in (2, 3) and np.ndim(data[0]) in (3, 4):
+        return len(data), (_pair(data[index]) for index in range(len(data)))
+    if (
+        isinstance(data, tuple)
+        and len(data) in (2, 3)
+        and _rank(data[0]) in (3, 4)
+        and _rank(data[1]) < 3  # else it is a tuple of images
+    ):
         images, labels = data[:2]
         if np.shape(labels)[:1] != np.shape(images)[:1]:
             raise ValueError(
@@ -89,11 +91,22 @@ def _pairs(data, name):
         return None, [(images, labels)]
     if hasattr(data, "__next__"):
         raise ValueError(f"`{name}` (a {type(data).__name__}) can be read only once; give {FORMS}")
-    if isinstance(data, (str, bytes)) or (
-        isinstance(data, (list, tuple)) and any(isinstance(one, (str, bytes)) for one in data)
-    ):
+    first = data[0] if isinstance(data, (list, tuple)) and data else data
+    if isinstance(first, (str, bytes, os.PathLike)):
         raise ValueError(f"`{name}` (={data!r:.80}) must be images; `load_image(path)` reads one")
     return None, [(data, None)]
+
+
+def _pair(part):
+    """(images, labels or None) of one batch; sample weights, which `fit` takes, say nothing."""
+    return (*part, None)[:2] if isinstance(part, (tuple, list)) else (part, None)
+
+
+def _rank(values):
+    try:
+        return np.ndim(values)
+    except ValueError:  # lists of different lengths
+        return 0
 
 
 def class_indices(labels, n_images, name="labels"):
