@@ -130,9 +130,10 @@ def class_indices(labels, n_images, name="labels"):
         one_column = numbers.shape[1] == 1
         classes = numbers[:, 0] if one_column else numbers.argmax(axis=1) if is_one_hot else None
     if classes is None or classes.shape != (n_images,):
+        given = np.asarray(labels, object)
         raise ValueError(
-            f"`{name}` (with labels of shape {np.shape(labels)}, {np.asarray(labels).dtype}) must "
-            f"have one class index for each of its {n_images} images"
+            f"`{name}` (with labels of shape {given.shape}, such as {given.ravel()[:3]}) must have "
+            f"one class index for each of its {n_images} images"
         )
     return classes.astype(np.int32)
 

@@ -22,12 +22,11 @@ ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tan
 # Operations that change no value.
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")
 CLIPPING = ("Maximum", "Minimum")
+KERNELS = ("MatMul", "Conv", "Einsum")  # in the names of operations
 # Operations whose result can be any number if one of their inputs can.
-UNBOUNDED = (*PASSED, *"AddV2 Add BiasAdd Sub Mul RealDiv Neg Mean Sum Max Min".split())
-UNBOUNDED += tuple("AvgPool MaxPool MaxPoolV2 LeakyRelu StopGradient FusedBatchNormV3".split())
-UNBOUNDED += tuple("ConcatV2 StridedSlice Pack GatherV2 SplitV Split Transpose".split())
-KERNELS = tuple("MatMul BatchMatMulV2 Einsum Conv2D DepthwiseConv2dNative".split())
-KERNELS += ("Conv2DBackpropInput",)
+UNBOUNDED = (*PASSED, "IdentityN", "StopGradient", *"AddV2 Add BiasAdd Sub Neg Mul RealDiv".split())
+UNBOUNDED += (*"Mean Sum Max Min MaxPool MaxPoolV2 AvgPool LeakyRelu FusedBatchNormV3".split(),)
+UNBOUNDED += (*"ConcatV2 Pack StridedSlice GatherV2 SplitV Split Transpose".split(),)
 ROUNDING = 0.02  # by which a sum of probabilities may miss 1; bfloat16 has 8 bits
 
 
@@ -141,7 +140,7 @@ def _is_unbounded(tensor):
     ahead, seen = [tensor.op], set()
     while ahead:
         op = ahead.pop()
-        if op.type in KERNELS or is_grouped_convolution(op):
+        if any(word in op.type for word in KERNELS) or is_grouped_convolution(op):
             return True
         if op.type in UNBOUNDED and op not in seen:
             ahead += [one.op for one in op.inputs]
