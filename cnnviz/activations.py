@@ -45,19 +45,21 @@ def extract_activations(
         4
     """
 
+    names = layers.as_names(layer_names)
+
     def choose(named):
-        return named if layer_names is None else layers.find_layers(named, layer_names)
+        return named if names is None else layers.find_layers(named, names)
 
     def compute(call):
-        if layer_names is None:
+        if names is None:
             maps = layers.feature_maps(call)
             _warn_of_several({path: len(call.recorded[path]) for path in maps})
         else:
-            paths = layers.find_layers(call.named, layer_names)
+            paths = layers.find_layers(call.named, names)
             maps = {path: layers.required_output(call, path) for path in paths}
         return [tf.cast(output, tf.float32) for output in maps.values()], list(maps)
 
-    key = "activations", None if layer_names is None else repr(layer_names)
+    key = "activations", repr(names)
     found, paths = layers.run(model, images, compute, key=key, record=choose, finite=False)
     for path, maps in zip(paths, found, strict=True):
         if not layers.all_finite(maps):

@@ -1,6 +1,7 @@
-"""Small networks whose right answers are known, and pictures for them."""
+"""Small networks whose right results are known, and images for them."""
 
 import contextlib
+import functools
 import os
 
 import keras
@@ -25,7 +26,7 @@ def nobody():
 
 @pytest.fixture
 def images():
-    """Three pictures of 12x12 pixels in 0..1."""
+    """Three images of 12x12 pixels in 0..1."""
     return np.random.default_rng(0).uniform(0, 1, (3, 12, 12, 3)).astype(np.float32)
 
 
@@ -36,6 +37,12 @@ def pooled_network():
     The weights are the same whatever the kind, and the same for all heads of as many outputs.
     """
     return _pooled_network
+
+
+@pytest.fixture(scope="session")
+def shared_network():
+    """`build(kind, head)` -> the model of `pooled_network`, built once: no test may change it."""
+    return functools.cache(lambda *options, **more: _pooled_network(*options, **more)[0])
 
 
 def _pooled_network(kind="functional", head="logits", units=None, activity_regularizer=None):
@@ -137,7 +144,7 @@ def color_model():
 
 @pytest.fixture(scope="session")
 def spots():
-    """Six grey pictures of 16x16 with a blue (0) or a red (1) square of 6x6 somewhere."""
+    """Six gray images of 16x16 with a blue (0) or a red (1) square of 6x6 somewhere."""
     random = np.random.default_rng(0)
     images, labels = np.full((6, 16, 16, 3), 0.5, np.float32), np.tile([0, 1], 3)
     for image, label in zip(images, labels, strict=True):

@@ -30,6 +30,7 @@ from cnnviz.layers.inputs import (
     takes_integers,
 )
 from cnnviz.layers.names import (
+    as_names,
     convolution_layers,
     find_layer,
     find_layers,

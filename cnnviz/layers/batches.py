@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeAlias
 
 import keras
@@ -72,14 +73,15 @@ def _pairs(data, name):
             raise ValueError(
                 f"`{name}` (which never ends) must be finite: `{name}.take(100)` ends it"
             )
-        parts = (part if isinstance(part, tuple) else (part,) for part in data.as_numpy_iterator())
-        # Sample weights, which `fit` takes, say nothing here.
-        return (n_batches if n_batches >= 0 else None), ((*part, None)[:2] for part in parts)
+        return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
-        parts = (data[index] for index in range(len(data)))
-        parts = (part if isinstance(part, tuple) else (part,) for part in parts)
-        return len(data), ((*part, None)[:2] for part in parts)
-    if isinstance(data, tuple) and len(data) in (2, 3) and np.ndim(data[0]) in (3, 4):
+        return len(data), (_pair(data[index]) for index in range(len(data)))
+    if (
+        isinstance(data, tuple)
+        and len(data) in (2, 3)
+        and _rank(data[0]) in (3, 4)
+        and _rank(data[1]) < 3  # else it is a tuple of images
+    ):
         images, labels = data[:2]
         if np.shape(labels)[:1] != np.shape(images)[:1]:
             raise ValueError(
@@ -89,11 +91,22 @@ def _pairs(data, name):
         return None, [(images, labels)]
     if hasattr(data, "__next__"):
         raise ValueError(f"`{name}` (a {type(data).__name__}) can be read only once; give {FORMS}")
-    if isinstance(data, (str, bytes)) or (
-        isinstance(data, (list, tuple)) and any(isinstance(one, (str, bytes)) for one in data)
-    ):
+    first = data[0] if isinstance(data, (list, tuple)) and data else data
+    if isinstance(first, (str, bytes, os.PathLike)):
         raise ValueError(f"`{name}` (={data!r:.80}) must be images; `load_image(path)` reads one")
     return None, [(data, None)]
+
+
+def _pair(part):
+    """(images, labels or None) of one batch; sample weights, which `fit` takes, say nothing."""
+    return (*part, None)[:2] if isinstance(part, (tuple, list)) else (part, None)
+
+
+def _rank(values):
+    try:
+        return np.ndim(values)
+    except ValueError:  # lists of different lengths
+        return 0
 
 
 def class_indices(labels, n_images, name="labels"):
@@ -117,9 +130,10 @@ def class_indices(labels, n_images, name="labels"):
         one_column = numbers.shape[1] == 1
         classes = numbers[:, 0] if one_column else numbers.argmax(axis=1) if is_one_hot else None
     if classes is None or classes.shape != (n_images,):
+        given = np.asarray(labels, object)
         raise ValueError(
-            f"`{name}` (with labels of shape {np.shape(labels)}, {np.asarray(labels).dtype}) must "
-            f"have one class index for each of its {n_images} images"
+            f"`{name}` (with labels of shape {given.shape}, such as {given.ravel()[:3]}) must have "
+            f"one class index for each of its {n_images} images"
         )
     return classes.astype(np.int32)
 

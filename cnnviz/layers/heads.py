@@ -8,26 +8,26 @@ import tensorflow as tf
 
 from cnnviz.layers.batches import ImageData
 from cnnviz.layers.inputs import input_shape
-from cnnviz.layers.run import hides, no_layer, run, traced
+from cnnviz.layers.run import hides, is_grouped_convolution, no_layer, run, traced
 from cnnviz.layers.warn import warn
 
-SQUASHING = ("Sigmoid", "Softmax", "LogSoftmax")
+# A hard sigmoid is no operation of TensorFlow's; it counts as one here.
+SQUASHING = {
+    "Sigmoid": "sigmoid",
+    "HardSigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "LogSoftmax": "log-softmax",
+}
 ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
 # Operations that change no value.
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")
 CLIPPING = ("Maximum", "Minimum")
+KERNELS = ("MatMul", "Conv", "Einsum")  # in the names of operations
 # Operations whose result can be any number if one of their inputs can.
-LINEAR = (*PASSED, *"AddV2 Add BiasAdd Sub Mul RealDiv Mean Sum ConcatV2 StridedSlice".split())
-LINEAR += tuple("Pack GatherV2 SplitV Split Transpose".split())
-KERNELS = (
-    "MatMul",
-    "BatchMatMulV2",
-    "Einsum",
-    "Conv2D",
-    "DepthwiseConv2dNative",
-    "FusedBatchNormV3",
-)
-ROUNDING = 1e-3  # by which a sum of probabilities may miss 1
+UNBOUNDED = (*PASSED, "IdentityN", "StopGradient", *"AddV2 Add BiasAdd Sub Neg Mul RealDiv".split())
+UNBOUNDED += (*"Mean Sum Max Min MaxPool MaxPoolV2 AvgPool LeakyRelu FusedBatchNormV3".split(),)
+UNBOUNDED += (*"ConcatV2 Pack StridedSlice GatherV2 SplitV Split Transpose".split(),)
+ROUNDING = 0.02  # by which a sum of probabilities may miss 1; bfloat16 has 8 bits
 
 
 def class_probabilities(
@@ -128,24 +128,21 @@ def _are_probabilities(output):
 def _head(output):
     """-> (what a model ends in, its logits as far as they are known)."""
     _check_output(output)
-    for kind in SQUASHING:
-        logits = activation_input(output, (kind,))
+    for operation, kind in SQUASHING.items():
+        logits = activation_input(output, (operation,))
         if logits is not None:
-            return kind.lower(), logits
-    op = output.op
-    if op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":  # hard: relu6(logits + 3) / 6
-        return "sigmoid", op.inputs[0].op.inputs[0] - 3
-    return ("logits" if _is_linear(output) else "unknown"), output
+            return kind, logits
+    return ("logits" if _is_unbounded(output) else "unknown"), output
 
 
-def _is_linear(tensor):
+def _is_unbounded(tensor):
     """Whether a kernel made it, with only sums, products and the like behind the kernel."""
     ahead, seen = [tensor.op], set()
     while ahead:
         op = ahead.pop()
-        if op.type in KERNELS:
+        if any(word in op.type for word in KERNELS) or is_grouped_convolution(op):
             return True
-        if op.type in LINEAR and op not in seen:
+        if op.type in UNBOUNDED and op not in seen:
             ahead += [one.op for one in op.inputs]
         seen.add(op)
     return False
@@ -164,10 +161,11 @@ def _check_output(output):
         )
     if hides(output.op):
         raise ValueError(
-            "`model` ends in a function that cannot be looked into, such as that of a SavedModel "
-            "or a tf.function: it may return logits or probabilities. Say which by a model around "
-            "it that ends in keras.layers.Activation('linear')(logits * 1.0), or in "
-            "keras.ops.log(p) of the probabilities of a softmax"
+            "`model` ends in a tf.function, or in the function of a SavedModel, which cannot be "
+            "looked into: it may return logits or probabilities. Remove the decorator, or say "
+            "which by a model around it that ends in keras.layers.Softmax()(logits), or in "
+            "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
+            "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
         )
 
 
@@ -176,7 +174,8 @@ def activation_input(tensor, activations):
 
     Args:
         tensor: A tensor of a graph under construction.
-        activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax").
+        activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax"), or
+            "HardSigmoid".
 
     Returns:
         The input of the activation that made `tensor`, in the shape of `tensor`; casts, reshapes
@@ -185,9 +184,13 @@ def activation_input(tensor, activations):
     made = tensor
     while (passed := _passed(made.op)) is not None:
         made = passed
-    if made.op.type not in activations:
+    op = made.op
+    if op.type in activations:
+        before = op.inputs[0]
+    elif "HardSigmoid" in activations and op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":
+        before = op.inputs[0].op.inputs[0] - 3  # relu6(before + 3) / 6
+    else:
         return None
-    before = made.op.inputs[0]
     return before if made is tensor else tf.reshape(before, tf.shape(tensor))
 
 

@@ -21,7 +21,8 @@ def check_model(model):
         if is_a(layer, "2D") and getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
                 f"`model` (='{model.name}') has channels first in layer '{path}'; build it with "
-                'data_format="channels_last" and copy the weights, which have the same shapes'
+                'data_format="channels_last", and with axis=-1 in BatchNormalization, and give it '
+                "the same weights by `set_weights`"
             )
     return named
 
@@ -42,6 +43,7 @@ def check_images(model, images, *, fewest=0, name="images"):
         ValueError: If the rank, the size, the channels or the values do not fit `model`, there are
             fewer than `fewest`, or `model` has several inputs.
     """
+    kind = type(images).__name__
     try:
         images = np.asarray(images)
     except ValueError:
@@ -50,7 +52,9 @@ def check_images(model, images, *, fewest=0, name="images"):
             "`load_image(path, image_size=...)` resizes"
         ) from None
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
-        raise ValueError(f"`{name}` (of dtype {images.dtype}) must be numbers")
+        raise ValueError(
+            f"`{name}` (a {kind} of dtype {images.dtype}) must be an array of numbers, (N, H, W, C)"
+        )
     with np.errstate(over="ignore"):  # infinity is reported below
         images = images.astype(np.float32, copy=False)
     given, expected = images.shape, input_shape(model)

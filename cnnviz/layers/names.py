@@ -115,10 +115,16 @@ def weights_by_owner(model):
     return [(path, weights) for path, owner in owners if (weights := own_weights(owner))]
 
 
+def as_names(names):
+    """A tuple of one name or of a sequence of names; None stays None."""
+    if names is None:
+        return None
+    return (names,) if isinstance(names, str) or not np.iterable(names) else tuple(names)
+
+
 def find_layers(named, names):
     """{path: layer} of one name or a sequence, as `find_layer` finds them for `layer_names`."""
-    names = [names] if isinstance(names, str) or not np.iterable(names) else names
-    return dict(find_layer(named, name, "layer_names") for name in names)
+    return dict(find_layer(named, name, "layer_names") for name in as_names(names))
 
 
 def find_layer(named, name, argument="layer_name"):

@@ -112,13 +112,10 @@ def run(model, data, compute, **options):
     Warns:
         UserWarning: If the value range of the images can hardly be the one of the training.
     """
-    parts = list(stream(model, data, compute, **options))
-    facts = parts[0][2]
-    results = [tf.nest.flatten(part[1]) for part in parts]
-    arrays = [
-        np.concatenate(same) if len(parts) > 1 else same[0] for same in zip(*results, strict=True)
-    ]
-    return tf.nest.pack_sequence_as(parts[0][1], arrays), facts
+    _, results, facts = zip(*stream(model, data, compute, **options), strict=True)
+    if len(results) == 1:
+        return results[0], facts[0]
+    return tf.nest.map_structure(lambda *same: np.concatenate(same), *results), facts[0]
 
 
 def stream(
@@ -157,11 +154,11 @@ def stream(
     ranges, start = [], 0
     for images, given in batches(model, data, name=name, description=description, labels=labels):
         rows = len(images)
+        arguments = [array[start : start + rows] for array in per_image]
         if not rows:  # convolutions of nothing have a wrong shape on some processors
-            images = np.zeros((1, *images.shape[1:]), np.float32)
-        arguments = [array[start : start + rows] if rows else array[:1] for array in per_image]
-        if not rows:
-            arguments = [np.zeros((1, *array.shape[1:]), array.dtype) for array in per_image]
+            images, *arguments = (
+                np.zeros((1, *array.shape[1:]), array.dtype) for array in (images, *arguments)
+            )
         specs = [tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arguments]
         trace = traced(model, images.shape, compute, key, record, specs, named=named, state=state)
         if start == 0:
@@ -170,8 +167,7 @@ def stream(
             if check is not None:
                 check(trace.facts)
         results, squares, span = trace.function(images, *arguments)
-        arrays = [tensor.numpy()[:rows] for tensor in tf.nest.flatten(results)]
-        results = tf.nest.pack_sequence_as(results, arrays)
+        results = tf.nest.map_structure(lambda tensor, rows=rows: tensor.numpy()[:rows], results)
         if finite:
             check_finite(model, squares, results)
         elif start == 0 and not np.isfinite(squares) and (broken := broken_layer(model)):
@@ -235,7 +231,7 @@ def _trace(model, shape, compute, record, specs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         function = function.get_concrete_function()
-    return Trace(function, facts[-1], [str(one.message) for one in caught])
+    return Trace(function, facts[-1], [one.message for one in caught])
 
 
 def _call(model, images, record):
@@ -271,15 +267,19 @@ def _call(model, images, record):
         ) from error
     finally:
         clear_losses(model)
-    tensors = {path: [y for y in calls if tf.is_tensor(y)] for path, calls in recorded.items()}
-    elsewhere = {y.graph for calls in tensors.values() for y in calls} - {images.graph}
+    tensors = {path: list(filter(_is_symbolic, calls)) for path, calls in recorded.items()}
+    elsewhere = any(y.graph is not images.graph for calls in tensors.values() for y in calls)
     hidden = any(map(hides, images.graph.get_operations()[before:]))
     if elsewhere or (hidden and len(chosen) > 1 and chosen.keys() - recorded.keys()):
         raise ValueError(HIDDEN.format(model.name))
-    first = received[0] if received and tf.is_tensor(received[0]) else None
-    first = first if first is not None and first.graph is images.graph else None
+    first = (x for x in received if _is_symbolic(x) and x.graph is images.graph)
     tensors = {path: calls for path, calls in tensors.items() if calls}
-    return Call(model, named, images, output, tensors), first
+    return Call(model, named, images, output, tensors), next(first, None)
+
+
+def _is_symbolic(value):
+    """Whether it is a tensor of a graph; a layer may also return a constant."""
+    return tf.is_tensor(value) and hasattr(value, "graph")
 
 
 def _has_kernel(layer):
@@ -288,7 +288,12 @@ def _has_kernel(layer):
 
 def hides(op):
     """Whether it is a call of a tf.function, but for Keras's own of convolutions in groups."""
-    return op.type.endswith("PartitionedCall") and "_conv_xla" not in op.get_attr("f").name
+    return op.type.endswith("PartitionedCall") and not is_grouped_convolution(op)
+
+
+def is_grouped_convolution(op):
+    """Whether it is a convolution in groups, which Keras calls in a function of its own."""
+    return op.type.endswith("PartitionedCall") and "_conv_xla" in op.get_attr("f").name
 
 
 def feature_maps(call):

@@ -10,7 +10,11 @@ PACKAGE = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at its
 
 
 def warn(message):
-    """As `warnings.warn`, at the line outside of this package that called it."""
+    """As `warnings.warn`, at the line outside of this package that called it.
+
+    Args:
+        message: The text of a UserWarning, or a warning of any category.
+    """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
