@@ -35,6 +35,7 @@ class BestEpoch(keras.callbacks.Callback):
         self.epoch, self.diverged_in, self.quality = None, None, (-math.inf,) * 3
         if past and Path(checkpoint).exists():
             try:
+                model.optimizer.build(model.trainable_variables)  # it is in the file
                 model.load_weights(checkpoint)
             except Exception as error:  # Keras raises several kinds
                 raise ValueError(
@@ -103,7 +104,8 @@ def begin_or_continue(checkpoint):
         return {}
     checkpoint, folder = Path(checkpoint), resume_folder(checkpoint)
     if folder.exists():
-        return read_history(checkpoint) if history_file(checkpoint).exists() else {}
+        rows = history_file(checkpoint)
+        return read_history(checkpoint) if rows.exists() and rows.stat().st_size else {}
     earlier = checkpoint.with_suffix(".earlier.keras")
     for file, kept in ((checkpoint, earlier), (history_file(checkpoint), history_file(earlier))):
         if file.exists():
@@ -118,7 +120,7 @@ def read_history(checkpoint):
     Returns:
         dict of lists, one number for each epoch, as `keras.callbacks.History.history`.
     """
-    rows = pd.read_csv(history_file(checkpoint), float_precision="round_trip")
+    rows = pd.read_csv(history_file(checkpoint))
     # An epoch that was killed while its state was written was run again.
     return rows.drop_duplicates("epoch", keep="last").drop(columns="epoch").to_dict("list")
 

@@ -1,11 +1,11 @@
-"""(folders of photographs) -> the classifier, as the shipped weights were made.
+"""Train the classifier on folders of photographs, as the shipped weights were made.
 
-    python train_photographs.py photos cats_vs_dogs.keras
-    python train_photographs.py photos quick.keras --recipe quick
+    python -m cnnviz.train_photographs photos cats_vs_dogs.keras
+    python -m cnnviz.train_photographs photos quick.keras --recipe quick
 
-`photos` comes from data_separator.py. Stopped or killed, the same command goes on after the last
-whole epoch. The history goes to `cats_vs_dogs.training.keras.csv`, its curves to
-`cats_vs_dogs.training.png`.
+`photos` comes from data_separator.py. After a kill, the same command continues after the last full
+epoch. The best weights go to `quick.training.keras`, the history to `quick.training.keras.csv` and
+its curves to `quick.training.png`. While the first two exist, they are not trained again.
 """
 
 import argparse
@@ -16,10 +16,10 @@ import numpy as np
 from scipy.stats import binomtest
 
 import cnnviz
-from cnnviz.callbacks import history_file, read_history, resume_folder
-from cnnviz.data import list_split
+from cnnviz.callbacks import read_history, resume_folder
 from cnnviz.diagnosis import expected_calibration_error
-from cnnviz.recipe import BATCH_SIZE, FIRST_KERNELS, KEPT_SIZES, RECIPES, USED_SIZES
+from cnnviz.model import calibrate, fold_batch_normalization
+from cnnviz.recipe import BATCH_SIZE, RECIPES, STORED_SIZES, USED_SIZES
 
 
 def main():
@@ -34,61 +34,48 @@ def main():
     options = parser.parse_args()
     if options.model.suffix != ".keras":
         parser.error(f"model (='{options.model}') must end in '.keras'")
-    for part in ("train", "validation", "test"):  # now, not after hours
-        list_split(options.photos / part)
 
+    def load(split, size, **more):
+        more |= {"image_size": size, "batch_size": BATCH_SIZE, "cache": True}
+        return cnnviz.load_split(options.photos / split, **more)
+
+    recipe, stored = RECIPES[options.recipe], STORED_SIZES[options.recipe]
+    used = {split: load(split, USED_SIZES[options.recipe]) for split in ("validation", "test")}
+    train_data = load("train", stored, shuffle=True, seed=options.seed)
     keras.utils.set_random_seed(options.seed)
-    data = {"image_size": USED_SIZES[options.recipe], "batch_size": BATCH_SIZE}
-    photos = options.photos
-    kept = data | {"image_size": KEPT_SIZES[options.recipe]}
-    train = cnnviz.load_split(photos / "train", shuffle=True, seed=options.seed, **kept)
-    validation = cnnviz.load_split(photos / "validation", **kept)
-    kernels = FIRST_KERNELS[options.recipe]
-    model = cnnviz.build_model(first_kernels=kernels, precision=options.precision)
-
-    recipe = RECIPES[options.recipe]
+    model = cnnviz.build_model(precision=options.precision)
     checkpoint, epochs = options.model.with_suffix(".training.keras"), len(recipe["image_sizes"])
-    if is_done(checkpoint, epochs, options.model):  # an earlier command was stopped after that
+    if checkpoint.exists() and not resume_folder(checkpoint).exists():
         model.load_weights(checkpoint)
-        history = read_history(history_file(checkpoint))
+        history = read_history(checkpoint)
     else:
-        told = recipe | {"epochs": epochs, "seed": options.seed, "checkpoint": checkpoint}
-        history = cnnviz.train(model, train, validation, **told, verbose=2).history
-        done = len(history.get("loss", ()))
-        if done < epochs:
-            parser.exit(1, f"{options.model} is not written: {done} of {epochs} epochs are done\n")
+        more = {"epochs": epochs, "seed": options.seed, "checkpoint": checkpoint, "verbose": 2}
+        data = train_data, load("validation", stored)
+        history = cnnviz.train(model, *data, **recipe, **more).history
+    if len(history.get("loss", ())) < epochs:
+        parser.exit(1, f"{options.model} is not written: the training has not ended\n")
     curves = cnnviz.figures.draw_learning_curves(history)
     curves.savefig(options.model.with_suffix(".training.png"))
-    folded = cnnviz.fold_batch_normalization(model)
-    temperature = cnnviz.calibrate(folded, cnnviz.load_split(photos / "validation", **data))
-    print(f"temperature {temperature:.2f}")
+    folded = fold_batch_normalization(model)
+    print(f"temperature {calibrate(folded, used['validation']):.2f}")
     cnnviz.save_model(folded, options.model)
-    report(cnnviz.load_model(options.model), photos, data)
+    for split, data in used.items():
+        report(split, cnnviz.load_model(options.model, trusted=True), data)
 
 
-def is_done(checkpoint, epochs, model):
-    """Whether a training of so many epochs ended there of which the file `model` is not made."""
-    file = history_file(checkpoint)
-    stopped = resume_folder(checkpoint).exists() or not file.exists()
-    made = model.exists() and (stopped or model.stat().st_mtime > file.stat().st_mtime)
-    return not (stopped or made) and len(read_history(file)["loss"]) == epochs
-
-
-def report(model, photos, data):
-    """Print how right and how well calibrated the model is on validation and test part."""
-    for part in ("validation", "test"):
-        batches = cnnviz.load_split(photos / part, **data).as_numpy_iterator()
-        images, labels = (np.concatenate(both) for both in zip(*batches, strict=True))
-        plain = cnnviz.class_probabilities(model, images)
-        mirrored = (plain + cnnviz.class_probabilities(model, images[:, :, ::-1])) / 2
-        for name, probabilities in (("", plain), (", mirror averaged", mirrored)):
-            right = int((probabilities.argmax(axis=1) == labels).sum())
-            low, high = binomtest(right, len(labels)).proportion_ci(method="wilson")
-            error = expected_calibration_error(probabilities, labels)
-            print(
-                f"{part}{name}: {right} of {len(labels)} right, {right / len(labels):.1%} "
-                f"({low:.1%} to {high:.1%}), expected calibration error {error:.3f}"
-            )
+def report(split, model, data):
+    """Print accuracy and calibration error of the model, also averaged over mirrored images."""
+    images, labels = (np.concatenate(both) for both in zip(*data.as_numpy_iterator(), strict=True))
+    plain = cnnviz.class_probabilities(model, images)
+    mirrored = (plain + cnnviz.class_probabilities(model, images[:, :, ::-1])) / 2
+    for name, probabilities in (("", plain), (", mirror averaged", mirrored)):
+        correct = int((probabilities.argmax(axis=1) == labels).sum())
+        low, high = binomtest(correct, len(labels)).proportion_ci(method="wilson")
+        error = expected_calibration_error(probabilities, labels)
+        print(
+            f"{split}{name}: {correct} of {len(labels)} correct, accuracy "
+            f"{correct / len(labels):.1%} ({low:.1%} to {high:.1%}), calibration error {error:.3f}"
+        )
 
 
 if __name__ == "__main__":

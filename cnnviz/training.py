@@ -116,7 +116,8 @@ def train(
     callbacks = [best, history, keras.callbacks.TerminateOnNaN()]
     if verbose and in_notebook():
         callbacks.append(LiveCurves(history))
-    stages = itertools.groupby(range(epochs), lambda epoch: image_sizes and image_sizes[epoch])
+    sizes = [None] * epochs if image_sizes is None else list(image_sizes)
+    stages = itertools.groupby(range(epochs), lambda epoch: sizes[epoch])
     try:
         for size, (first, *more) in stages:
             best.image_size = size or 0
@@ -127,6 +128,7 @@ def train(
                 initial_epoch=first,
                 epochs=first + len(more) + 1,
                 callbacks=callbacks + file_callbacks(checkpoint),
+                shuffle=False,  # the data set shuffles itself
                 verbose=verbose,
             )
             if best.diverged_in is not None:
@@ -225,7 +227,7 @@ def _check_arguments(epochs, image_sizes, augment, cut_mix, checkpoint, seed):
         raise ValueError(
             f"`image_sizes` (={image_sizes!r}) must have one size for each of the {epochs} `epochs`"
         )
-    for size in image_sizes or ():
+    for size in () if image_sizes is None else image_sizes:
         check_integer("image_sizes", size, 1)
     for name, value, most in (("augment", augment, 2), ("cut_mix", cut_mix, 1)):
         if not (isinstance(value, numbers.Real) and 0 <= value <= most):
