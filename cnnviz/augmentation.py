@@ -1,4 +1,6 @@
-"""(batches, the epoch) -> batches at the epoch's image size, each picture varied."""
+"""Batches at the image size of a training, each image changed at random (augmentation)."""
+
+import os
 
 import cv2
 import numpy as np
@@ -7,67 +9,58 @@ import tensorflow as tf
 from cnnviz.data import resize_image
 from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 
-OVERSHOOT = 64  # beyond 0..255, by the ringing of sharp resizing
 
-
-def vary(data, clock, *, seed, strength, cut_mix=0.0):
-    """Each batch as the current epoch wants it: at its size, and varied by seeds of its own.
-
-    The seeds are told by epoch and batch, so a training that goes on varies its batches as one that
-    never stopped.
+def augmented(data, *, image_size=None, strength=0.0, cut_mix=0.0, seed=0):
+    """Resize the images of a data set and augment them, differently in each pass.
 
     Args:
-        data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,)).
-        clock: EpochClock, which knows the epoch and its image size.
+        data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,) or (B, 1)).
+        image_size: Side length in pixels of the results; None keeps (H, W).
+        strength: Of `augment_batch`; 0 only resizes.
+        cut_mix: Fraction of the images that get a piece of another one; see `cut_mix_batch`.
         seed: int.
-        strength: Of `augment_batch`; 0 only resizes the pictures.
-        cut_mix: Share of the varied pictures that get a piece of another one: `cut_mix_batch`.
-            Labels are float32 then.
 
     Returns:
-        tf.data.Dataset of as many batches.
+        tf.data.Dataset of as many batches; with `cut_mix`, labels are float32.
     """
 
-    mixes = bool(strength and cut_mix)
+    def change(images, labels, seed):
+        rng = np.random.default_rng(seed)
+        if strength:
+            images = augment_batch(images, rng, image_size=image_size, strength=strength)
+        elif image_size:
+            images = np.stack([resize_image(image, image_size) for image in np.float32(images)])
+        if cut_mix:
+            images, labels = cut_mix_batch(images, labels, rng, share=cut_mix)
+        return np.float32(images), labels
 
-    def vary_arrays(images, labels, batch):
-        if not strength:
-            images = [resize_image(image.astype(np.float32), clock.size) for image in images]
-            return np.stack(images), labels
-        if not can_be_varied(images):
-            raise ValueError(
-                f"`train_data` (in {images.min():.3g}..{images.max():.3g}) must be pictures in "
-                "0..255 to be varied: let the model rescale them, or give `augment=False`"
-            )
-        rng = np.random.default_rng((seed, clock.epoch, batch))
-        images = augment_batch(images, rng, image_size=clock.size, strength=strength)
-        return cut_mix_batch(images, labels, rng, share=cut_mix) if mixes else (images, labels)
+    def change_batch(batch, seed):
+        images, labels = batch
+        types = tf.float32, tf.float32 if cut_mix else labels.dtype
+        changed, mixed = tf.numpy_function(change, [images, labels, seed], types)
+        # The size stays open, so that a model is traced once for all sizes.
+        changed.set_shape((images.shape[0], None, None, images.shape[3]))
+        return changed, tf.ensure_shape(mixed, labels.shape)
 
-    @tf.autograph.experimental.do_not_convert
-    def vary_batch(batch, images_and_labels):
-        images, labels = images_and_labels
-        types = tf.float32, tf.float32 if mixes else labels.dtype
-        varied, mixed = tf.numpy_function(vary_arrays, [images, labels, batch], types)
-        varied.set_shape((images.shape[0], None, None, images.shape[3]))
-        return varied, tf.ensure_shape(mixed, labels.shape)
-
-    return data.enumerate().map(vary_batch, num_parallel_calls=2)
-
-
-def can_be_varied(images):
-    """Whether pictures look like those in 0..255, and not like those in 0..1 or around zero."""
-    low, high = float(images.min()), float(images.max())
-    return low == high == 0 or (1 < high <= 255 + OVERSHOOT and low >= -OVERSHOOT)
+    if strength or image_size or cut_mix:
+        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        data = tf.data.Dataset.zip((data, seeds)).map(change_batch, num_parallel_calls=2)
+    options = tf.data.Options()
+    # The thread that tunes parallelism can hold up the end of a pass for a minute.
+    options.autotune.enabled = False
+    # More threads would compete with the training step.
+    options.threading.private_threadpool_size = max(1, os.cpu_count() // 2)
+    return data.prefetch(4).with_options(options)
 
 
 def augment_batch(images, rng, *, image_size=None, strength=1.0):
-    """Vary a batch of pictures, each in its own way: cropped, mirrored, lit, a square painted over.
+    """Augment each image of a batch: crop, mirror, light, and paint a gray square (cut-out).
 
-    Cut-out is from DeVries & Taylor 2017. OpenCV does it in a fraction of a millisecond a
-    picture, a small part of what the network takes.
+    Cut-out is from DeVries & Taylor 2017 (https://arxiv.org/abs/1708.04552). OpenCV needs a
+    fraction of a millisecond for an image, which is little beside the training step.
 
     Args:
-        images: (B, H, W, 3) float32 array in 0..255.
+        images: (B, H, W, 3) array in 0..255.
         rng: numpy.random.Generator.
         image_size: Side length in pixels of the results; None keeps (H, W).
         strength: How far to go, in multiples of the recipe's crops, lighting and squares; 0..2.
@@ -75,19 +68,19 @@ def augment_batch(images, rng, *, image_size=None, strength=1.0):
     Returns:
         (B, image_size, image_size, 3) float32 array in 0..255.
     """
-    count, *whole = images.shape[:3]
+    n_images, *whole = images.shape[:3]
     height, width = whole if image_size is None else (image_size, image_size)
-    shares = 1 - strength * (1 - SMALLEST_CROP) * rng.random((count, 2))
-    sizes = np.maximum(1, (shares * whole).astype(int))
+    fractions = 1 - strength * (1 - SMALLEST_CROP) * rng.random((n_images, 2))
+    sizes = np.maximum(1, (fractions * whole).astype(int))
     corners = rng.integers(0, whole - sizes + 1)
-    mirrored = rng.random(count) < 0.5
+    mirrored = rng.random(n_images) < 0.5
     lighting = strength * LIGHTING
-    contrasts, brightnesses = rng.uniform(1 - lighting, 1 + lighting, (2, count))
-    squares = (rng.random((count, 2)) * (height, width)).astype(int)
+    contrasts, brightnesses = rng.uniform(1 - lighting, 1 + lighting, (2, n_images))
+    squares = (rng.random((n_images, 2)) * (height, width)).astype(int)
     half = int(strength * CUT_OUT * min(height, width) / 2)
 
-    varied = np.empty((count, height, width, 3), np.float32)
-    for index, (image, result) in enumerate(zip(images, varied, strict=True)):
+    results = np.empty((n_images, height, width, 3), np.float32)
+    for index, (image, result) in enumerate(zip(images, results, strict=True)):
         (top, left), (rows, columns), (y, x) = corners[index], sizes[index], squares[index]
         crop = image[top : top + rows, left : left + columns].astype(np.float32, copy=False)
         crop = resize_image(crop, (height, width))
@@ -97,35 +90,34 @@ def augment_batch(images, rng, *, image_size=None, strength=1.0):
         crop += 128 * (brightnesses[index] - contrasts[index])
         np.clip(crop, 0, 255, out=result)
         result[max(0, y - half) : y + half, max(0, x - half) : x + half] = 128
-    return varied
+    return results
 
 
 def cut_mix_batch(images, labels, rng, *, share):
-    """Paste a piece of another picture into some pictures of a batch, and mix their labels alike.
+    """Paste a piece of another image into some images of a batch, and mix their labels alike.
 
-    CutMix, Yun et al. 2019: a network that saw it bases its answer on more of an animal than the
-    one part that would do.
+    CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899): the network learns to use more of an
+    animal than its most telling part. `keras.layers.CutMix` draws other pieces, in all images.
 
     Args:
         images: (B, H, W, 3) float32 array.
         labels: (B,) or (B, 1) array.
         rng: numpy.random.Generator.
-        share: Of the pictures, 0..1, drawn for each.
+        share: Fraction of the images, 0..1, drawn for each image.
 
     Returns:
-        (images, labels): (B, H, W, 3) float32, and float32 labels, each weighed by the area that
-        its picture has in the mixture.
+        (images, labels): (B, H, W, 3) float32, and float32 labels, each a mean of two labels
+        weighted by the areas of their images.
     """
     mixed, mixed_labels = images.copy(), np.array(labels, np.float32)
-    height, width = images.shape[1:3]
+    size = np.array(images.shape[1:3])
     others = rng.permutation(len(images))
     for index in np.flatnonzero(rng.random(len(images)) < share):
-        side = rng.random() ** 0.5  # the piece's area is uniform in 0..1 before it is clipped
-        y, x = rng.random(2) * (height, width)
-        top, bottom = (int(np.clip(y + sign * side * height / 2, 0, height)) for sign in (-1, 1))
-        left, right = (int(np.clip(x + sign * side * width / 2, 0, width)) for sign in (-1, 1))
+        half = rng.random() ** 0.5 * size / 2  # the area is uniform in 0..1 before it is clipped
+        center = rng.random(2) * size
+        (top, left), (bottom, right) = np.clip([center - half, center + half], 0, size).astype(int)
         piece, other = (slice(top, bottom), slice(left, right)), others[index]
         mixed[index][piece] = images[other][piece]
-        area = (bottom - top) * (right - left) / (height * width)
+        area = (bottom - top) * (right - left) / size.prod()
         mixed_labels[index] = (1 - area) * labels[index] + area * labels[other]
     return mixed, mixed_labels

@@ -52,3 +52,8 @@ def wrapped_calls(layers, wrap):
                 del layers[path].__dict__[name]
                 if call is not None:
                     layers[path].__dict__[name] = call
+
+
+def first_moment(optimizer, variable):
+    """The running mean of the gradients that an optimizer of Adam's kind keeps for a variable."""
+    return optimizer._momentums[optimizer._get_variable_index(variable)]

@@ -1,143 +1,165 @@
-"""(keras.Model) <-> a file: written whole or not at all, and no code in it is ever run."""
+"""Model files of any origin: what they hold, made readable here, or why they cannot be loaded.
 
-import contextlib
-import os
+Every message has two lines: what the file is and what is wrong with it, and the shortest remedy.
+"""
+
+import json
 import re
+import shutil
 import zipfile
-from pathlib import Path
 
+import h5py
 import keras
 
-HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of such a file
-PICKLE = b"\x80"
+# The first version whose `safe_mode` is not known to run code that a model file holds. Before 3.9:
+# CVE-2025-1550; before 3.11.0: CVE-2025-8747, CVE-2025-9906; before 3.11.3: CVE-2025-9905 (.h5),
+# CVE-2025-49655; before 3.13.2: CVE-2026-1462. (3.12.1 has the last fix too.)
+SAFE_KERAS = "3.13.2"
+# Settings that newer versions of Keras write although they are None, and older ones reject.
+NEW_SETTINGS = ("input_axes", "output_axes", "quantization_config")
+# Settings that Keras 2 wrote although they had no effect, and Keras 3 rejects.
+OLD_SETTINGS = {
+    "DepthwiseConv2D": ("groups",),
+    "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
+}
+HDF5 = b"\x89HDF\r\n\x1a\n"
+AGAIN, SAVE = "Copy or download it again", "Save the model by model.save('model.keras')"
+# How other files begin, what they are, and the remedy. The first that fits counts.
+OTHER_FILES = (
+    (rb"$", "is empty", AGAIN),
+    (rb"PK", "is a zip that was cut off", AGAIN),
+    (rb"version https://git-lfs", "is a Git LFS pointer, not the file", "Run `git lfs pull`"),
+    (rb"\s*<", "is a web page", AGAIN),
+    (rb"\x80", "is a pickle, which would run code", SAVE),
+    (rb"....TFL3", "is a TensorFlow Lite model, which has no Keras layers", SAVE),
+    (rb"\x08.\x12", "is an ONNX model, which has no Keras layers", SAVE),
+    (rb"", "is not a Keras model", SAVE),
+)
 
 
-def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Save a model so that the file is there whole or as it was before, whenever this is cut short.
-
-    `keras.Model.save` writes in place: a process that is killed while it does, or a full disk,
-    leaves a file that cannot be read, and the one before is gone.
-
-    Args:
-        model: keras.Model.
-        path: A file that ends in `.keras`; its folder is made if need be. While it is written,
-            `<path>.new.keras` stands beside it. A link stays one, and its target is written.
-
-    Raises:
-        ValueError: If `path` does not end in `.keras`, or `model` is no keras.Model.
-        OSError: If the file cannot be written; `path` is then as it was.
-    """
-    path = _as_path(path)
-    if path.suffix != ".keras":
-        raise ValueError(f"`path` (='{path}') must end in '.keras'")
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` (of type {type(model).__name__}) must be a keras.Model")
-    path = Path(os.path.realpath(path))
-    unfinished = Path(f"{path}.new.keras")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model.save(unfinished)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise OSError(
-            f"`path` (='{path}') cannot be written, and is as it was: {error.strerror or error}"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-
-
-def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a whole model from a file, to look into it.
-
-    Args:
-        path: A `.keras` file, or an `.h5` file that Keras 3 can read.
-
-    Returns:
-        keras.Model, not compiled.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, holds no model, or one that cannot be read without its
-            classes or without running code; the message says what to do.
-    """
-    path = _as_path(path)
-    try:
-        trouble = _trouble(path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # not allowed, or a name that no file can have
-        raise type(error)(f"`path` (='{path}') cannot be read: {error.strerror}") from None
-    if trouble:
-        raise ValueError(f"`path` (='{path}') {trouble}")
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises nearly anything on what it cannot read
-        reason = _reason(str(error), path.suffix)
-        raise ValueError(f"`path` (='{path}') cannot be loaded: {reason}") from error
-
-
-def _as_path(path):
-    try:
-        return Path(path)
-    except TypeError:
-        raise ValueError(f"`path` (={path!r}) must be the path of a file") from None
-
-
-def _trouble(path):
-    """What is wrong with a file, as far as that can be told without Keras; "" if nothing is."""
+def suffix_of(path):
+    """The suffix that Keras wants for the content of a model file: ".keras" or ".h5"."""
     if path.is_dir():
-        raise FileNotFoundError(
-            f"`path` (='{path}') is a folder; keras.layers.TFSMLayer runs a SavedModel, but its "
-            "layers cannot be looked into"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` (='{path}') is not a file")
+        convert = f"tf_keras.models.load_model({str(path)!r}).save('model.h5')"
+        raise problem(path, "is a folder", f"Convert a SavedModel by tf_keras: {convert}")
     with path.open("rb") as file:
-        head = file.read(len(HDF5))
-    if head == HDF5:
-        return "" if path.suffix == ".h5" else "is an HDF5 file; rename it to end in '.h5'"
-    if head.startswith(PICKLE):
-        return (
-            "is a pickle, which runs code when it is read, so it is not; save the model with "
-            "cnnviz.save_model"
-        )
+        head = file.read(64)
+    if head.startswith(HDF5):
+        if not h5py.is_hdf5(path):
+            raise problem(path, "is damaged", AGAIN)
+        with h5py.File(path) as file:
+            if "model_config" not in file.attrs:
+                load = f"model.load_weights({str(path)!r})"
+                raise problem(path, "holds weights but no model", f"Build the model, then {load}")
+        return ".h5"
     if not zipfile.is_zipfile(path):
-        size = path.stat().st_size
-        return (
-            f"({size} bytes) is not a whole '.keras' file: it is empty, cut off or something else"
-        )
-    if path.suffix != ".keras":
-        return "is a zip; if it is a model, rename it to end in '.keras'"
+        _, what, remedy = next(kind for kind in OTHER_FILES if re.match(kind[0], head, re.DOTALL))
+        raise problem(path, what, remedy)
     with zipfile.ZipFile(path) as archive:
         if "config.json" not in archive.namelist():
-            return "is a zip without a model in it"
-        try:
-            broken = archive.testzip()
-        except Exception as error:  # zlib's and zipfile's own
-            broken = error
-    return f"is damaged, in its '{broken}'" if broken else ""
+            inside = ", ".join(archive.namelist()[:3])
+            raise problem(path, f"is a zip of {inside}", "Unzip it and load the model file in it")
+        if damaged := archive.testzip():
+            raise problem(path, f"is damaged in its '{damaged}'", AGAIN)
+    return ".keras"
 
 
-def _reason(message, suffix):
-    if "arbitrary code" in message:
-        return (
-            "it holds a Lambda layer, whose code would run; that was not done. If you trust the "
-            "file, load it with keras.saving.load_model(path, safe_mode=False)"
+def copy_readable(path, target):
+    """Copy a model file, with a configuration that all supported versions of Keras can read.
+
+    Returns:
+        str: The version of Keras that wrote the file.
+    """
+    if target.suffix == ".keras":
+        with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as copy:
+            files = {name: source.read(name) for name in source.namelist()}
+            version = json.loads(files["metadata.json"])["keras_version"]
+            files["config.json"] = _readable(files["config.json"], version)
+            for name, content in files.items():
+                copy.writestr(name, content)
+        return version
+    shutil.copyfile(path, target)
+    with h5py.File(target, "r+") as file:
+        version = file.attrs["keras_version"]
+        version = version.decode() if isinstance(version, bytes) else version
+        file.attrs["model_config"] = _readable(file.attrs["model_config"], version)
+        return version
+
+
+def _readable(config, version):
+    config = json.loads(config)
+    for node in _nodes(config):
+        settings = node["config"]
+        for name in NEW_SETTINGS:
+            if settings.get(name, 0) is None:
+                del settings[name]
+        if version.startswith("2."):
+            _translate(node, settings)
+    return json.dumps(config)
+
+
+def _nodes(tree):
+    """Each object that a configuration describes."""
+    for inner in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(inner, dict | list):
+            yield from _nodes(inner)
+    if isinstance(tree, dict) and "class_name" in tree and isinstance(tree.get("config"), dict):
+        yield tree
+
+
+def _translate(node, settings):
+    """Change the configuration of one object from Keras 2 to Keras 3."""
+    kind = node["class_name"]
+    for name in OLD_SETTINGS.get(kind, ()):
+        settings.pop(name, None)
+    shape = settings.pop("batch_input_shape", None)
+    if kind == "InputLayer" and shape:
+        settings["batch_shape"] = shape
+    elif kind == "BatchNormalization" and isinstance(settings["axis"], list):
+        (settings["axis"],) = settings["axis"]
+    elif kind in ("Functional", "Model"):
+        if "module" in node:
+            node["module"] = "keras.src.models.functional"
+        for ends in ("input_layers", "output_layers"):
+            if len(settings[ends]) == 1:  # a tensor, not a list of one
+                (settings[ends],) = settings[ends]
+    if isinstance(settings.get("dtype"), dict):  # of mixed precision
+        settings["dtype"] = settings["dtype"]["config"]["name"]
+
+
+def check_trust(path, trusted):
+    if not trusted and _version(keras.__version__) < _version(SAFE_KERAS):
+        raise problem(
+            path,
+            f"was not loaded: Keras {keras.__version__} runs code that a malicious file may hold",
+            f"pip install 'keras>={SAFE_KERAS}', or pass trusted=True if you trust the file",
         )
-    unknown = re.search(r"Could not locate (class|function) '(\w+)'", message)
-    if unknown:
-        return (
-            f"its {unknown[1]} '{unknown[2]}' is not known here; import the code that defines it, "
-            f"with @keras.saving.register_keras_serializable() above the {unknown[1]}"
-        )
-    if "No model config" in message:
-        return "it holds weights alone; build the model, then model.load_weights(path)"
-    first = re.split(r"(?<=[.!]) |\n", message.strip())[0]
-    if suffix == ".h5":
-        return (
-            f"{first} If it was saved by Keras 2, carry the weights over: there (pip install "
-            "tf_keras), model.save_weights('carried.weights.h5'); here, build the same layers and "
-            "model.load_weights('carried.weights.h5')"
-        )
-    return first
+
+
+def explanation(path, written_by, error):
+    """The error to raise instead of the one that Keras raised while it loaded a file."""
+    plain = re.sub(r"\x1b\[\d+m", "", str(error))
+    reason = re.split(r"Exception encountered(?:: | when calling .*\s+)", plain)[-1].strip()
+    reason = re.split(r"(?<=[.!]) |\n", reason)[0][:300].rstrip(".")
+    name = re.search(r"(?:class|function|layer:) '(\w+)'", reason)
+    load = f"load_model({str(path)!r}"
+    if "arbitrary code" in str(error):
+        reason = "its Lambda layer holds code, which would run"
+        remedy = f"If you trust the file: cnnviz.{load}, trusted=True)"
+    elif _version(written_by) > _version(keras.__version__):
+        remedy = f"pip install 'keras>={written_by}'"
+    elif name and "OpLambda" not in name[1]:  # that is how Keras 2 wrote images / 255
+        scope = f"keras.saving.custom_object_scope({{{name[1]!r}: {name[1]}}})"
+        remedy = f"Import {name[1]}, then: with {scope}: cnnviz.{load})"
+    else:
+        remedy = f"Build the same layers here, then model.load_weights({str(path)!r})"
+    what = f"is a model of Keras {written_by} that Keras {keras.__version__} cannot load: {reason}"
+    return problem(path, what, remedy)
+
+
+def problem(path, what, remedy):
+    return ValueError(f"`path` (='{path}') {what}.\n{remedy}.")
+
+
+def _version(text):
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])

@@ -1,43 +1,53 @@
-"""(peak, steps) -> the step size of each step; and the rule that takes the steps."""
-
-import math
+"""The rule that takes the steps of a training, and how large each step is."""
 
 import keras
 
-from cnnviz.recipe import WARM_UP
+from cnnviz.keras_internals import first_moment
+from cnnviz.recipe import ORTHOGONALIZING_STEPS, WARM_UP
+
+MOMENTUM = 0.95
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # Jordan's coefficients: steepest at zero
+STEP_SIZE = 0.2  # root mean square of a step's entries: that of Adam's steps (Liu et al. 2025)
 
 
 @keras.saving.register_keras_serializable("cnnviz")
-class ConvolutionMuon(keras.optimizers.Muon):
-    """Keras's Muon, which leaves convolutions to AdamW, applied to them as their author does.
+class ConvolutionMuon(keras.optimizers.AdamW):
+    """Muon for the kernels of convolutions, AdamW for all other weights.
 
-    A kernel (h, w, in, out) is orthogonalised as the matrix (h * w * in, out).
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) steps along the momentum
+    with all its singular values brought near one. A kernel (h, w, in, out) counts as the matrix
+    (h * w * in, out). Takes the arguments of `keras.optimizers.AdamW`.
     """
 
-    def _should_use_adamw(self, variable):
-        return len(variable.shape) != 4
+    def update_step(self, gradient, variable, learning_rate):
+        if len(variable.shape) != 4:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        slot = first_moment(self, variable)
+        momentum = MOMENTUM * slot + gradient
+        self.assign(slot, momentum)
+        matrix = keras.ops.reshape(gradient + MOMENTUM * momentum, (-1, variable.shape[-1]))
+        step = orthogonalized(matrix) * (STEP_SIZE * max(matrix.shape) ** 0.5)
+        self.assign_sub(variable, learning_rate * keras.ops.reshape(step, variable.shape))
 
-    def zeropower_via_newtonschulz5(self, x, steps):
-        """The same iteration, carried out on the small square matrix of scalar products.
 
-        With G = X^T X, a step X P(G), where P(G) = a + b G + c G^2, turns G into P(G) G P(G). So
-        the steps multiply up before X, which has many more rows, is touched: a third of the work.
-        """
-        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
-        wide = matrix.shape[0] < matrix.shape[1]
-        matrix = keras.ops.transpose(matrix) if wide else matrix
-        matrix = matrix / (keras.ops.norm(matrix) + 1e-7)
-        gram = keras.ops.transpose(matrix) @ matrix
-        identity = keras.ops.eye(gram.shape[0], dtype=gram.dtype)
-        product = identity
-        for _ in range(steps):
-            step = self.muon_a * identity + self.muon_b * gram + self.muon_c * gram @ gram
-            gram, product = step @ gram @ step, product @ step
-        matrix = matrix @ product
-        return keras.ops.reshape(keras.ops.transpose(matrix) if wide else matrix, x.shape)
+def orthogonalized(matrix, steps=ORTHOGONALIZING_STEPS):
+    """Bring all singular values of a matrix near one, by Newton and Schulz's iteration.
 
-    def lr_adjust(self, x):  # the matrix's sides, not the kernel's
-        return x * self.rms_rate * max(math.prod(x.shape[:-1]), x.shape[-1]) ** 0.5
+    A step turns X into X P, where P = a + b G + c G^2 and G = X^T X, and so G into P G P. The
+    product of all P is multiplied up first, since X has many more rows than G: a third of the work.
+    """
+    wide = matrix.shape[0] < matrix.shape[1]
+    matrix = keras.ops.transpose(matrix) if wide else matrix
+    matrix = matrix / (keras.ops.norm(matrix) + 1e-7)
+    gram = keras.ops.transpose(matrix) @ matrix
+    identity = product = keras.ops.eye(gram.shape[0], dtype=gram.dtype)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(steps):
+        step = a * identity + b * gram + c * gram @ gram
+        gram, product = step @ gram @ step, product @ step
+    matrix = matrix @ product
+    return keras.ops.transpose(matrix) if wide else matrix
 
 
 def one_cycle(peak, steps):

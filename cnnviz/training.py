@@ -1,7 +1,9 @@
-"""(model, training batches, validation batches) -> the trained model and its history."""
+"""Trains a classifier that returns one logit, by `model.fit` and the recipe of `recipe.py`."""
 
+import itertools
 import numbers
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -10,25 +12,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnviz import layers, memory
-from cnnviz.augmentation import vary
+from cnnviz import layers
+from cnnviz.augmentation import augmented
 from cnnviz.callbacks import (
-    BestWeights,
-    EpochClock,
+    BestEpoch,
     LiveCurves,
-    TimedHistory,
-    check_unfinished,
-    checkpoint_callbacks,
-    finished_epochs,
+    begin_or_continue,
+    file_callbacks,
+    history_file,
+    read_history,
+    resume_folder,
 )
 from cnnviz.checks import check_integer
-from cnnviz.data import untuned
+from cnnviz.keras_internals import reset_initial_epoch
 from cnnviz.model import processor_has
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.progress import in_notebook
-from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, ORTHOGONALIZING_STEPS, WEIGHT_DECAY
+from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, WEIGHT_DECAY
 
-STEPS_WORTH_COMPILING = 1000  # fewer do not win back the seconds that compiling takes
+LEAST_STEPS = 1000  # fewer do not win back the seconds that compiling takes
 
 
 def train(
@@ -47,228 +49,151 @@ def train(
 ) -> keras.callbacks.History:
     """Train a classifier that returns one logit, and leave it with its best weights.
 
-    Muon for the convolutions (Jordan et al. 2024) and AdamW for the rest (Loshchilov & Hutter
-    2019), with a learning rate that rises and then falls to zero once (one cycle, Smith & Topin
-    2018), on pictures that grow with the epochs if asked (progressive resizing, Howard 2018). The
-    best weights are those with the highest validation accuracy at the largest image size, and of
-    equals the lowest loss.
-    Ctrl-C ends the training early and keeps them too. In a notebook the learning curves draw
-    themselves.
-
-    Several GPUs: build the model within the `scope()` of a `tf.distribute.MirroredStrategy`, then
-    call this as ever; each batch is shared out among them.
+    Muon trains the convolutions and AdamW the rest, while the learning rate rises and falls once
+    (one cycle, Smith & Topin 2018, https://arxiv.org/abs/1708.07120). Images can grow with the
+    epochs (progressive resizing). The best weights have the highest validation accuracy at the
+    largest image size; of equals, the lowest loss. Ctrl-C ends the training early and keeps them
+    too. In a notebook, learning curves are drawn after each epoch. To use several GPUs, build the
+    model within the `scope()` of a `tf.distribute.MirroredStrategy`.
 
     Args:
-        model: keras.Model, images (N, H, W, 3) in 0..255 to logits (N, 1). It is compiled here.
-        train_data: tf.data.Dataset of (images (B, H, W, 3) float32 in 0..255, labels (B,) or (B, 1)
-            in 0..1: 1 where the logit should be positive).
+        model: keras.Model from images (N, H, W, 3) in 0..255 to logits (N, 1). It is compiled here.
+        train_data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,) or (B, 1) in
+            0..1: 1 where the logit should be positive).
         validation_data: The same, not augmented.
         epochs: Passes over `train_data`, 1 or more.
-        image_sizes: Side length in pixels for each epoch, to which training and validation pictures
-            are resized; None keeps them as they come.
+        image_sizes: Side length in pixels for each epoch, to which training and validation images
+            are resized; None leaves their size.
         learning_rate: The peak.
-        augment: Whether to vary the training pictures, by crops, mirroring, lighting and cut-out; a
-            number says how far to go, in multiples of the recipe's (True: 1), 0..2. A short
-            training learns more with 0.4.
-        cut_mix: Share of the training pictures, 0..1, into which a piece of another is pasted,
-            whose label is mixed in (CutMix, Yun et al. 2019); it needs `augment`. It pays in long
-            trainings. "accuracy" is then the share of them that get the class of the larger part.
-        checkpoint: A `.keras` file that is kept at the best weights so far. Beside it,
-            `<checkpoint>.csv` holds the history, and the folder `<checkpoint>.resume` what is
-            needed to go on: a training that was killed or interrupted continues after its last
-            whole epoch when it is called again. A training that ended deletes the folder; the next
-            one starts anew, and keeps its checkpoint as `<name>.earlier.keras`, and the history
-            beside it. None writes nothing.
+        augment: Strength of the augmentation (crops, mirroring, lighting, cut-out) of the training
+            images, in multiples of the recipe's (True is 1), 0..2. A short training learns more
+            with 0.4.
+        cut_mix: Fraction of the training images, 0..1, that get a piece of another image and a
+            mixed label (CutMix). It helps long trainings. The class with the larger part of the
+            image then counts as correct.
+        checkpoint: A `.keras` file that holds the best weights so far. Beside it,
+            `<checkpoint>.csv` holds the history and the folder `<checkpoint>.resume` the latest
+            state. A training that was killed or interrupted continues after its last full epoch
+            when `train` is called again with the same arguments. A training that ended deletes the
+            folder; the next one renames its files to `<name>.earlier.keras`. None writes nothing.
         seed: Seed of the augmentation.
         verbose: As in `keras.Model.fit`; 0 draws no curves either.
 
     Returns:
         keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss", "val_accuracy",
-        "image_size" (0: as they come) and "seconds" to one number an epoch; the loss is the
-        cross-entropy in nats with the labels smoothed (0.12 for a perfect model, more of mixed
-        pictures). A training that went on has its earlier epochs too.
+        "image_size" (0 if unchanged) and "seconds" to one number for each epoch, those before a
+        kill included. The loss is the cross-entropy in nats with smoothed labels: 0.12 for a
+        perfect model, more with `cut_mix`. `.best_epoch` is the index of the best epoch, or None.
 
     Raises:
-        ValueError: If `model` does not return one logit, `epochs` is below 1, `image_sizes` has
-            not one size for each epoch, `augment` or `cut_mix` is out of range, a dataset is empty
-            or of unknown length, or `checkpoint` does not end in `.keras`, is that of another
-            model, or of a training that began with other `image_sizes`, `learning_rate`, `augment`,
-            `cut_mix` or `seed`; or if the labels of the first batch are not as said here.
+        ValueError: If `model` does not return one logit, a dataset or its first batch is not as
+            described, an argument is out of range, or `checkpoint` does not end in `.keras` or
+            holds the unfinished training of another model.
 
     Warns:
-        UserWarning: If the loss stops being a finite number, which ends the training. The best
-            weights before that are kept.
+        UserWarning: If the loss is no longer finite. The training ends and keeps the best weights.
+
+    Example:
+        >>> model = cnnviz.build_model()
+        >>> history = cnnviz.train(model, train, validation, epochs=9, checkpoint="best.keras")
+        >>> history.history["val_accuracy"][history.best_epoch]
     """
-    steps = _count_batches(train_data, "train_data")
-    _count_batches(validation_data, "validation_data")
     for name, data in (("train_data", train_data), ("validation_data", validation_data)):
-        _check_labels(data, name)
+        _check_data(name, data, is_augmented=augment and name == "train_data")
     _check_head(model, train_data.element_spec[0].shape)
-    sizes = _check_sizes(image_sizes, epochs)
-    check_integer("seed", seed, 0)
-    _check_variation(augment, cut_mix, sizes, train_data.element_spec[0].shape)
-    settings = {"learning_rate": learning_rate, "augment": augment, "cut_mix": cut_mix}
-    settings = {name: float(value) for name, value in settings.items()} | {"seed": int(seed)}
-    check_unfinished(checkpoint, sizes, settings)
-    memory.keep_freed()
+    _check_arguments(epochs, image_sizes, augment, cut_mix, checkpoint, seed)
+    steps = epochs * int(train_data.cardinality())
     with model.distribute_strategy.scope():
         model.compile(
-            optimizer=_optimizer(model, one_cycle(learning_rate, steps * epochs)),
+            optimizer=_optimizer(model, one_cycle(learning_rate, steps)),
             loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
-            metrics=[keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")],
-            jit_compile=is_faster_compiled(model, steps * epochs),
+            metrics=[keras.metrics.MeanMetricWrapper(_is_correct, name="accuracy")],
+            jit_compile=_is_faster_compiled(model, steps),
         )
-    given, clock = {"train_data": train_data, "validation_data": validation_data}, EpochClock(sizes)
-    resize = image_sizes is not None
-    if augment or resize:
-        train_data = vary(train_data, clock, seed=seed, strength=augment, cut_mix=cut_mix)
-    if resize:
-        validation_data = vary(validation_data, clock, seed=seed, strength=0)
-    history, best = TimedHistory(clock), BestWeights(clock, checkpoint)
-    callbacks = [clock, history, best, keras.callbacks.TerminateOnNaN()]
-    callbacks += checkpoint_callbacks(checkpoint, history, settings)
+    history = keras.callbacks.History()
+    history.history = begin_or_continue(checkpoint)
+    best = BestEpoch(model, checkpoint, history.history)
+    callbacks = [best, history, keras.callbacks.TerminateOnNaN()]
     if verbose and in_notebook():
         callbacks.append(LiveCurves(history))
-    # Half of the cores: with more, the pictures of later steps get in the way of this one's.
-    train_data = untuned(train_data.prefetch(4), threads=max(1, os.cpu_count() // 2))
-    validation_data = untuned(validation_data)
-    # Each iterator of shuffled data has an order of its own, and Keras makes two in an epoch.
-    for _ in range(2 * finished_epochs(checkpoint)):
-        iter(train_data)
+    sizes = [None] * epochs if image_sizes is None else list(image_sizes)
+    stages = itertools.groupby(range(epochs), lambda epoch: sizes[epoch])
     try:
-        model.fit(
-            train_data,
-            validation_data=validation_data,
-            epochs=epochs,
-            callbacks=callbacks,
-            shuffle=False,  # the dataset shuffles itself
-            verbose=verbose,
-        )
+        for size, (first, *more) in stages:
+            best.image_size = size or 0
+            how = {"strength": float(augment), "cut_mix": cut_mix, "seed": seed + first}
+            model.fit(
+                augmented(train_data, image_size=size, **how),
+                validation_data=augmented(validation_data, image_size=size),
+                initial_epoch=first,
+                epochs=first + len(more) + 1,
+                callbacks=callbacks + file_callbacks(checkpoint),
+                shuffle=False,  # the data set shuffles itself
+                verbose=verbose,
+            )
+            if best.diverged_in is not None:
+                break
     except KeyboardInterrupt:
-        again = "to go on." if checkpoint else "to begin anew; with a `checkpoint` it would go on."
-        print(f"\nInterrupted; the best weights so far are kept. Call `train` again {again}")
+        print("\nInterrupted; the best weights so far are kept.", end=" ")
+        print("Call `train` again to continue." if checkpoint else "")
+    else:
+        if checkpoint:
+            shutil.rmtree(resume_folder(checkpoint))
     finally:
-        model._initial_epoch = None  # Keras would start the next training at this one's epoch
-    best.restore(model)
+        reset_initial_epoch(model)
+    model.set_weights(best.weights)
+    if checkpoint and history_file(checkpoint).exists():
+        history.history = read_history(checkpoint)
+    history.epoch = list(range(len(history.history.get("loss", ()))))
+    history.best_epoch = best.epoch
     if best.diverged_in is not None:
         warnings.warn(
-            f"The loss was not finite in epoch {best.diverged_in}: the training stopped, and the "
-            f"best weights before are kept. {_remedy(given, learning_rate)}",
+            f"The loss was not finite in epoch {best.diverged_in + 1}. The training stopped and "
+            f"kept the best weights before. Lower the `learning_rate` (={learning_rate}), or look "
+            "for NaN in the images with cnnviz.check_inputs.",
             stacklevel=2,
         )
     return history
 
 
 @keras.saving.register_keras_serializable("cnnviz")
-def _is_right(labels, logits):
+def _is_correct(labels, logits):
     """Whether a logit is on the side of its label, which may be a mixture of both classes."""
     labels = keras.ops.reshape(labels, keras.ops.shape(logits))
     return keras.ops.equal(keras.ops.greater(labels, 0.5), keras.ops.greater(logits, 0))
 
 
-def _remedy(data, learning_rate):
-    """What made the loss NaN; `data` are the datasets by their argument's name."""
-    for name, batches in data.items():
-        for index, (images, _) in enumerate(batches):
-            if images.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(images))):
-                return f"`{name}` holds NaN or infinity, in its batch {index}."
-    return f"Lower the `learning_rate` (={learning_rate})."
-
-
 def _optimizer(model, learning_rate):
-    optimizer = ConvolutionMuon(
-        learning_rate,
-        weight_decay=WEIGHT_DECAY,
-        adam_weight_decay=WEIGHT_DECAY,
-        ns_steps=ORTHOGONALIZING_STEPS,
-    )
-    # A filter whose scale decays to zero fires no more, and no gradient brings it back.
+    optimizer = ConvolutionMuon(learning_rate, weight_decay=WEIGHT_DECAY)
+    # A filter whose scale decays to zero never fires again, and no gradient brings it back.
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    # Gradients in float16 vanish unless the loss is scaled; Keras looks at the model's policy only.
+    # Gradients in float16 vanish unless the loss is scaled. Keras looks at the model's policy only.
     float16 = any(layer.compute_dtype == "float16" for layer in model.layers)
     return keras.optimizers.LossScaleOptimizer(optimizer) if float16 else optimizer
 
 
-def is_faster_compiled(model, steps):
-    """Whether XLA can take it, and is faster; Keras's "auto" never takes it on processors.
+def _is_faster_compiled(model, steps):
+    """Whether XLA saves time in so many steps; Keras's "auto" never compiles for processors.
 
-    With AVX2 it is (1.4x at 64 pixels); with AVX-512 TensorFlow's own kernels are (1.2x in float32
-    and 1.4x in bfloat16). To compile takes 10 to 25 seconds, which few `steps` do not win back.
+    With AVX2 it is 1.4 times faster at 64 pixels, with AVX-512 1.2 to 1.4 times slower.
     """
-    if steps < STEPS_WORTH_COMPILING:
-        return False
-    parts = layers.named_layers(model).values()
-    able = all(getattr(layer, "supports_jit", True) for layer in parts)
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return able and not tf.distribute.has_strategy() and (on_gpu or not processor_has("avx512f"))
+    can = all(getattr(la, "supports_jit", True) for la in layers.named_layers(model).values())
+    gains = tf.config.list_physical_devices("GPU") or not processor_has("avx512f")
+    return bool(can and gains and steps >= LEAST_STEPS and not tf.distribute.has_strategy())
 
 
-def _check_variation(augment, cut_mix, sizes, images):
-    if not (isinstance(augment, numbers.Real) and 0 <= augment <= 2):
-        raise ValueError(f"`augment` (={augment!r}) must be True, False or a number in 0..2")
-    if not (isinstance(cut_mix, numbers.Real) and 0 <= cut_mix <= 1):
-        raise ValueError(f"`cut_mix` (={cut_mix!r}) must be a number in 0..1")
-    if cut_mix and not augment:
-        raise ValueError(f"`cut_mix` (={cut_mix}) needs `augment` (={augment}) above 0")
-    changes = augment or sizes[0] is not None
-    if changes and images.rank is not None and images[3] not in (None, 3):
+def _check_data(name, data, is_augmented):
+    """Raise a ValueError unless the data set, by its first batch, can be trained on."""
+    spec = getattr(data, "element_spec", None)
+    is_pair = isinstance(spec, tuple) and len(spec) == 2 and spec[0].shape.rank in (4, None)
+    n_batches = int(data.cardinality()) if isinstance(data, tf.data.Dataset) else 0
+    if not is_pair or n_batches < 1:
+        length = {-1: "infinite", -2: "of unknown length"}.get(n_batches, f"{n_batches} batches")
         raise ValueError(
-            f"`train_data` (images of shape {images}) must be (B, H, W, 3) to be resized or "
-            "varied; other pictures need `augment=False` and no `image_sizes`"
+            f"`{name}` (={data!r}, {length}) must be a finite tf.data.Dataset of batches: images "
+            "(B, H, W, 3) and labels (B,). tf.data.experimental.assert_cardinality sets its length"
         )
-
-
-def _check_sizes(image_sizes, epochs):
-    check_integer("epochs", epochs, 1)
-    if image_sizes is None:
-        return (None,) * epochs
-    if np.ndim(image_sizes) != 1:
-        raise ValueError(f"`image_sizes` (={image_sizes!r}) must be a sequence, a size an epoch")
-    for size in image_sizes:
-        check_integer("image_sizes", size, 1)
-    if len(image_sizes) != epochs:
-        raise ValueError(
-            f"`image_sizes` (={image_sizes}) must have one size for each of the {epochs} `epochs`, "
-            f"not {len(image_sizes)}"
-        )
-    return tuple(image_sizes)
-
-
-def _check_head(model, images):
-    """Raise a ValueError unless the model returns one logit; `images` is the shape of batches."""
-    shape, activation = layers.head(model, images)
-    if shape != (None, 1) or activation is not None:
-        ending = f" and ending in {activation}" if activation else ""
-        raise ValueError(
-            f"`model` (='{model.name}', of output shape {shape}{ending}) must return one "
-            "logit: end it in Dense(1) without an activation"
-        )
-
-
-def _count_batches(data, name):
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(
-            f"`{name}` (of type {type(data).__name__}) must be a tf.data.Dataset of batches; "
-            "tf.data.Dataset.from_tensor_slices((images, labels)).batch(32) makes one"
-        )
-    spec = data.element_spec
-    shape = getattr(spec[0], "shape", None) if isinstance(spec, tuple) and len(spec) == 2 else None
-    if shape is None or shape.rank not in (4, None):
-        raise ValueError(f"`{name}` (of {spec}) must give pairs: images (B, H, W, 3), labels (B,)")
-    batches = int(data.cardinality())
-    if batches < 1:
-        length = {-1: "infinite", -2: "of unknown length"}.get(batches, "empty")
-        raise ValueError(
-            f"`{name}` (which is {length}) must be a finite tf.data.Dataset with at least one "
-            "batch; tf.data.experimental.assert_cardinality tells the length of a generator"
-        )
-    return batches
-
-
-def _check_labels(data, name):
-    """Raise a ValueError unless the labels, by those of the first batch, are 0, 1 or between."""
-    _, labels = next(iter(data.take(1)))
-    labels = np.asarray(labels)
+    images, labels = (np.asarray(array) for array in next(iter(data.take(1))))
     is_column = labels.ndim == 1 or labels.shape[1:] == (1,)
     if not is_column or labels.dtype.kind not in "iufb" or np.any((labels < 0) | (labels > 1)):
         found = np.unique(labels)[:5].tolist()
@@ -276,3 +201,36 @@ def _check_labels(data, name):
             f"`{name}` (with labels of shape {labels.shape}, {found}) must have labels (B,) in "
             "0..1, 1 where the logit should be positive"
         )
+    low, high = images.min(), images.max()  # sharp resizing overshoots 0..255 a little
+    in_range = low == high == 0 or (low >= -64 and 1 < high < 320)
+    if is_augmented and not (in_range and images.shape[3] == 3):
+        raise ValueError(
+            f"`{name}` (with images {images.shape[1:]} in {low:.3g}..{high:.3g}) must have RGB "
+            "images in 0..255 to be augmented; let the model rescale them, or set `augment=False`"
+        )
+
+
+def _check_head(model, images):
+    """Raise a ValueError unless the model returns one logit; `images` is the shape of batches."""
+    shape, activation = layers.head(model, images)
+    if shape != (None, 1) or activation is not None:
+        raise ValueError(
+            f"`model` (='{model.name}', of output shape {shape}, ending in {activation}) must "
+            "return one logit: end it in Dense(1) without an activation"
+        )
+
+
+def _check_arguments(epochs, image_sizes, augment, cut_mix, checkpoint, seed):
+    check_integer("epochs", epochs, 1)
+    check_integer("seed", seed, 0)
+    if image_sizes is not None and np.shape(image_sizes) != (epochs,):
+        raise ValueError(
+            f"`image_sizes` (={image_sizes!r}) must have one size for each of the {epochs} `epochs`"
+        )
+    for size in () if image_sizes is None else image_sizes:
+        check_integer("image_sizes", size, 1)
+    for name, value, most in (("augment", augment, 2), ("cut_mix", cut_mix, 1)):
+        if not (isinstance(value, numbers.Real) and 0 <= value <= most):
+            raise ValueError(f"`{name}` (={value!r}) must be a number in 0..{most}")
+    if checkpoint is not None and not str(checkpoint).endswith(".keras"):
+        raise ValueError(f"`checkpoint` (='{checkpoint}') must end in '.keras'")
