@@ -8,7 +8,7 @@ from cnnviz.activations import extract_activations
 from cnnviz.model import build_model
 
 L = keras.layers
-right = pytest.mark.case("arrays and models", "right")
+pytestmark = pytest.mark.case("arrays and models", "right")  # unless marked otherwise
 reported = pytest.mark.case("arrays and models", "reported")
 flagged = pytest.mark.case("arrays and models", "flagged")
 
@@ -29,7 +29,6 @@ def test_every_layer_equals_the_model_cut_there(normalized):
     assert list(maps) == [name for name, output in expected.items() if output.ndim == 4]
 
 
-@right
 def test_layers_come_as_asked_for_and_in_that_order(pooled_network, images):
     model, convolution, dense = pooled_network("nested")
     features = convolution(images).numpy()

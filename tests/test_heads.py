@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnviz.activations import extract_activations
 from cnnviz.grad_cam import grad_cam
 from cnnviz.layers import class_probabilities, head
 
 L, ops = keras.layers, keras.ops
 IMAGES = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype(np.float32)
-right = pytest.mark.case("arrays and models", "right")
+pytestmark = pytest.mark.case("arrays and models", "right")  # unless marked otherwise
 reported = pytest.mark.case("arrays and models", "reported")
 flagged = pytest.mark.case("arrays and models", "flagged")
 
@@ -33,17 +34,21 @@ def network(end, units=3, scale=1.0, policy="float32"):
 
 @functools.cache
 def plain(units, scale):
-    """(logits, the signed maps of class 0) of the network that ends in its logits."""
+    """(logits, result for class 0) of the network that ends in its logits."""
     model = network(lambda z: z, units, scale)[0]
-    return np.asarray(model(IMAGES)), grad_cam(model, IMAGES, class_index=0, signed=True)
+    return output_of(model), grad_cam(model, IMAGES, class_index=0, signed=True)
+
+
+def output_of(model):
+    return np.asarray(model(IMAGES), np.float32).astype(float)
 
 
 def sigmoid(z):
-    return 1 / (1 + np.exp(-z.astype(float)))
+    return 1 / (1 + np.exp(-z))
 
 
 def softmax(z):
-    return np.asarray(ops.softmax(z.astype(float)))
+    return np.asarray(ops.softmax(z))
 
 
 def as_layers(activation):
@@ -69,7 +74,6 @@ HEADS = {  # number of outputs, end, probabilities
 
 
 @pytest.mark.parametrize(("units", "end", "probabilities"), HEADS.values(), ids=HEADS)
-@right
 def test_probabilities_logits_and_maps_of_the_usual_heads(units, end, probabilities):
     for scale in (1.0, 300.0):  # saturated
         logits, expected = plain(units, scale)
@@ -86,12 +90,12 @@ def test_probabilities_logits_and_maps_of_the_usual_heads(units, end, probabilit
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@right
 def test_the_usual_heads_in_half_precision(policy):
     rounding = {"mixed_float16": 2e-3, "mixed_bfloat16": 2e-2}[policy]
-    for units, end, probabilities in HEADS.values():
+    for name in ("one logit", "sigmoid", "hard sigmoid layer", "softmax layer", "log-softmax"):
+        units, end, probabilities = HEADS[name]
         model, of_logits = network(end, units, policy=policy)
-        logits = np.asarray(of_logits(IMAGES), np.float32)
+        logits = output_of(of_logits)
         found = class_probabilities(model, IMAGES)
         np.testing.assert_allclose(found[:, -units:], probabilities(logits), atol=rounding)
         scores = grad_cam(model, IMAGES, class_index=1).scores
@@ -99,7 +103,6 @@ def test_the_usual_heads_in_half_precision(policy):
 
 
 @pytest.mark.parametrize("kind", ["nested", "subclassed"])
-@right
 def test_heads_inside_nested_and_subclassed_models(shared_network, images, kind):
     model = shared_network(kind, "sigmoid" if kind == "nested" else "sigmoid in call")
     found = class_probabilities(model, images)
@@ -107,92 +110,72 @@ def test_heads_inside_nested_and_subclassed_models(shared_network, images, kind)
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
 
 
-PROBABILITIES = {  # heads that nothing tells of: number of outputs, end
-    "average of sigmoids": (1, lambda z: L.Average()([ops.sigmoid(z), ops.sigmoid(3 * z)])),
-    "highest of sigmoids": (3, lambda z: ops.max(ops.sigmoid(z), axis=1, keepdims=True)),
-    "sum of some of a softmax": (3, lambda z: ops.sum(ops.softmax(z)[:, 1:], 1, keepdims=True)),
-    "the other class": (1, lambda z: 1 - ops.sigmoid(z)),
-    "both classes": (1, lambda z: ops.concatenate([1 - ops.sigmoid(z), ops.sigmoid(z)], axis=1)),
-    "average of softmaxes": (3, lambda z: L.Average()([ops.softmax(z), ops.softmax(2 * z)])),
-}
-LOGITS = {
-    "ReLU": (3, lambda z: ops.relu(10 * z)),
-    "capped": (3, lambda z: 5 * ops.tanh(z)),
-    "percent": (1, lambda z: 100 * ops.sigmoid(z)),
+UNKNOWN = {  # heads that nothing tells of: number of outputs, end, whether they lie in 0..1
+    "average of sigmoids": (1, lambda z: L.Average()([ops.sigmoid(z), ops.sigmoid(3 * z)]), True),
+    "highest of sigmoids": (3, lambda z: ops.max(ops.sigmoid(z), 1, keepdims=True), True),
+    "some of a softmax": (3, lambda z: ops.sum(ops.softmax(z)[:, 1:], 1, keepdims=True), True),
+    "both classes": (1, lambda z: ops.concatenate([1 - ops.sigmoid(z), ops.sigmoid(z)], 1), True),
+    "average of softmaxes": (3, lambda z: L.Average()([ops.softmax(z), ops.softmax(2 * z)]), True),
+    "ReLU": (3, lambda z: ops.relu(40 * z), False),
+    "capped": (3, lambda z: 5 * ops.tanh(4 * z), False),
+    "percent": (1, lambda z: 100 * ops.sigmoid(z), False),
 }
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize(("units", "end"), PROBABILITIES.values(), ids=PROBABILITIES)
+@pytest.mark.parametrize(("units", "end", "are_probabilities"), UNKNOWN.values(), ids=UNKNOWN)
 @flagged
-def test_an_unknown_head_is_decided_by_its_values(units, end, policy):
+def test_an_unknown_head_is_decided_by_its_values(units, end, are_probabilities, policy):
+    def look(method, **options):
+        with pytest.warns(UserWarning, match="which is no usual head: .* To be sure, end it in"):
+            return method(model, IMAGES, **options)
+
     model, _ = network(end, units, policy=policy)
-    given = np.asarray(model(IMAGES), np.float32)
-    p = np.hstack([1 - given, given]) if given.shape[1] == 1 else given
-    with pytest.warns(UserWarning, match="which is no usual head: .* To be sure, end it in logits"):
-        found = class_probabilities(model, IMAGES)
+    given = output_of(model)
+    if are_probabilities:
+        p = np.hstack([1 - given, given]) if given.shape[1] == 1 else given
+        logits = np.log(p) - np.log1p(-p)
+    else:
+        logits = np.hstack([-given, given]) if given.shape[1] == 1 else given
+        p = sigmoid(logits) if given.shape[1] == 1 else softmax(logits)
     rounding = 1e-5 if policy == "float32" else 1e-2
-    np.testing.assert_allclose(found, p, atol=rounding)
-    with pytest.warns(UserWarning, match="which is no usual head"):
-        result = grad_cam(model, IMAGES)
-    np.testing.assert_array_equal(result.class_index, found.argmax(1))
-    logits = (np.log(p) - np.log1p(-p)).max(1)
-    np.testing.assert_allclose(result.scores, logits, rtol=10 * rounding, atol=10 * rounding)
+    np.testing.assert_allclose(look(class_probabilities), p, atol=rounding)
+    scores = look(grad_cam, class_index=1).scores
+    np.testing.assert_allclose(scores, logits[:, 1], rtol=10 * rounding, atol=10 * rounding)
+    model, _ = network(end, units, scale=1000)  # saturated
+    result = look(grad_cam, signed=True)
+    assert np.isfinite(result.scores).all() and np.isfinite(result.maps).all()
+    assert (result.scores > 50).all() or not are_probabilities
 
 
-@pytest.mark.parametrize(("units", "end"), LOGITS.values(), ids=LOGITS)
-@flagged
-def test_an_unknown_head_beyond_0_to_1_gives_logits(units, end):
-    model, _ = network(end, units, scale=4)
-    given = np.asarray(model(IMAGES))
-    logits = np.hstack([-given, given]) if units == 1 else given
-    with pytest.warns(UserWarning, match="which is no usual head"):
-        result = grad_cam(model, IMAGES, class_index=1)
-    np.testing.assert_allclose(result.scores, logits[:, 1], rtol=1e-5)
-    with pytest.warns(UserWarning, match="which is no usual head"):
-        found = class_probabilities(model, IMAGES)
-    np.testing.assert_allclose(found, sigmoid(logits) if units == 1 else softmax(logits), atol=1e-6)
-
-
-@flagged
-def test_an_unknown_head_that_is_sure_has_finite_scores():
-    model, _ = network(lambda z: 1 - ops.sigmoid(z), 1, scale=1000)
-    with pytest.warns(UserWarning, match="which is no usual head"):
-        result = grad_cam(model, IMAGES, signed=True)
-    assert (np.abs(result.scores) > 50).all() and np.isfinite(result.maps).all()
-
-
-def _grouped(z):
-    return L.Flatten()(L.Conv2D(3, 1, groups=3)(L.Reshape((1, 1, 3))(z)))
+def pixel(layer):
+    """A convolution of one pixel as a head."""
+    return lambda z: L.Flatten()(layer()(L.Reshape((1, 1, 3))(z)))
 
 
 LINEAR = {
-    "sum": lambda z: L.Add()([z, 2 * z]),
-    "temperature": lambda z: z / 2.5,
+    "sum": lambda z: L.Add()([z, 2 * z]) / 2.5,  # divided by a temperature
     "norm": lambda z: L.BatchNormalization()(z),
     "layer norm": lambda z: L.LayerNormalization()(z),
     "dropout and reshape": lambda z: L.Flatten()(L.Dropout(0.5)(L.Reshape((1, 3))(z))),
     "rescaling in float32": lambda z: L.Rescaling(-2.0, 1.0, dtype="float32")(z),
     "negative and reordered": lambda z: ops.take(-z, [2, 0, 1], axis=1),
     "two heads": lambda z: ops.concatenate([z[:, :1], 2 * z[:, 1:]], axis=1),
-    "average pooling": lambda z: L.GlobalAveragePooling2D()(
-        L.Conv2D(3, 1)(L.Reshape((1, 1, 3))(z))
-    ),
-    "maximum pooling": lambda z: L.GlobalMaxPooling1D()(L.Conv1D(3, 1)(L.Reshape((1, 3))(z))),
-    "depthwise": lambda z: L.Flatten()(L.DepthwiseConv2D(1)(L.Reshape((1, 1, 3))(z))),
-    "groups": _grouped,
-    "transposed": lambda z: L.Flatten()(L.Conv2DTranspose(3, 1)(L.Reshape((1, 1, 3))(z))),
+    "pooled maximum": lambda z: L.GlobalMaxPooling1D()(L.Dense(3)(L.Reshape((1, 3))(z))),
+    "depthwise": pixel(lambda: L.DepthwiseConv2D(1)),
+    "transposed": pixel(lambda: L.Conv2DTranspose(3, 1)),
+    "in groups": pixel(lambda: L.Conv2D(3, 1, groups=3)),
+    "average pooling": pixel(lambda: keras.Sequential([L.Conv2D(3, 1), L.AveragePooling2D(1)])),
     "attention": lambda z: L.Dense(3)(L.Flatten()(L.MultiHeadAttention(1, 2)(*2 * [z[:, None]]))),
-    "mean of sigmoids as input": lambda z: L.Dense(3)(ops.sigmoid(z)),
+    "of sigmoids": lambda z: L.Dense(3)(ops.sigmoid(z)),
 }
 
 
 @pytest.mark.parametrize("end", LINEAR.values(), ids=LINEAR)
-@right
 def test_linear_heads_are_logits_without_a_warning(end):
     model, _ = network(end)
     found = class_probabilities(model, IMAGES)
-    np.testing.assert_allclose(found, softmax(np.asarray(model(IMAGES))), atol=1e-5)
+    np.testing.assert_allclose(found, softmax(output_of(model)), atol=1e-5)
 
 
 @reported
@@ -203,22 +186,12 @@ def test_a_head_that_cannot_be_looked_into_is_an_error_whose_remedy_works(tmp_pa
     p = L.TFSMLayer(tmp_path, call_endpoint="serve")(inputs)
     with pytest.raises(ValueError, match=r"cannot be looked into: .* log\(p / \(1 - p\)\)"):
         class_probabilities(keras.Model(inputs, p), IMAGES)
-    told = keras.Model(inputs, L.Activation("sigmoid")(ops.log(p / (1 - p))))
-    np.testing.assert_allclose(class_probabilities(told, IMAGES)[:, 1:], source(IMAGES), rtol=1e-5)
-    both = ops.concatenate([1 - p, p], axis=1)
-    told = keras.Model(inputs, L.Softmax()(ops.log(both)))
-    np.testing.assert_allclose(class_probabilities(told, IMAGES)[:, 1:], source(IMAGES), rtol=1e-5)
-
-    class Decorated(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.inner = source
-
-        @tf.function
-        def call(self, images):
-            return self.inner(images)
-
-    model = Decorated()
+    logits = ops.log(p / (1 - p)), ops.log(ops.concatenate([1 - p, p], axis=1))
+    for told in (L.Activation("sigmoid")(logits[0]), L.Softmax()(logits[1])):
+        found = class_probabilities(keras.Model(inputs, told), IMAGES)
+        np.testing.assert_allclose(found[:, 1:], source(IMAGES), rtol=1e-5)
+    decorated = {"call": tf.function(lambda self, images: source(images))}
+    model = type("Decorated", (keras.Model,), decorated)()
     model(IMAGES)
     with pytest.raises(ValueError, match="ends in a tf.function.* Remove the decorator"):
         class_probabilities(model, IMAGES)
@@ -227,10 +200,10 @@ def test_a_head_that_cannot_be_looked_into_is_an_error_whose_remedy_works(tmp_pa
 @reported
 def test_one_of_several_outputs_is_picked():
     z = network(lambda z: z)[0]
-    sharp = 3 * z.outputs[0]
-    listed = keras.Model(z.inputs, [z.outputs[0], sharp])
-    named = keras.Model(z.inputs, {"soft": z.outputs[0], "sharp": sharp, "several": [sharp, sharp]})
-    expected = softmax(3 * np.asarray(z(IMAGES)))
+    soft, sharp = z.output, 3 * z.output
+    listed = keras.Model(z.input, [soft, sharp])
+    named = keras.Model(z.input, {"soft": soft, "sharp": sharp, "several": [sharp, sharp]})
+    expected = softmax(3 * output_of(z))
     for model, name in ((listed, 1), (listed, listed.output_names[1]), (named, "sharp")):
         found = class_probabilities(model, IMAGES, output_name=name)
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -239,14 +212,15 @@ def test_one_of_several_outputs_is_picked():
             grad_cam(model, IMAGES, output_name=name)
     with pytest.raises(ValueError, match=r"returns a list; .* \(N, classes\): give keras.Model"):
         class_probabilities(named, IMAGES, output_name="several")
-    maps = keras.Model(z.inputs, z.get_layer("conv").output)
+    maps = keras.Model(z.input, z.get_layer("conv").output)
+    np.testing.assert_array_equal(extract_activations(listed, IMAGES)["conv"], maps(IMAGES))
     with pytest.raises(ValueError, match=r"returns shape \(None, 6, 6, 5\); a classifier must"):
         class_probabilities(maps, IMAGES)
 
 
 def test_what_a_model_ends_in():
-    for name, activation in (("logits", None), ("softmax", "Softmax"), ("sigmoid", "Sigmoid"),
-                             ("hard sigmoid layer", "HardSigmoid")):  # fmt: skip
+    ends = {"logits": None, "softmax": "Softmax", "sigmoid": "Sigmoid"}
+    for name, activation in {**ends, "hard sigmoid layer": "HardSigmoid"}.items():
         units, end, _ = HEADS[name]
         found = head(network(end, units)[0], tf.TensorShape((None, None, None, 3)))
         assert found == ((None, units), activation)

@@ -25,13 +25,11 @@ def convolutions(**options):
 
 ACTIVATIONS = {
     "LeakyReLU": lambda: L.LeakyReLU(0.2),
-    "ReLU": L.ReLU,
     "PReLU": lambda: L.PReLU(alpha_initializer="ones", shared_axes=(1, 2)),
 }
-every_activation = pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
 
 
-@every_activation
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_a_layer_as_activation_counts_as_one_behind_it(images, activation):
     model = classifier(*convolutions(activation=activation()))  # one object for both, too
     first, second = convolutions()
@@ -42,9 +40,10 @@ def test_a_layer_as_activation_counts_as_one_behind_it(images, activation):
     found, expected = extract_activations(model, images), extract_activations(twin, images)
     np.testing.assert_allclose(found["conv1"], expected[twin.layers[1].name], atol=1e-6)
     np.testing.assert_allclose(found["conv2"], expected[twin.layers[3].name], atol=1e-6)
-    for options in ({"method": "fine"}, {"layer_name": "conv1"}):
-        named = {"layer_name": twin.layers[1].name} if "layer_name" in options else options
-        result, wanted = grad_cam(model, images, **options), grad_cam(twin, images, **named)
+    options = {"method": "fine"}, {"layer_name": "conv1"}
+    twins = {"method": "fine"}, {"layer_name": twin.layers[1].name}
+    for one, other in zip(options, twins, strict=True):
+        result, wanted = grad_cam(model, images, **one), grad_cam(twin, images, **other)
         np.testing.assert_allclose(result.maps, wanted.maps, rtol=1e-4, atol=1e-7)
 
 
@@ -74,12 +73,10 @@ class Block(L.Layer):
         return self.activation(self.conv2(self.activation(self.conv1(images))))
 
 
-@every_activation
-def test_an_activation_beside_other_layers_is_a_layer(images, activation):
-    model = classifier(Block(activation()))
-    path = f"block/{model.get_layer('block').activation.name}"
-    assert path in layers.named_layers(model)
-    assert grad_cam(model, images).layer_name == path
+def test_an_activation_beside_other_layers_is_a_layer(images):
+    model = classifier(Block(L.PReLU(shared_axes=(1, 2), name="act")))
+    assert "block/act" in layers.named_layers(model)
+    assert grad_cam(model, images).layer_name == "block/act"
 
 
 @pytest.mark.parametrize("mode", ["int8", "float8"])
@@ -94,15 +91,6 @@ def test_quantized_layers_are_seen(images, mode):
     np.testing.assert_allclose(found["pointwise"], pointwise(found["conv1"]), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["pointwise"], before["pointwise"], atol=0.1)
     assert not any("quantized_call" in vars(layer) for layer in model.layers)
-
-
-def test_recurrent_layers_are_listed_whole(images):
-    inputs = keras.Input((12, 12, 3))
-    rows = L.Reshape((10, -1), name="rows")(convolutions()[0](inputs))
-    both = L.Bidirectional(L.LSTM(5, return_sequences=True), name="both")(rows)
-    model = keras.Model(inputs, L.Dense(3, name="head")(L.GRU(3, name="read")(both)))
-    assert list(layers.leaf_layers(model))[-2:] == ["read", "head"]
-    assert grad_cam(model, images).layer_name == "conv1"
 
 
 def test_a_recurrent_convolution_has_the_analytic_map(images):

@@ -202,8 +202,8 @@ def traced(model, shape, compute, key, record, specs, *, named=None, state=None)
 
 def _state(model, named):
     """What a traced computation depends on besides the values of the weights."""
-    held, settings = list(own_weights(model)), []
-    for layer in named.values():
+    held, settings = [], []
+    for layer in (model, *named.values()):
         activation = getattr(layer, "activation", None)
         for part in (layer, activation):
             if isinstance(part, keras.Operation):
@@ -212,7 +212,7 @@ def _state(model, named):
                 held += [getattr(part, name, None) for name in ("mean", "dtype_policy")]
                 simple = ((k, v) for k, v in vars(part).items() if k[0] != "_")
                 settings.append(repr([(k, v) for k, v in simple if type(v) in SIMPLE]))
-        held += [layer, activation]
+        held += [layer, activation] if layer is not model else []  # nothing may keep it alive
     return held, tuple(settings)
 
 

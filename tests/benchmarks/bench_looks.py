@@ -1,20 +1,20 @@
-"""(shipped model, VGG16) -> what looking inside costs, beside the usual recipes and tf-keras-vis.
+"""What looking inside a model costs, beside the usual recipes and tf-keras-vis.
 
     python tests/benchmarks/bench_looks.py
     python tests/benchmarks/bench_looks.py --model vgg16 --image-size 224
 
-prints a table of ratios, all measured in this run in turn; nothing else should run beside it. Of
-repeated measurements the best counts: what else the machine does only ever adds time. VGG16 has
-random weights, drawn so that its channels live (He et al. 2015), since none can be assumed to be
-there. tf-keras-vis is left out unless it is installed (`pip install tf-keras-vis==0.8.7`).
+prints ratios, all measured in this run in turn; nothing else should run beside it. Of repeated
+measurements the best counts: other processes only ever add time. VGG16 has random weights, drawn so
+that its channels live (He et al. 2015). tf-keras-vis is left out unless it is installed
+(`pip install tf-keras-vis==0.8.7`).
 
 The recipes are those of the Keras examples: for filters one traced function a filter, 30 steps of
-the normalised gradient times 10 from faint noise; for Grad-CAM a sub-model and a tape, picture by
-picture. Their pixels may run out of 0..255, and then report responses that no picture causes: all
-activations here are those of the picture clipped to 0..255.
+the normalized gradient times 10 from faint noise; for Grad-CAM a sub-model and a tape, image by
+image. Their pixels may leave 0..255; all activations here are those of the image clipped to 0..255.
 """
 
 import argparse
+import functools
 import resource
 import time
 import warnings
@@ -26,11 +26,10 @@ import tensorflow as tf
 import cnnviz
 from cnnviz.layers import find_layer
 
-ROUNDS = 3
-SHORT_ROUNDS = 25  # of what takes milliseconds: the machine is not equally fast all the time
+ROUNDS = 25  # at most, of what takes milliseconds: the machine is not equally fast all the time
 ENOUGH = 20  # seconds, after which no further round begins
-PICTURES = 32
-STEPS_TRIED = (1, 2, 3, 5, 8, 12, 16, 20, 30)
+N_IMAGES = 32
+STEPS_TRIED = (1, 2, 3, 5, 8, 12, 16, 20, 30, 100, 200)
 LAYER = "block3_conv3"  # whose filters are climbed; both models have one of this name
 
 
@@ -51,33 +50,22 @@ def build(name, image_size):
     return model, LAYER
 
 
-def seconds(function, rounds=ROUNDS):
-    """Seconds of the fastest of several calls, after one that does not count."""
-    return in_turn(function, rounds=rounds)[0]
+def timed(function):
+    start = time.perf_counter()
+    return function(), time.perf_counter() - start
 
 
-def in_turn(*functions, rounds=SHORT_ROUNDS):
+def seconds(*functions, rounds=3):
     """Seconds of the fastest call of each of several functions, called one after the other."""
     taken, start = [], time.perf_counter()
-    while len(taken) <= min(rounds, ROUNDS) or (
+    while len(taken) <= min(rounds, 3) or (
         len(taken) <= rounds and time.perf_counter() - start < ENOUGH
     ):
         taken.append([timed(function)[1] for function in functions])
     return np.min(taken[1:], axis=0)  # the first round does not count
 
 
-def timed(function):
-    start = time.perf_counter()
-    return function(), time.perf_counter() - start
-
-
-def mean_activation(model, layer_name, images, filters):
-    """Mean over the filters of the activation that each has on its own picture, in 0..255."""
-    maps = cnnviz.extract_activations(model, np.clip(images, 0, 255), layer_name)[layer_name]
-    return float(maps.mean((1, 2))[np.arange(len(filters)), filters].mean())
-
-
-# ---------------------------------------------------------------------------- filter ascent
+# Filters
 
 
 def recipe_ascent(model, layer_name, filters, image_size, steps=30):
@@ -112,76 +100,70 @@ def tf_keras_vis_ascent(model, layer_name, filters, image_size, steps):
     return np.asarray(maximize(CategoricalScore(list(filters)), seed_input=noise, steps=steps))
 
 
+def our_ascent(model, layer_name, filters, image_size, steps, **options):
+    return cnnviz.ascend_filters(
+        model, layer_name, filters, image_size=image_size, steps=steps, **options
+    ).images
+
+
 def ascent_rows(model, layer_name, image_size, filters):
-    def ours(steps):
-        return cnnviz.ascend_filters(
-            model, layer_name, filters, image_size=image_size, steps=steps
-        ).images
+    """The time for as few steps as reach the mean activation of the recipe."""
 
-    images, recipe_time = timed(lambda: recipe_ascent(model, layer_name, filters, image_size))
-    goal = mean_activation(model, layer_name, images, filters)
-    yield f"recipe, 30 steps: mean activation {goal:.4g} in {recipe_time:.1f} s"
-    fresh = keras.models.clone_model(model)  # nothing traced for it yet
-    fresh.set_weights(model.get_weights())
-    for steps in STEPS_TRIED:
-        reached = mean_activation(model, layer_name, ours(steps), filters)
-        if reached >= goal:
-            break
-    _, first = timed(
-        lambda: cnnviz.ascend_filters(
-            fresh, layer_name, filters, image_size=image_size, steps=steps
-        )
-    )
-    again = seconds(lambda: ours(steps), 2)
-    yield (
-        f"cnnviz, {steps} steps: {reached:.4g} in {first:.1f} s with tracing, {again:.1f} s again; "
-        f"recipe / cnnviz = {recipe_time / first:.1f}, {recipe_time / again:.1f}"
-    )
-    try:
-        for steps in (3, 5, 8, 12, 30, 100, 200):
-            images, taken = timed(
-                lambda steps=steps: tf_keras_vis_ascent(
-                    model, layer_name, filters, image_size, steps
-                )
-            )
-            reached = mean_activation(model, layer_name, images, filters)
-            if reached >= goal:
+    def reached(images):
+        maps = cnnviz.extract_activations(model, np.clip(images, 0, 255), layer_name)[layer_name]
+        return float(maps.mean((1, 2))[np.arange(len(filters)), filters].mean())
+
+    def search(ascend):
+        for steps in STEPS_TRIED:
+            ascent = functools.partial(ascend, model, layer_name, filters, image_size, steps)
+            images, taken = timed(ascent)
+            if reached(images) >= goal:
                 break
-        yield (
-            f"tf-keras-vis, {steps} steps: {reached:.4g} in {taken:.1f} s; "
-            f"tf-keras-vis / cnnviz = {taken / first:.1f}, {taken / again:.1f}"
-        )
-    except Exception as error:  # not installed, or it does not know this Keras
-        yield f"tf-keras-vis: {type(error).__name__}: {str(error)[:90]}"
+        return steps, reached(images), taken
+
+    images, recipe = timed(lambda: recipe_ascent(model, layer_name, filters, image_size))
+    goal = reached(images)
+    yield f"recipe, 30 steps: mean activation {goal:.4g} in {recipe:.1f} s"
+    steps, mean, again = search(our_ascent)
+    fresh = keras.models.clone_model(model)  # nothing is traced for it yet
+    fresh.set_weights(model.get_weights())
+    _, first = timed(lambda: our_ascent(fresh, layer_name, filters, image_size, steps))
+    yield (
+        f"cnnviz, {steps} steps: {mean:.4g} in {first:.1f} s with tracing, {again:.1f} s again; "
+        f"recipe / cnnviz = {recipe / first:.1f}, {recipe / again:.1f}"
+    )
+    steps, mean, other = search(tf_keras_vis_ascent)
+    yield (
+        f"tf-keras-vis, {steps} steps: {mean:.4g} in {other:.1f} s; "
+        f"tf-keras-vis / cnnviz = {other / first:.1f}, {other / again:.1f}"
+    )
 
 
-def step_cost(model, layer_name, image_size, filters):
+def step_rows(model, layer_name, image_size, filters):
     """A step of the ascent against one forward and backward pass of the layers it needs."""
     extractor = keras.Model(model.input, model.get_layer(layer_name).output)
     batch = filters[:16]
-    chosen = tf.constant(batch, tf.int32)
     images = tf.random.uniform((len(batch), image_size, image_size, 3), 0, 255, seed=0)
 
     @tf.function
     def bare(images):
         means = tf.reduce_mean(extractor(images), (1, 2))
-        return tf.gradients(tf.gather(means, chosen, batch_dims=1), images)
+        return tf.gradients(tf.gather(means, tf.constant(batch, tf.int32), batch_dims=1), images)
 
     def ours(steps):
-        cnnviz.ascend_filters(
-            model, layer_name, batch, image_size=image_size, steps=steps, batch_size=len(batch)
-        )
+        our_ascent(model, layer_name, batch, image_size, steps, batch_size=len(batch))
 
-    step = (seconds(lambda: ours(12)) - seconds(lambda: ours(2))) / 10
-    alone = seconds(lambda: [bare(images) for _ in range(10)]) / 10
-    yield f"a step of the ascent / one forward and backward pass: {step / alone:.2f}"
+    long, short, alone = seconds(
+        lambda: ours(12), lambda: ours(2), lambda: [bare(images) for _ in range(10)]
+    )
+    yield f"a step of the ascent / one forward and backward pass: {(long - short) / alone:.2f}"
 
 
-# --------------------------------------------------------------------------------- Grad-CAM
+# Grad-CAM, activations, first calls
 
 
 def recipe_grad_cam(model, layer_name, images):
-    """The usual recipe: a sub-model and a tape, picture by picture."""
+    """The usual recipe: a sub-model and a tape, image by image."""
     layer = model.get_layer(layer_name)
     submodel = keras.Model(model.input, [layer.output, model.output])
     maps = []
@@ -214,58 +196,55 @@ def grad_cam_rows(model, images):
         features, output = submodel(images)
         return tf.gradients(output[:, 0], features), features, output
 
-    bare, ours = in_turn(
+    bare, ours = seconds(
         lambda: [part.numpy() for part in tf.nest.flatten(floor(batch))],
         lambda: cnnviz.grad_cam(model, images, class_index=0),
+        rounds=ROUNDS,
     )
-    yield f"Grad-CAM of {PICTURES} pictures / forward and backward of the head: {ours / bare:.2f}"
-    recipe = seconds(lambda: recipe_grad_cam(model, layer_name, images), 1)
-    yield f"recipe picture by picture / cnnviz: {recipe / ours:.1f}"
-    try:
-        other = seconds(lambda: tf_keras_vis_grad_cam(model, layer_name, images))
-        yield f"tf-keras-vis / cnnviz: {other / ours:.1f}"
-    except Exception as error:  # not installed, or it does not know this Keras
-        yield f"tf-keras-vis: {type(error).__name__}: {str(error)[:90]}"
-
-
-# ------------------------------------------------------------------------ activations, first
+    yield f"Grad-CAM of {N_IMAGES} images / forward and backward of the head: {ours / bare:.2f}"
+    (recipe,) = seconds(lambda: recipe_grad_cam(model, layer_name, images), rounds=1)
+    yield f"recipe image by image / cnnviz: {recipe / ours:.1f}"
+    (other,) = seconds(lambda: tf_keras_vis_grad_cam(model, layer_name, images))
+    yield f"tf-keras-vis / cnnviz: {other / ours:.1f}"
 
 
 def activation_rows(model, images):
-    alone, ours = in_turn(
+    alone, ours = seconds(
         lambda: model.predict_on_batch(images),
         lambda: cnnviz.extract_activations(model, images),
+        rounds=ROUNDS,
     )
-    yield f"activations of all layers, {PICTURES} pictures / predict_on_batch: {ours / alone:.2f}"
+    yield f"activations of all layers, {N_IMAGES} images / predict_on_batch: {ours / alone:.2f}"
 
 
-def first_calls(name, image_size, images):
-    """First call of each method on a model that was never looked into, against the recipe's.
+def first_call_rows(name, image_size, images):
+    """First call of each method on a model that was never looked into, against the recipe's."""
 
-    Grad-CAM is of the last feature map, which `grad_cam` finds and the recipe has to be told.
-    """
-    last = cnnviz.grad_cam(build(name, image_size)[0], images[:1]).layer_name
-    pairs = (
-        ("grad_cam", lambda model, _: cnnviz.grad_cam(model, images[:1]),
-         lambda model, _: recipe_grad_cam(model, last, images[:1])),
-        ("activations", lambda model, layer: cnnviz.extract_activations(model, images[:1]),
-         lambda model, layer: keras.Model(
-             model.input, [one.output for one in model.layers[1:]]
-         ).predict_on_batch(images[:1])),
-        ("ascent, 1 filter, 30 steps",
-         lambda model, layer: cnnviz.ascend_filters(model, layer, [0], image_size=image_size),
-         lambda model, layer: recipe_ascent(model, layer, [0], image_size)),
-    )  # fmt: skip
-    for what, ours, recipe in pairs:
+    def recipe_activations(model, _):
+        outputs = [layer.output for layer in model.layers[1:]]
+        return keras.Model(model.input, outputs).predict_on_batch(one)
 
-        def made(method):
-            return lambda: method(*build(name, image_size))
-
-        building, *taken = in_turn(
-            lambda: build(name, image_size), made(recipe), made(ours), rounds=4
-        )
-        taken = [one - building for one in taken]
-        yield f"first call, {what}: cnnviz / recipe = {taken[1] / taken[0]:.2f}"
+    one = images[:1]
+    last = cnnviz.grad_cam(build(name, image_size)[0], one).layer_name  # the recipe must be told
+    pairs = {
+        "grad_cam": (
+            lambda model, _: cnnviz.grad_cam(model, one),
+            lambda model, _: recipe_grad_cam(model, last, one),
+        ),
+        "activations": (
+            lambda model, _: cnnviz.extract_activations(model, one),
+            recipe_activations,
+        ),
+        "ascent, 1 filter, 30 steps": (
+            lambda model, layer: our_ascent(model, layer, [0], image_size, 30),
+            lambda model, layer: recipe_ascent(model, layer, [0], image_size),
+        ),
+    }
+    for what, methods in pairs.items():
+        made = [lambda method=method: method(*build(name, image_size)) for method in methods]
+        building, ours, recipe = seconds(lambda: build(name, image_size), *made, rounds=4)
+        ratio = (ours - building) / (recipe - building)
+        yield f"first call, {what}: cnnviz / recipe = {ratio:.2f}"
 
 
 def main():
@@ -279,18 +258,21 @@ def main():
     size = options.image_size
     model, layer_name = build(options.model, size)
     filters = np.arange(options.filters)
-    images = np.random.default_rng(0).uniform(0, 255, (PICTURES, size, size, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 255, (N_IMAGES, size, size, 3)).astype(np.float32)
     print(f"{options.model}, {size} pixels, {layer_name}; TensorFlow {tf.__version__}, "
           f"Keras {keras.__version__}", flush=True)  # fmt: skip
     for rows in (
         activation_rows(model, images),
         grad_cam_rows(model, images),
-        step_cost(model, layer_name, size, filters),
+        step_rows(model, layer_name, size, filters),
         ascent_rows(model, layer_name, size, filters),
-        first_calls(options.model, size, images),
+        first_call_rows(options.model, size, images),
     ):
-        for row in rows:
-            print(row, flush=True)
+        try:
+            for row in rows:
+                print(row, flush=True)
+        except ImportError as error:  # the rows of tf-keras-vis are the last ones of their kind
+            print(error)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(f"peak memory of all this: {peak:.2f} GiB")
 
