@@ -1,4 +1,4 @@
-"""(model, data) -> what is wrong with either, in numbers. One module an idea."""
+"""Find what is wrong with a model or its data: one module for each question."""
 
 from cnnviz.diagnosis.census import FilterCensus, LayerCensus, filter_census
 from cnnviz.diagnosis.changes import ModelChanges, compare_models
@@ -6,7 +6,6 @@ from cnnviz.diagnosis.inputs import InputReport, check_inputs
 from cnnviz.diagnosis.labels import SuspectLabels, suspect_labels
 from cnnviz.diagnosis.measures import (
     calibration_bins,
-    dead_channels,
     evidence_share,
     expected_calibration_error,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "check_inputs",
     "compare_models",
     "confident_mistakes",
-    "dead_channels",
     "evidence_share",
     "expected_calibration_error",
     "filter_census",
