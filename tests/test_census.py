@@ -143,7 +143,6 @@ def test_the_table_counts_and_the_sentence_says_whether_this_is_a_fault(network,
     ("data", "names", "message"),
     [
         (np.zeros((0, 16, 16, 3)), None, "`data` .*not be empty"),
-        (np.zeros((16, 16)), None, "`data`"),
         ((np.zeros((2, 16, 16, 3)), np.zeros(3)), None, "`data` .*labels of shape"),
         (np.zeros((2, 16, 16, 3)), "logit", r"\(='logit'\) outputs shape"),
         (np.zeros((2, 16, 16, 3)), "block9", "`layer_names`"),
@@ -155,13 +154,12 @@ def test_what_cannot_be_counted_is_an_error(network, data, names, message):
         filter_census(network, data, names)
 
 
-def test_a_model_without_feature_maps_is_an_error():
-    model = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), L.Dense(2)])
+def test_models_without_feature_maps_or_with_nan_are_errors_and_a_wrong_range_a_warning(
+    network, many
+):
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten()])
     with pytest.raises(ValueError, match="no layer that outputs feature maps"):
         filter_census(model, np.zeros((2, 4, 4, 1)))
-
-
-def test_weights_of_nan_are_an_error_and_a_wrong_value_range_is_a_warning(network, many):
     with pytest.warns(UserWarning, match="`data` .*too large"):
         filter_census(network, 255 * many)
     edit(network, "second", 1, np.nan, 0)

@@ -62,74 +62,55 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
-        (lambda images, labels: (images / 255, labels), r"in 0\.\.1, but the model wants 0\.\.255"),
-        (lambda images, labels: (images / 127.5 - 1, labels), r"in -1\.\.1, but .* 0\.\.255"),
-        (lambda images, labels: (images / 255**2, labels), r"0\.00392, but .* wants 0\.\.255"),
-        (lambda images, labels: (images[..., ::-1], labels), "BGR instead of RGB"),
-        (
-            lambda images, labels: (images, 1 - labels),
-            "another order .*, label 0 is output 1, label 1 is output 0",
-        ),
-        (
-            lambda images, labels: (images[:, ::2, ::2], labels),
-            "16x16 pixels, and the model does better at 32x32",
-        ),
+        (lambda x, y: (x / 255, y), [r"in 0\.\.1, but the model wants 0\.\.255"]),
+        (lambda x, y: (x / 127.5 - 1, y), [r"in -1\.\.1, but the model wants 0\.\.255"]),
+        (lambda x, y: (x / 255**2, y), [r"0\.00392, but the model wants 0\.\.255"]),
+        (lambda x, y: (x[..., ::-1], y), ["BGR instead of RGB"]),
+        (lambda x, y: (x, 1 - y), ["another order .*, label 0 is output 1, label 1 is output 0"]),
+        (lambda x, y: (x[:, ::2, ::2], y), ["16x16 pixels, and the model does better at 32x32"]),
+        (lambda x, y: (x[..., ::-1] / 255, y), [r"model wants 0\.\.255", "BGR"]),
     ],
-    ids=["missing range", "minus one", "twice", "channels", "labels", "size"],
+    ids=["range", "minus one", "twice", "channels", "labels", "size", "range and channels"],
 )
-def test_each_planted_fault_is_found_alone(exacting_model, patches, plant, words):
-    images, labels = plant(*patches)
-    report = check_inputs(exacting_model, (np.ascontiguousarray(images), labels))
-    assert len(report.findings) == 1, report
-    assert re.search(words, str(report)), report
+def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, words):
+    report = check_inputs(exacting_model, plant(*patches))
+    assert len(report.findings) == len(words), report
+    assert all(re.search(one, str(report)) for one in words), report
     assert report.accuracy < 0.7 and report.mended_accuracy > 0.95
-    assert f"{report.accuracy:.1%} -> {report.mended_accuracy:.1%}, cross-" in str(report)
+    assert f"accuracy {report.accuracy:.1%} -> " in report.findings[0]
+    assert f" -> {report.mended_accuracy:.1%}, cross-entropy" in report.findings[-1]
 
 
-def test_a_model_that_wants_0_to_1_is_shown_0_to_255(exacting_model, patches):
-    scaled = keras.models.clone_model(exacting_model)
-    scaled.layers[0].scale, scaled.layers[0].offset = 2.0, -1.0
-    scaled.set_weights(exacting_model.get_weights())
-    assert check_inputs(scaled, (patches[0] / 255, patches[1])).findings == ()
-    (finding,) = check_inputs(scaled, patches).findings
-    assert "but the model wants 0..1:" in finding
-
-
-@pytest.mark.parametrize("mode", ["caffe", "torch"])
-def test_a_missing_or_repeated_preprocessing_is_found(mode, exacting_model, patches):
+@pytest.mark.parametrize("form", ["0..1", "caffe", "torch"])
+def test_a_missing_or_repeated_preprocessing_is_found(form, exacting_model, patches):
     """For a model around `exacting_model` with less patience for brighter images."""
-    dark = keras.models.clone_model(exacting_model)
+    dark, (images, labels) = keras.models.clone_model(exacting_model), patches
     kernel, bias = exacting_model.get_layer("conv").get_weights()
     dark.set_weights([kernel, bias + [0, 0, 4], *exacting_model.get_weights()[2:]])
-    pixels = keras.Input((None, None, 3))
-    if mode == "caffe":
-        plain = (pixels + np.float32([103.939, 116.779, 123.68]))[..., ::-1]
+    pixels, wants = keras.Input((None, None, 3)), "what `preprocess_input` of"
+    if form == "0..1":
+        plain, right, wants = 255 * pixels, images / 255, "0..1:"
     else:
+        right = keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=form)
         deviation, mean = np.float32([0.229, 0.224, 0.225]), np.float32([0.485, 0.456, 0.406])
         plain = 255 * (pixels * deviation + mean)
-    model, (images, labels) = keras.Model(pixels, dark(plain)), patches
-    right = keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode)
+    if form == "caffe":
+        plain = (pixels + np.float32([103.939, 116.779, 123.68]))[..., ::-1]
+    model = keras.Model(pixels, dark(plain))
     assert check_inputs(model, (right, labels)).findings == ()
     missing, repeated = check_inputs(model, patches), check_inputs(exacting_model, (right, labels))
-    for report, wants in ((missing, "what `preprocess_input` of"), (repeated, "0..255:")):
+    for report, wanted in ((missing, wants), (repeated, "0..255:")):
         assert report.accuracy < 0.7 and report.mended_accuracy == 1
         (finding,) = report.findings
-        assert f"but the model wants {wants}" in finding
+        assert f"but the model wants {wanted}" in finding
 
 
-@pytest.mark.parametrize("extreme", [1.03, -0.05])
-def test_a_pixel_beyond_the_range_hides_no_fault(exacting_model, patches, extreme):
+def test_a_pixel_beyond_the_range_hides_no_fault(exacting_model, patches):
     """Sharp resizing overshoots at edges."""
     images, labels = patches[0] / 255, patches[1]
-    images[0, 0, 0, 0] = extreme
+    images[0, 0, 0, :2] = 1.03, -0.05
     report = check_inputs(exacting_model, (images, labels))
     assert "but the model wants 0..255:" in str(report) and report.mended_accuracy == 1
-
-
-def test_two_faults_at_once_are_both_found(exacting_model, patches):
-    report = check_inputs(exacting_model, (patches[0][..., ::-1] / 255, patches[1]))
-    assert len(report.findings) == 2 and report.mended_accuracy == 1
-    assert "wants 0..255" in str(report) and "BGR" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -154,18 +135,22 @@ def test_a_fault_of_the_images_is_found_beside_one_of_the_labels(
     assert report.mended_accuracy == pytest.approx(1 if reversed_labels else 1 - wrong.mean())
 
 
+class Flipped(keras.utils.PyDataset):
+    """One batch, mirrored at every other reading."""
+
+    data, readings = None, 0
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        self.readings += 1
+        return self.data[0][:, :, :: (-1) ** self.readings], self.data[1]
+
+
 def test_augmented_images_are_found(exacting_model, patches):
-    random = np.random.default_rng(0)
-
-    def flip(images):
-        return images[:, :, :: random.choice([-1, 1])]
-
-    flipped = as_dataset(*patches).map(
-        lambda images, labels: (
-            tf.ensure_shape(tf.numpy_function(flip, [images], tf.float32), (None, SIZE, SIZE, 3)),
-            labels,
-        )
-    )
+    flipped = Flipped()
+    flipped.data = patches
     (finding,) = check_inputs(exacting_model, flipped).findings
     assert "change from one reading to the next" in finding
 
@@ -173,13 +158,11 @@ def test_augmented_images_are_found(exacting_model, patches):
 @pytest.mark.parametrize(
     "flipped",
     [
-        lambda labels: np.random.default_rng(1).random(len(labels)) < 0.2,
         lambda labels: np.random.default_rng(1).random(len(labels)) < 0.3,
-        lambda labels: (labels == 0) & (np.cumsum(labels == 0) % 2 == 0),
         lambda labels: (labels == 1) & (np.cumsum(labels == 1) % 2 == 0),
         lambda labels: (labels == 0) & (np.cumsum(labels == 0) % 10 != 0),
     ],
-    ids=["a fifth", "three tenths", "half of class 0", "half of class 1", "nearly all of class 0"],
+    ids=["three tenths", "half of class 1", "nearly all of class 0"],
 )
 def test_flipped_labels_are_no_fault_of_the_images(exacting_model, patches, flipped):
     """In another form images make the model unsure, and its wrong predictions cost less."""
@@ -232,18 +215,11 @@ def test_three_classes_that_are_rotated_are_put_right():
     assert "label 0 is output 2, label 1 is output 0, label 2 is output 1" in str(report)
 
 
-def test_images_sorted_by_class_are_drawn_from_both():
+def test_images_sorted_by_class_are_drawn_from_both(exacting_model, patches):
     """Of one class alone, whatever makes the model predict that class would seem a cure."""
-    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()])
-    model.add(keras.layers.Dense(1))
-    model.layers[-1].set_weights([np.full((3, 1), 0.2 / 3), np.array([-22.0])])  # 110 divides them
-    random = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 200)
-    levels = random.normal(np.where(labels, 125, 95), 10)[:, None, None, None]
-    images = np.broadcast_to(levels, (400, 4, 4, 3)).astype(np.float32)
-    right = ((images.mean((1, 2, 3)) > 110) == labels).mean()
-    assert 0.85 < right < 0.98
-    for order in (slice(None), slice(None, None, -1)):
-        report = check_inputs(model, as_dataset(images[order], labels[order]), n_images=200)
-        assert report.findings == () and report.n_images == 200
-        assert report.accuracy == pytest.approx(right, abs=0.05)
+    order = patches[1].argsort()
+    for index in (order, order[::-1]):
+        data = as_dataset(patches[0][index], patches[1][index])
+        report = check_inputs(exacting_model, data, n_images=20)
+        assert report.findings == () and report.n_images == 20
+        assert report.accuracy == 1 and report.most_frequent < 0.8

@@ -77,8 +77,8 @@ def compare_models(
     """Compare two states of one model on the same images: weights, outputs, predictions, evidence.
 
     Args:
-        before, after: keras.Models of one architecture, such as two checkpoints of a training or a
-            model before and after fine-tuning; they are left as they were.
+        before, after: keras.Models of one architecture, such as two checkpoints of a training; they
+            are left as they were.
         images: (N, H, W, C) in the models' input range, one or more.
         class_names: The names of the classes, by index, for the figure.
         value_range: Lowest and highest pixel value, for the figure; None finds them.
@@ -100,20 +100,24 @@ def compare_models(
         0.0
     """
     images = layers.check_images(before, layers.check_images(after, images), fewest=1)
+    models, sums = (before, after), []
     names, weights = _weight_changes(before, after)
     with layers.warn_once():
-        activations = _activation_changes(before, after, images, names)
-        probabilities = [layers.class_probabilities(model, images) for model in (before, after)]
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE]
+            one, other = (extract_activations(model, part) for model in models)
+            pairs = ((one.get(path), other.get(same)) for path, same in zip(*names, strict=True))
+            sums.append([_squares(*pair) for pair in pairs])
+        probabilities = tuple(layers.class_probabilities(model, images) for model in models)
         classes = probabilities[0].argmax(axis=1)
-        maps = [grad_cam(model, images, class_index=classes) for model in (before, after)]
-    return ModelChanges(
-        tuple(path for path, _ in names), weights, activations, tuple(probabilities), tuple(maps),
-        images, tuple(class_names), value_range,
-    )  # fmt: skip
+        maps = tuple(grad_cam(model, images, class_index=classes) for model in models)
+    activations = _relative(np.sum(sums, axis=0))
+    options = tuple(class_names), value_range
+    return ModelChanges(names[0], weights, activations, probabilities, maps, images, *options)
 
 
 def _weight_changes(before, after):
-    """-> ([path before, path after], (L,) change) of the layers with weights.
+    """-> ((paths before, paths after), (L,) change) of the layers with weights.
 
     Layers are paired by their order: the names that Keras gives differ from model to model.
     """
@@ -125,35 +129,24 @@ def _weight_changes(before, after):
             f"(='{after.name}', {len(shapes[1])}) must be of one architecture, weights of the same "
             "shapes in the same order"
         )
-    names, changes = [], []
-    for (path, one), (other_path, other) in zip(*owners, strict=True):
-        one, other = (
-            np.concatenate([np.ravel(keras.ops.convert_to_numpy(weight)) for weight in weights])
-            for weights in (one, other)
-        )
-        names.append((path, other_path))
-        changes.append(_ratio(*_squares(one, other)))
-    return names, np.array(changes)
-
-
-def _activation_changes(before, after, images, names):
-    """(L,) change of the outputs of each pair of layers; NaN if these are no feature maps."""
-    sums = {}
-    for start in range(0, len(images), AT_ONCE):
-        part = images[start : start + AT_ONCE]
-        one, other = (extract_activations(model, part) for model in (before, after))
-        for path, other_path in names:
-            if path in one:
-                sums[path] = sums.get(path, 0) + _squares(one[path], other[other_path])
-    return np.array([_ratio(*sums[path]) if path in sums else np.nan for path, _ in names])
+    names, weights = zip(*(zip(*each, strict=True) for each in owners), strict=True)
+    flat = (
+        [np.concatenate([np.ravel(keras.ops.convert_to_numpy(w)) for w in one]) for one in each]
+        for each in weights
+    )
+    return names, _relative([_squares(*pair) for pair in zip(*flat, strict=True)])
 
 
 def _squares(before, after):
-    """(2,): the sums of the squares of how far an array moved, and of the array."""
+    """The sums of the squares of how far an array moved, and of the array; NaN if there is none."""
+    if before is None:
+        return np.nan, np.nan
     before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    return np.array([np.sum((after - before) ** 2), np.sum(before**2)])
+    return np.sum((after - before) ** 2), np.sum(before**2)
 
 
-def _ratio(moved, size):
-    """How far something moved, relative to its size; 0 if it did not, also if it is all zero."""
-    return 0.0 if moved == 0 else float((moved / size) ** 0.5) if size > 0 else float("inf")
+def _relative(squares):
+    """(L, 2) sums of squares -> (L,) how far each moved, relative to its size."""
+    moved, size = np.transpose(squares)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(moved == 0, 0, np.sqrt(moved / size))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import warnings
 from typing import NamedTuple
@@ -32,14 +31,14 @@ AUGMENTED = (
 RANGE = "The pixels lie in"
 STANDARDIZED = "what `preprocess_input` of DenseNet makes (0..1, then ImageNet's standard scores)"
 CENTERED = "what `preprocess_input` of VGG and ResNet makes (BGR, less ImageNet's mean color)"
-# Images in 0..255, less the first, divided by the second, are in the form; CENTERED is BGR.
+# Images in 0..255, less the first, divided by the second, in the order of the channels.
 FORMS = {
-    "0..1/255": (0, 255**2),  # no model wants it: divided by 255 twice
-    "0..1": (0, 255),
-    "-1..1": (127.5, 127.5),
-    STANDARDIZED: tuple(255 * np.float32([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])),
-    "0..255": (0, 1),
-    CENTERED: (np.float32([123.68, 116.779, 103.939]), 1),
+    "0..1/255": (0, 255**2, 1),  # no model wants it: divided by 255 twice
+    "0..1": (0, 255, 1),
+    "-1..1": (127.5, 127.5, 1),
+    STANDARDIZED: (*(255 * np.float32([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])), 1),
+    "0..255": (0, 1, 1),
+    CENTERED: (np.float32([123.68, 116.779, 103.939]), 1, -1),
 }
 
 
@@ -94,10 +93,9 @@ def check_inputs(
     """Find out whether images and labels come in the form that a trained model was trained on.
 
     The faults of an input pipeline make no error, only wrong predictions. Here each is undone on
-    trial: if that makes the labels much more likely, the fault is there. Several at once are found
-    one after the other, the gravest first. It finds a rescaling or `preprocess_input` that is
-    missing or repeated, swapped color channels, another image size than that of the training,
-    labels in another order, and images that change from one reading to the next (augmentation).
+    trial: if that makes the labels much more likely, the fault is there. It finds a rescaling or
+    `preprocess_input` that is missing or repeated, swapped color channels, another image size than
+    that of the training, labels in another order, and augmentation; also several at once.
 
     Args:
         model: keras.Model, trained, that `class_probabilities` takes; it is left as it was.
@@ -120,7 +118,7 @@ def check_inputs(
     """
     check_integer("n_images", n_images, 2)
     batches = layers.batches(model, data, description="reading", labels=True)
-    seen = [_fingerprint(image) for images, _ in batches for image in images]
+    seen = [hash(image.tobytes()) for images, _ in batches for image in images]
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])
     images, labels = pick(model, data, indices) if seen else ((), ())
     if len(np.unique(labels)) < 2:
@@ -136,7 +134,8 @@ def check_inputs(
         while better := _best(model, chain[-1]):
             chain.append(better)
     best = max(chains, key=lambda chain: chain[-1].accuracy)
-    findings = [AUGMENTED] if set(map(_fingerprint, images)) - set(seen) else []
+    changed = {hash(image.tobytes()) for image in images} - set(seen)
+    findings = [AUGMENTED] if changed else []
     findings += [
         f"{after.fault}: accuracy {before.accuracy:.1%} -> {after.accuracy:.1%}, cross-entropy "
         f"{before.loss.mean():.2f} -> {after.loss.mean():.2f}."
@@ -144,10 +143,6 @@ def check_inputs(
     ]
     accuracies = start.accuracy, _most_frequent(labels), best[-1].accuracy
     return InputReport(tuple(findings), *accuracies, len(labels))
-
-
-def _fingerprint(image):
-    return hashlib.sha256(image.tobytes()).digest()
 
 
 def _most_frequent(labels):
@@ -241,14 +236,15 @@ def _changed(model, images):
 def _rescaled(images, targets):
     """The images in the target forms, if the form that they have can be told."""
     of_any = [name for name in FORMS if images.shape[3] == 3 or not np.ndim(FORMS[name][0])]
-    undone = ((name, _turned(images, name) * FORMS[name][1] + FORMS[name][0]) for name in of_any)
-    fits = (one for one in undone if -OVERSHOOT <= one[1].min() <= one[1].max() <= 255 + OVERSHOOT)
-    name, plain = next(fits, (None, None))
-    for target in [one for one in targets if one in of_any and name not in (None, one)]:
+    for name in of_any:
+        offset, scale, step = FORMS[name]
+        plain = images[..., ::step] * scale + offset
+        if -OVERSHOOT <= plain.min() <= plain.max() <= 255 + OVERSHOOT:
+            break
+    else:
+        return
+    for target in [one for one in targets if one in of_any and one != name]:
+        offset, scale, step = FORMS[target]
         span = f"{images.min():.3g}..{images.max():.3g}"
-        formed = _turned((plain - FORMS[target][0]) / FORMS[target][1], target)
-        yield f"{RANGE} {span}, but the model wants {target}", formed
-
-
-def _turned(images, form):
-    return images[..., ::-1] if form == CENTERED else images
+        fault = f"{RANGE} {span}, but the model wants {target}"
+        yield fault, ((plain - offset) / scale)[..., ::step]

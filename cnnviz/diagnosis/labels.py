@@ -114,8 +114,8 @@ def suspect_labels(
     Example:
         >>> import cnnviz
         >>> pets = cnnviz.drawn_pets(40, seed=0)
-        >>> model = cnnviz.load_pretrained()
-        >>> cnnviz.suspect_labels(model, (pets.images, pets.labels)).ranking.shape
+        >>> data = pets.images, pets.labels
+        >>> cnnviz.suspect_labels(cnnviz.load_pretrained(), data).ranking.shape
         (40,)
     """
     check_integer("n_folds", n_folds, 2)

@@ -13,9 +13,8 @@ from cnnviz.checks import check_integer
 def evidence_share(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
     """Share of each heat map's evidence that lies inside a mask.
 
-    This is the energy-based pointing game (Wang et al. 2020, https://arxiv.org/abs/1910.01279),
-    with masks instead of boxes. A map without any knowledge reaches the share of the image that the
-    mask covers, `masks.mean(axis=(1, 2))`, on average.
+    This is the energy-based pointing game (Wang et al. 2020, https://arxiv.org/abs/1910.01279). A
+    map without any knowledge reaches `masks.mean(axis=(1, 2))` on average.
 
     Args:
         maps: (N, h, w) evidence >= 0, as in `GradCAM.maps`; enlarged bilinearly to the masks' size.
@@ -54,10 +53,10 @@ def mean_color(images):
 def expected_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, *, n_bins: int = 15
 ) -> float:
-    """How far the confidence of a model is from its accuracy (Guo et al. 2017).
+    """How far the confidence of a model is from its accuracy.
 
-    See https://arxiv.org/abs/1706.04599. For few images the error is overestimated: even a
-    perfectly calibrated model with an accuracy of 97 % shows about 0.013 on 500 images.
+    See Guo et al. 2017, https://arxiv.org/abs/1706.04599. For few images the error is
+    overestimated: a perfectly calibrated model of 97 % accuracy shows about 0.013 on 500 images.
 
     Args:
         probabilities: (N, classes) array, as `class_probabilities` returns it.

@@ -7,7 +7,6 @@ import dataclasses
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap
 
 from cnnviz import layers
 from cnnviz.diagnosis.measures import evidence_share, mean_color
@@ -103,9 +102,8 @@ def reliance(
 
 
 def _mean_and_interval(values, seed):
-    if len(values) < 2:
-        mean = float(values.mean()) if len(values) else float("nan")
-        return mean, float("nan"), float("nan")
-    random = np.random.default_rng(seed)
-    found = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=random)
-    return float(values.mean()), *map(float, found.confidence_interval)
+    mean, means = values.mean() if len(values) else np.nan, np.nan
+    if len(values) > 1:
+        random = np.random.default_rng(seed)
+        means = random.choice(values, (2000, len(values))).mean(axis=1)
+    return tuple(map(float, (mean, *np.percentile(means, (2.5, 97.5)))))

@@ -42,15 +42,14 @@ class MapTrust(Result):
         methods: M names, as `grad_cam` takes them; the last two are baselines: "random" values, and
             "center", a hill in the middle of the image.
         focus: Share of the evidence on the right two of the four images of a mosaic (Arias-Duart et
-            al. 2022, https://arxiv.org/abs/2109.15035); 0.5 by chance.
+            al. 2022, https://arxiv.org/abs/2109.15035).
         pointing: The same with one right image of four, the grid pointing game (Rao et al. 2022,
-            https://arxiv.org/abs/2205.10435); 0.25 by chance.
-        deletion: Mean probability of the class while its evidence is deleted, the strongest first
-            (Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421); low is good.
-        insertion: Mean probability while it is inserted into a blurred image; high is good.
+            https://arxiv.org/abs/2205.10435).
+        deletion, insertion: Mean probability of the class while its evidence is deleted, the
+            strongest first, or inserted into a blurred image (Petsiuk et al. 2018,
+            https://arxiv.org/abs/1806.07421).
         survival: Rank correlation of a map with that of the same model with shuffled weights
-            (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292); near 0 is good: then the map
-            shows what was learned, and not only the image.
+            (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292), which shows the image only.
     """
 
     methods: tuple[str, ...]
@@ -61,12 +60,12 @@ class MapTrust(Result):
     survival: np.ndarray
 
     def __str__(self) -> str:
-        found = {name: (self.best(name), getattr(self, name)) for name in MEASURES}
-        return "\n".join(
-            f"{name}: {meaning}; best '{found[name][0]}' with "
-            f"{found[name][1][self.methods.index(found[name][0])]:.3f}"
-            for name, meaning in MEASURES.items()
-        )
+        lines = []
+        for name, meaning in MEASURES.items():
+            best = self.best(name)
+            value = getattr(self, name)[self.methods.index(best)]
+            lines.append(f"{name}: {meaning}; best '{best}' with {value:.3f}")
+        return "\n".join(lines)
 
     def best(self, measure: str) -> str:
         """The method that is best by one of `MEASURES`, baselines aside."""
@@ -154,17 +153,11 @@ def _baselines(images, seed):
 def make_mosaics(model, images, labels, own, n_mosaics, seed=0):
     """Mosaics of two by two images, `own` of them of one class and the others of other classes.
 
-    Args:
-        model: The keras.Model that will see them. If it takes one size only, the four are shrunk to
-            fit; else mosaics are twice as large as the images.
-        images, labels: (N, H, W, C) float32 and (N,) integers.
-        own: 1 to 3.
-        n_mosaics: Mosaics, 1 or more; the classes take turns.
-        seed: Seed of the choice and of the positions.
+    They are twice as large as the images; if the model takes one size only, the four are shrunk.
 
     Returns:
         (mosaics, class_index, masks): (n, H, W, C) float32, (n,) int32, and (n, H, W) bool: where
-        the images of that class are.
+        the images of that class are. The classes take turns.
     """
     check_integer("n_mosaics", n_mosaics, 1)
     classes, sizes = np.unique(labels, return_counts=True)
