@@ -8,23 +8,15 @@ from cnnviz.diagnosis.labels import suspect_labels
 
 
 @pytest.fixture(scope="module")
-def many_spots():
-    """120 noisy images of 16x16 with a blue (0) or a red (1) square of 6x6 somewhere."""
+def flipped():
+    """-> (120 noisy images with a blue (0) or a red (1) square, labels, which six are wrong)."""
     random = np.random.default_rng(5)
     labels = random.integers(0, 2, 120).astype(np.int32)
     images = random.normal(0.5, 0.1, (120, 16, 16, 3)).astype(np.float32)
     for image, label in zip(images, labels, strict=True):
         top, left = random.integers(0, 11, 2)
         image[top : top + 6, left : left + 6] = [1, 0, 0] if label else [0, 0, 1]
-    return images, labels
-
-
-@pytest.fixture
-def flipped(many_spots):
-    """-> (images, labels of which six are wrong, which ones)."""
-    images, labels = many_spots
     wrong = np.random.default_rng(6).choice(120, 6, replace=False)
-    labels = labels.copy()
     labels[wrong] = 1 - labels[wrong]
     return images, labels, set(wrong.tolist())
 

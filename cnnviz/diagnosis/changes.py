@@ -96,7 +96,7 @@ def compare_models(
     Example:
         >>> import cnnviz
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
-        >>> cnnviz.compare_models(model, model, image).weights.max()
+        >>> cnnviz.compare_models(model, model, image).weights.max().item()
         0.0
     """
     images = layers.check_images(before, layers.check_images(after, images), fewest=1)

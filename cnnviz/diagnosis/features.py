@@ -11,16 +11,12 @@ def image_features(model, data, **options):
     """The mean over all positions of the last feature map, in which similar images lie close.
 
     Args:
-        model: keras.Model that `grad_cam` takes; it is left as it was.
-        data: What `layers.batches` takes.
-        **options: Of `layers.stream`: `name`, `description`, `labels`.
+        model, data, **options: As for `layers.stream`; the options are `name`, `description` and
+            `labels`.
 
     Yields:
         (images, labels, features) of each batch: (B, H, W, C) float32, (B,) int32 or None unless
         asked for, and (B, F) float32.
-
-    Raises:
-        ValueError: If the images do not fit the model, or NaN comes out.
     """
     options |= {"key": "features", "record": layers.every_layer}
     for labels, (images, features), _ in layers.stream(model, data, _features, **options):

@@ -83,7 +83,7 @@ def reliance(
         >>> cnnviz.reliance(model, image, numpy.ones(image.shape[:2], bool)).area
         1.0
     """
-    images = layers.check_images(model, images)
+    images = layers.check_images(model, images, fewest=1)
     masks = np.asarray(masks)
     if masks.dtype != bool or masks.shape not in (images.shape[1:3], images.shape[:3]):
         raise ValueError(
