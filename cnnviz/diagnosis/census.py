@@ -21,7 +21,7 @@ MANY = 0.5  # share of dead filters from which on a layer has a problem
 KINDS = ("ok", "never fires", "always fires", "same everywhere", "copy")
 ADVICE = (  # without dead filters, with some, with a layer that has many
     "No filter is dead.",
-    "So few dead filters do no harm.",
+    "In this number dead filters do no harm.",
     "If the accuracy is low, train with a lower learning rate or BatchNormalization; if not, the "
     "layer needs no more filters than those that fire.",
 )

@@ -100,7 +100,7 @@ def main():
         sizes(model, options.photos),
         faults(model, images, labels),
         maps(model, images, labels),
-        (census, census.to_frame()),
+        (census, census.to_frame().to_string()),
         tiles(model),
     ):
         for row in rows:
