@@ -1,11 +1,11 @@
-"""Mistakes and neighbours against what NumPy finds in all pictures at once."""
+"""Mistakes and neighbors against what NumPy finds in all images at once."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnviz.diagnosis.features import picture_features
+from cnnviz.diagnosis.features import image_features
 from cnnviz.diagnosis.mistakes import confident_mistakes
 from cnnviz.grad_cam import grad_cam
 from cnnviz.layers import class_probabilities
@@ -13,7 +13,7 @@ from cnnviz.layers import class_probabilities
 
 @pytest.fixture(scope="module")
 def faint_spots():
-    """90 pictures with a red or blue square of some strength, nine under the wrong label."""
+    """90 images with a red or blue square of some strength, nine under the wrong label."""
     random = np.random.default_rng(2)
     labels = random.integers(0, 2, 90).astype(np.int32)
     images = np.full((90, 16, 16, 3), 0.5, np.float32)
@@ -24,20 +24,26 @@ def faint_spots():
     return images, labels
 
 
+def features(model, images):
+    return np.concatenate([found for *_, found in image_features(model, images)])
+
+
 def test_features_are_the_mean_of_the_last_feature_map(color_model, faint_spots):
-    images = faint_spots[0][:5]
+    images = faint_spots[0][:40]
     red, blue = images[..., 0] - images[..., 2], images[..., 2] - images[..., 0]
     expected = np.stack([np.maximum(x, 0).mean((1, 2)) for x in (red, blue)], axis=1)
-    np.testing.assert_allclose(picture_features(color_model, images), expected, atol=1e-6)
+    np.testing.assert_allclose(features(color_model, images), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("as_dataset", [False, True])
-def test_the_worst_mistakes_and_their_neighbours(color_model, faint_spots, as_dataset):
-    images, labels = faint_spots
-    data = faint_spots
+def test_the_worst_mistakes_and_their_neighbors(color_model, faint_spots, as_dataset):
+    images, labels = data = faint_spots
     if as_dataset:
         data = tf.data.Dataset.from_tensor_slices(faint_spots).batch(8)
-    result = confident_mistakes(color_model, data, data, count=5, neighbours=3)
+    names = ("blue", "red")
+    result = confident_mistakes(
+        color_model, data, data, n_mistakes=5, n_neighbors=3, class_names=names
+    )
 
     probabilities = class_probabilities(color_model, images)
     given = probabilities[np.arange(90), labels]
@@ -52,52 +58,52 @@ def test_the_worst_mistakes_and_their_neighbours(color_model, faint_spots, as_da
         own = grad_cam(color_model, images[worst], class_index=classes, method="hires-cam")
         np.testing.assert_allclose(maps.maps, own.maps, atol=1e-6)
 
-    features = picture_features(color_model, images) + [0, 0]
-    features = features / np.linalg.norm(features, axis=1, keepdims=True)
-    similarity = features[worst] @ features.T
+    directions = features(color_model, images)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    similarity = directions[worst] @ directions.T
     best = np.sort(similarity, axis=1)[:, ::-1][:, :3]
     np.testing.assert_allclose(result.similarity, best, atol=1e-6)
-    np.testing.assert_array_equal(result.neighbours, images[result.neighbour_index])
-    np.testing.assert_array_equal(result.neighbour_labels, labels[result.neighbour_index])
+    np.testing.assert_array_equal(result.neighbors, images[result.neighbor_index])
+    np.testing.assert_array_equal(result.neighbor_labels, labels[result.neighbor_index])
     rows = np.arange(5)[:, None]
-    np.testing.assert_allclose(similarity[rows, result.neighbour_index], best, atol=1e-6)
+    np.testing.assert_allclose(similarity[rows, result.neighbor_index], best, atol=1e-6)
+
+    share = (result.neighbor_labels == result.predicted[:, None]).mean()
+    assert str(result).startswith(f"5 mistakes, the most confident first; {share:.0%} of")
+    table = result.to_frame()
+    assert table["index"].tolist() == worst.tolist()
+    assert table["label"].tolist() == [names[label] for label in labels[worst]]
+    assert table["predicted"].tolist() == [names[1 - label] for label in labels[worst]]
 
 
-def test_the_most_confident_answer_comes_first_with_several_classes():
-    """Not the one whose label is least likely, of which the answer may be unsure."""
+def test_the_most_confident_prediction_comes_first_with_several_classes():
+    """Not the one whose label is least likely, of which the prediction may be unsure."""
     model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(4, 1, use_bias=False)])
     model.add(keras.layers.GlobalAveragePooling2D())
     model.layers[0].set_weights([np.eye(4, dtype=np.float32)[None, None]])
     rows = np.log([[1e-6, 0.35, 0.33, 0.319999], [0.02, 0.97, 0.005, 0.005]])
     images = np.broadcast_to(rows[:, None, None], (2, 8, 8, 4)).astype(np.float32)
-    result = confident_mistakes(model, (images, np.array([0, 0])), count=2)
+    result = confident_mistakes(model, (images, np.array([0, 0])), n_mistakes=2)
     assert result.image_index.tolist() == [1, 0]
 
 
-def test_a_model_without_mistakes_has_none(color_model, spots):
+def test_without_mistakes_or_training_data_there_are_no_neighbors(color_model, spots, faint_spots):
     result = confident_mistakes(color_model, spots, spots)
-    assert len(result.images) == 0 and result.evidence is None
-    assert result.neighbours.shape == (0, 0, 16, 16, 3)
-
-
-def test_without_training_data_there_are_no_neighbours(color_model, faint_spots):
-    result = confident_mistakes(color_model, faint_spots, count=50)
-    assert len(result.images) == 9 and result.neighbours.shape == (9, 0, 16, 16, 3)
+    assert len(result.images) == len(result.to_frame()) == 0 and result.evidence is None
+    assert result.neighbors.shape == (0, 0, 16, 16, 3) and str(result).startswith("0 mistakes")
+    result = confident_mistakes(color_model, faint_spots, n_mistakes=50)
+    assert len(result.images) == 9 and result.neighbors.shape == (9, 0, 16, 16, 3)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, r"`count` \(=0\)"),
-        ({"neighbours": 1.5}, r"`neighbours` \(=1.5\)"),
-        ({"training_data": (np.zeros((2, 8, 8, 3)), [0, 1])}, "`training_data`"),
+        ({"n_mistakes": 0}, r"`n_mistakes` \(=0\)"),
+        ({"n_neighbors": 1.5}, r"`n_neighbors` \(=1.5\)"),
+        ({"train": (np.zeros((2, 8, 8, 3)), [0, 1])}, "`train`"),
+        ({"test": (np.zeros((6, 8, 8, 3)), [2] * 6)}, r"`test` .*labels 2\.\.2"),
     ],
 )
 def test_wrong_arguments_are_named(color_model, faint_spots, options, message):
     with pytest.raises(ValueError, match=message):
-        confident_mistakes(color_model, faint_spots, **options)
-
-
-def test_labels_that_the_model_does_not_know_are_named(color_model, spots):
-    with pytest.raises(ValueError, match=r"labels 2\.\.2"):
-        confident_mistakes(color_model, (spots[0], [2] * 6))
+        confident_mistakes(color_model, **{"test": faint_spots} | options)

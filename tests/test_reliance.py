@@ -1,4 +1,4 @@
-"""Reliance on regions of which it is known whether the network uses them."""
+"""Reliance on regions that a network is known to use or not to use."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ def test_a_network_relies_on_the_spot_and_on_nothing_else(color_model, spots, ma
     masks = np.abs(images - 0.5).max(axis=3) > 0
     on_spot = reliance(color_model, images, masks, class_index=labels)
     assert on_spot.share == 1 and (on_spot.low, on_spot.high) == (1, 1)
-    assert on_spot.area == pytest.approx(36 / (16 * (16 + margin))) and on_spot.pictures == 6
+    assert on_spot.area == pytest.approx(36 / (16 * (16 + margin))) and on_spot.n_images == 6
     beside = reliance(color_model, images, ~masks)
     assert beside.share == 0 and beside.changed == 0
     assert "100% of the evidence" in str(on_spot)
 
 
-def test_answers_change_with_the_region_that_they_rest_on(color_model):
+def test_predictions_change_with_the_region_that_they_rest_on(color_model):
     # Two red stripes, a strong one on the right: without it a blue one decides.
     images = np.zeros((4, 16, 16, 3), np.float32)
     images[:, :, :2, 2], images[:, :, 10:, 0] = 1, 1
@@ -34,15 +34,15 @@ def test_answers_change_with_the_region_that_they_rest_on(color_model):
     assert reliance(color_model, images, left).changed == 0
 
 
-def test_the_region_is_painted_in_the_mean_colour(color_model, spots, monkeypatch):
+def test_the_region_is_painted_in_the_mean_color(color_model, spots, monkeypatch):
     images, _ = spots
     mask = np.zeros((16, 16), bool)
     mask[2:9, 3:5] = True
     seen = []
 
-    def keep(model, pictures):
-        seen.append(np.array(pictures))
-        return class_probabilities(model, pictures)
+    def keep(model, images):
+        seen.append(np.array(images))
+        return class_probabilities(model, images)
 
     monkeypatch.setattr("cnnviz.layers.class_probabilities", keep)
     reliance(color_model, images, mask)
@@ -76,10 +76,10 @@ def test_the_interval_is_that_of_a_mean():
 def test_maps_without_evidence_count_neither_for_nor_against(color_model, spots):
     images, labels = spots
     result = reliance(color_model, images, np.ones((16, 16), bool), class_index=1 - labels)
-    assert result.pictures == 0 and np.isnan([result.share, result.low, result.high]).all()
+    assert result.n_images == 0 and np.isnan([result.share, result.low, result.high]).all()
 
 
 @pytest.mark.parametrize("masks", [np.ones((3, 16, 16), bool), np.ones((6, 16, 16))])
-def test_masks_must_fit_the_pictures(color_model, spots, masks):
+def test_masks_must_fit_the_images(color_model, spots, masks):
     with pytest.raises(ValueError, match="`masks`"):
         reliance(color_model, spots[0], masks)

@@ -1,15 +1,10 @@
-"""(model, data) -> what is wrong with either, in numbers. One module an idea."""
+"""Find what is wrong with a model or its data: one module for each question."""
 
 from cnnviz.diagnosis.census import FilterCensus, LayerCensus, filter_census
 from cnnviz.diagnosis.changes import ModelChanges, compare_models
 from cnnviz.diagnosis.inputs import InputReport, check_inputs
 from cnnviz.diagnosis.labels import SuspectLabels, suspect_labels
-from cnnviz.diagnosis.measures import (
-    calibration_bins,
-    dead_channels,
-    evidence_share,
-    expected_calibration_error,
-)
+from cnnviz.diagnosis.measures import calibration_bins, evidence_share, expected_calibration_error
 from cnnviz.diagnosis.mistakes import Mistakes, confident_mistakes
 from cnnviz.diagnosis.reliance import Reliance, reliance
 from cnnviz.diagnosis.trust import MapTrust, map_trust
@@ -27,7 +22,6 @@ __all__ = [
     "check_inputs",
     "compare_models",
     "confident_mistakes",
-    "dead_channels",
     "evidence_share",
     "expected_calibration_error",
     "filter_census",

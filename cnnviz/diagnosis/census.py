@@ -1,4 +1,6 @@
-"""(model, data) -> the filters of each layer that do no work."""
+"""Count, over a whole dataset, the filters that do no work."""
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,73 +9,103 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnviz import layers
-from cnnviz.diagnosis.batches import PictureData, image_batches
-from cnnviz.diagnosis.measures import FLAT
+from cnnviz import figures, layers
+from cnnviz.results import Result
 
-# Layers, and functions of `keras.ops`, after which a filter may be silent; in small letters.
+# Layers, and functions of `keras.ops`, behind which a filter may be silent; in small letters.
 ACTIVATIONS = "activation relu relu6 leakyrelu prelu elu selu celu gelu silu hardsilu".split()
+FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
 COPY_CORRELATION = 0.9999  # from which on two channels count as one
 COPY_POSITIONS = 50  # where a channel fires less often, nothing is said about copies
+MANY = 0.5  # share of dead filters from which on a layer has a problem
 KINDS = ("ok", "never fires", "always fires", "same everywhere", "copy")
+ADVICE = (  # without dead filters, with some, with a layer that has many
+    "No filter is dead.",
+    "In this number dead filters do no harm.",
+    "If the accuracy is low, train with a lower learning rate or BatchNormalization; if not, the "
+    "layer needs no more filters than those that fire.",
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerCensus:
-    """What the C channels of one layer do over a data set.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LayerCensus(Result):
+    """What the C filters of one layer do over a dataset.
 
     Attributes:
         layer_name: The layer.
-        firing: (C,) float32, share of all positions of all pictures with a value above 0.
-        verdicts: C words: "ok", "never fires" (nowhere above 0), "same everywhere" (one value,
-            above 0), "always fires" (above 0 everywhere: after a ReLU, which then does nothing) or
-            "copy of 7" (follows channel 7 in all that it does, up to scale and offset).
+        firing: (C,) float32, share of all positions in all images with a value above 0.
+        verdicts: C words: "ok", "never fires" (a dead filter: nowhere above 0), "same everywhere"
+            (one value, above 0), "always fires" (above 0 everywhere: a ReLU then does nothing) or
+            "copy of 7" (follows filter 7 in all that it does, up to scale and offset).
     """
 
     layer_name: str
     firing: np.ndarray
     verdicts: tuple[str, ...]
 
+    _html = ()
+
     def count(self, kind: str) -> int:
-        """How many channels have the verdict `kind`, one of `KINDS`."""
+        """How many filters have the verdict `kind`, one of `KINDS`."""
         return sum(verdict.startswith(kind) for verdict in self.verdicts)
 
 
-@dataclasses.dataclass(frozen=True)
-class FilterCensus:
-    """What the channels of a network's layers do over a data set; printed, a table.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FilterCensus(Result):
+    """What the filters of a model do over a dataset.
 
     Attributes:
-        layers: LayerCensus of each layer, in the model's order.
-        pictures: How many pictures were seen.
+        layers: LayerCensus of each layer, in the order of the calls.
+        n_images: How many images were seen.
     """
 
     layers: tuple[LayerCensus, ...]
-    pictures: int
+    n_images: int
+
+    _html = ("to_frame", "plot")
 
     def __str__(self) -> str:
-        width = max(len(layer.layer_name) for layer in self.layers)
-        lines = [f"{'layer':{width}}  channels" + "".join(f"{kind:>17}" for kind in KINDS)]
-        for layer in self.layers:
-            counts = "".join(f"{layer.count(kind):17}" for kind in KINDS)
-            lines.append(f"{layer.layer_name:{width}}  {len(layer.verdicts):8}" + counts)
-        return "\n".join(lines)
+        counts = self.to_frame()
+        total, dead = counts["channels"].sum(), counts["never fires"].sum()
+        shares = counts["never fires"] / counts["channels"]
+        worst = counts.loc[shares.argmax()]
+        text = f"{total:,} filters in {len(counts)} layers on {self.n_images:,} images: "
+        text += f"{dead:,} never fire ({dead / total:.0%})"
+        if dead:
+            text += f", most in '{worst['layer']}' ({worst['never fires']} of {worst['channels']})"
+        others = ((kind, counts[kind].sum()) for kind in KINDS[2:])
+        text += "".join(f"; {count:,} '{kind}'" for kind, count in others if count)
+        return f"{text}. {ADVICE[int(dead > 0) + int(shares.max() >= MANY)]}"
+
+    def to_frame(self):
+        """A pandas.DataFrame with one row for each layer: how many filters have each verdict."""
+        import pandas
+
+        rows = [
+            {"layer": one.layer_name, "channels": len(one.verdicts)}
+            | {kind: one.count(kind) for kind in KINDS}
+            for one in self.layers
+        ]
+        return pandas.DataFrame(rows)
+
+    def plot(self, **options):
+        """The figure of `figures.draw_census`, with its options."""
+        return figures.draw_census(self, **options)
 
 
 def filter_census(
-    model: keras.Model, data: PictureData, layer_names: str | Sequence[str] | None = None
+    model: keras.Model, data: layers.ImageData, layer_names: str | Sequence[str] | None = None
 ) -> FilterCensus:
-    """Count, over a data set, the filters that never fire, always fire, are constant or copies.
+    """Count, over a dataset, the filters that never fire, always fire, are constant or copies.
 
-    The data set is streamed: memory does not grow with the number of pictures.
+    The dataset is streamed: memory does not grow with the number of images.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
-        data: tf.data.Dataset of batches, of (images, labels) or images; a pair of arrays; or an
-            array of images. The more pictures, the surer is a "never".
+        data: Dataset of batches, of (images, labels) or images; a pair of arrays; or an array of
+            images, in the model's input range. The more images, the surer is a "never".
         layer_names: Names of layers that output feature maps (N, h, w, C). None takes each layer
-            that applies an activation: there it is decided who fires. A network whose layers show
-            none is looked at after its convolutions.
+            that applies an activation function, or the convolutions if there is none.
 
     Returns:
         FilterCensus
@@ -83,86 +115,70 @@ def filter_census(
             comes out.
 
     Warns:
-        UserWarning: If the range of the pictures cannot be the one that the model was trained on.
+        UserWarning: If the value range of the images can hardly be the one of the training.
+
+    Example:
+        >>> import cnnviz
+        >>> images = cnnviz.drawn_pets(8, seed=0).images
+        >>> census = cnnviz.filter_census(cnnviz.load_pretrained(), images, "block1_conv1")
+        >>> len(census.layers[0].verdicts)
+        24
     """
-    if layer_names is None:
-        chosen = _firing_layers(model)
-    else:
-        chosen = layers.find_layers(model, layer_names)
-    seen, pictures = {}, 0
-    for images in image_batches(model, data, "census"):
-        if not seen:
-            layers.check_range(model, images, "data")
-        function, paths = _traced(model, images, chosen, layer_names is None)
-        pictures += len(images)
-        for path, moments in zip(paths, function(images), strict=True):
-            moments = [np.asarray(moment, np.float64) for moment in moments]
+
+    def record(named):
+        return _firing(named) if layer_names is None else layers.find_layers(named, layer_names)
+
+    def compute(call):
+        if layer_names is None:
+            paths = [path for path, calls in call.recorded.items() if calls[-1].shape.rank == 4]
+        else:
+            paths = list(layers.find_layers(call.named, layer_names))
+        maps = [layers.required_feature_map(call, path, "a census") for path in paths]
+        return (tf.shape(call.images)[:1], [_moments(one) for one in maps]), paths
+
+    seen, n_images = {}, 0
+    options = {"key": ("census", repr(layer_names)), "name": "data", "description": "census"}
+    for _, (count, found), paths in layers.stream(model, data, compute, record=record, **options):
+        if not paths:
+            raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
+        for path, moments in zip(paths, found, strict=True) if len(count) else ():
+            moments = [np.asarray(moment[0], np.float64) for moment in moments]
             seen[path] = _combined(seen[path], moments) if path in seen else moments
-    if not seen:
-        raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
-    layers.check_finite(model, *(mean for *_, mean, _ in seen.values()))
+        n_images += int(count.sum())
+    if not n_images:
+        raise ValueError("`data` (without a single image) must not be empty")
     censuses = (LayerCensus(path, *_verdicts(*moments)) for path, moments in seen.items())
-    return FilterCensus(tuple(censuses), pictures)
+    return FilterCensus(tuple(censuses), n_images)
 
 
-def _firing_layers(model):
-    """The layers that apply an activation; the convolutions, if there is none."""
-    leaves = layers.leaf_layers(model)
+def _firing(named):
+    """The layers that apply an activation function; the convolutions if there is none."""
+    leaves = layers.leaves(named)
+    convolutions = {path: layer for path, layer in leaves.items() if layers.is_a(layer, "Conv")}
+    linear = (None, keras.activations.linear)
     firing = {
         path: layer
         for path, layer in leaves.items()
         if type(layer).__name__.lower() in ACTIVATIONS
-        or (layers.is_a(layer, "Conv") and _is_activated(layer))
+        or (path in convolutions and getattr(layer, "activation", None) not in linear)
     }
-    return firing or {path: leaves[path] for path in layers.convolution_layers(model)}
+    return firing or convolutions
 
 
-def _is_activated(layer):
-    return getattr(layer, "activation", None) not in (None, keras.activations.linear)
-
-
-def _traced(model, images, chosen, by_default):
-    """-> (function from pictures to the moments of each layer, the layers' paths)."""
-
-    def make(get_model):
-        paths = []
-
-        @tf.function(autograph=False, input_signature=[layers.image_spec(images)])
-        def moments(batch):
-            _, outputs = layers.call_and_record(get_model(), batch, chosen)
-            if by_default:
-                paths[:] = [path for path, calls in outputs.items() if calls[-1].shape.rank == 4]
-            else:
-                paths[:] = chosen
-            return [_moments(layers.required_output(outputs, path), path) for path in paths]
-
-        return moments.get_concrete_function(), paths
-
-    return layers.traced(model, ("census", tuple(chosen), by_default, images.shape[1:]), make)
-
-
-def _moments(maps, path):
-    """(N, h, w, C) tensor -> positions, how many fire, lowest, highest, mean, scatter matrix."""
-    if maps.shape.rank != 4:
-        raise ValueError(
-            f"`layer_names` ('{path}') outputs shape {tuple(maps.shape)}, not feature maps "
-            "(N, h, w, C)"
-        )
+def _moments(maps):
+    """Number of positions, at how many of them each filter fires, lowest, highest and mean value,
+    and scatter matrix; each with a first axis of 1."""
     flat = tf.reshape(tf.cast(maps, tf.float32), (-1, maps.shape[3]))
     mean = tf.reduce_mean(flat, 0)
-    centred = flat - mean
-    return (
-        tf.shape(flat)[0],
-        tf.math.count_nonzero(flat > 0, 0),
-        tf.reduce_min(flat, 0),
-        tf.reduce_max(flat, 0),
-        mean,
-        tf.matmul(centred, centred, transpose_a=True),
-    )
+    centered = flat - mean
+    moments = [tf.shape(flat)[0], tf.math.count_nonzero(flat > 0, 0)]
+    moments += [tf.reduce_min(flat, 0), tf.reduce_max(flat, 0), mean]
+    moments.append(tf.matmul(centered, centered, transpose_a=True))
+    return [moment[None] for moment in moments]
 
 
 def _combined(one, other):
-    """Moments of two sets of positions -> of both together (Chan, Golub & LeVeque 1983)."""
+    """The moments of two sets of positions together (Chan, Golub & LeVeque 1983)."""
     count = one[0] + other[0]
     step = other[4] - one[4]
     return [
@@ -176,23 +192,14 @@ def _combined(one, other):
 
 
 def _verdicts(count, fired, lowest, highest, mean, scatter):
-    """-> (share of the positions at which each channel fires, one word for each)."""
+    """-> (share of the positions at which each filter fires, one word for each)."""
     flat = highest - lowest <= FLAT * np.maximum(np.abs(lowest), np.abs(highest))
     deviation = np.sqrt(np.maximum(np.diag(scatter), np.finfo(float).tiny))
-    alike = np.abs(scatter) > COPY_CORRELATION * np.outer(deviation, deviation)
-    tellable = ~flat & (fired >= COPY_POSITIONS)
-    alike &= np.outer(tellable, tellable)
-    words = []
-    for channel, others in enumerate(alike):
-        earlier = np.flatnonzero(others[:channel])
-        if highest[channel] <= 0:
-            words.append("never fires")
-        elif flat[channel]:
-            words.append("same everywhere")
-        elif len(earlier):
-            words.append(f"copy of {earlier[0]}")
-        elif lowest[channel] > 0:
-            words.append("always fires")
-        else:
-            words.append("ok")
-    return (fired / count).astype(np.float32), tuple(words)
+    similar = np.abs(scatter) > COPY_CORRELATION * np.outer(deviation, deviation)
+    comparable = ~flat & (fired >= COPY_POSITIONS)
+    earlier = np.tril(similar & np.outer(comparable, comparable), -1)
+    copies = [f"copy of {first}" for first in earlier.argmax(1)]
+    cases = [highest <= 0, flat, earlier.any(1), lowest > 0]
+    words = ["never fires", "same everywhere", copies, "always fires"]
+    verdicts = np.select(cases, words, "ok").tolist()
+    return (fired / count).astype(np.float32), tuple(verdicts)

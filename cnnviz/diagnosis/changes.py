@@ -1,38 +1,38 @@
-"""(model before, model after, pictures) -> what changed between them, layer by layer."""
+"""Compare two states of one model, layer by layer."""
+
+from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cnnviz import layers
+from cnnviz import figures, layers
 from cnnviz.activations import extract_activations
-from cnnviz.checks import check_integer
-from cnnviz.filter_ascent import PIXELS_AT_ONCE, FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
+from cnnviz.results import Result
 
-NO_SUCH_LAYER = "`layer_name` (='{}') must be a layer with weights that puts out feature maps"
+AT_ONCE = 4  # images whose feature maps are held in memory, those of all layers of both models
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelChanges:
-    """What changed between two states of one network of L layers with weights.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ModelChanges(Result):
+    """What changed between two states of a model with L layers that have weights.
 
     Attributes:
         layer_names: L layers, in the model's order; a block that holds weights beside those of its
             layers is one too, and the model itself, if it does, the last.
-        weights: (L,) float64, how far each layer's weights moved, as a share of their own size:
+        weights: (L,) float64, how far each layer's weights moved, relative to their size:
             |after - before| / |before|; exactly 0 where they are the same.
-        activations: (L,) float64, the same of what the layer puts out for the pictures; NaN of a
-            layer that puts out no feature map (N, h, w, C).
+        activations: (L,) float64, the same of the layer's outputs for the images; NaN for a layer
+            that outputs no feature map (N, h, w, C).
         probabilities: Two (N, classes) arrays, before and after.
         maps: Two GradCAM of the same classes, those that were predicted before.
-        layer_name: The layer that the next three are of.
-        filters: (F,) int, its filters that changed most in what they put out.
-        feature_maps: Two (N, h, w, F) arrays of them.
-        filter_images: Two FilterImages of them, ascended from the same noise.
+        images: (N, H, W, C) float32, the images.
+        class_names: The names of the classes, by index; may be empty.
+        value_range: Lowest and highest pixel value, or None if unknown.
     """
 
     layer_names: tuple[str, ...]
@@ -40,19 +40,30 @@ class ModelChanges:
     activations: np.ndarray
     probabilities: tuple[np.ndarray, np.ndarray]
     maps: tuple[GradCAM, GradCAM]
-    layer_name: str
-    filters: np.ndarray
-    feature_maps: tuple[np.ndarray, np.ndarray]
-    filter_images: tuple[FilterImages, FilterImages]
+    images: np.ndarray
+    class_names: Sequence[str] = ()
+    value_range: tuple[float, float] | None = None
+
+    _html = ("plot",)
 
     def __str__(self) -> str:
-        width = max(map(len, self.layer_names))
-        lines = [f"{'layer':{width}}  {'weights':>9}  {'activations':>11}"]
-        for row in zip(self.layer_names, self.weights, self.activations, strict=True):
-            lines.append("{:{}}  {:9.3f}  {:11.3f}".format(row[0], width, *row[1:]))
+        moved, most = np.count_nonzero(self.weights), self.weights.argmax()
         before, after = (each.argmax(axis=1) for each in self.probabilities)
-        answers = int((before != after).sum())
-        return "\n".join([*lines, f"{answers} of {len(before)} answers changed"])
+        text = f"The weights of {moved} of {len(self.weights)} layers changed"
+        if moved:
+            text += f", most in '{self.layer_names[most]}' ({self.weights[most]:.1%} of their size)"
+        return f"{text}; {(before != after).sum()} of {len(before)} predictions changed"
+
+    def to_frame(self):
+        """A pandas.DataFrame with one row for each layer: how far weights and outputs moved."""
+        import pandas
+
+        columns = {"layer": self.layer_names, "weights": self.weights}
+        return pandas.DataFrame(columns | {"activations": self.activations})
+
+    def plot(self, **options):
+        """The figure of `figures.draw_changes`, with its options."""
+        return figures.draw_changes(self, **options)
 
 
 def compare_models(
@@ -60,129 +71,82 @@ def compare_models(
     after: keras.Model,
     images: ArrayLike,
     *,
-    layer_name: str | None = None,
-    count: int = 6,
-    steps: int = 30,
-    value_range: tuple[float, float] = (0, 255),
-    seed: int = 0,
+    class_names: Sequence[str] = (),
+    value_range: tuple[float, float] | None = None,
 ) -> ModelChanges:
-    """Put two states of one network side by side: same pictures, same seed, same places.
+    """Compare two states of one model on the same images: weights, outputs, predictions, evidence.
 
     Args:
-        before, after: keras.Models of one architecture, such as two checkpoints of a training or a
-            network before and after fine-tuning; they are left as they were.
-        images: (N, H, W, C) pictures in the models' input range.
-        layer_name: The layer whose filters are looked at, which has weights and puts out feature
-            maps; None takes the convolution whose weights moved most.
-        count: How many of its filters, 1 or more: those whose output changed most.
-        steps, value_range, seed: Of `ascend_filters`.
+        before, after: keras.Models of one architecture, such as two checkpoints of a training; they
+            are left as they were.
+        images: (N, H, W, C) in the models' input range, one or more.
+        class_names: The names of the classes, by index, for the figure.
+        value_range: Lowest and highest pixel value, for the figure; None finds them.
 
     Returns:
         ModelChanges
 
     Raises:
-        ValueError: If the two differ in their layers or the shapes of their weights, or an argument
-            is not as said here.
+        ValueError: If the two differ in their layers or the shapes of their weights, or the images
+            do not fit.
+
+    Warns:
+        UserWarning: As `grad_cam` and `extract_activations`.
+
+    Example:
+        >>> import cnnviz
+        >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
+        >>> cnnviz.compare_models(model, model, image).weights.max().item()
+        0.0
     """
-    check_integer("count", count, 1)
-    models = before, after
     images = layers.check_images(before, layers.check_images(after, images), fewest=1)
-    names, other_names, weights = _weight_changes(before, after)
-    place = _layer_to_look_at(before, layer_name, names, weights)
-    paths = names[place], other_names[place]
-    sums, kept = {}, ([], [])
-    for part in _in_parts(images):
-        put_out = [extract_activations(model, part) for model in models]
-        if paths[0] not in put_out[0]:
-            raise ValueError(NO_SUCH_LAYER.format(paths[0]))
-        for one, other in zip(names, other_names, strict=True):
-            if one in put_out[0]:
-                squares = _squares(put_out[0][one], put_out[1][other])
-                sums[one] = sums.get(one, 0) + np.array(squares)
-        for parts, maps, path in zip(kept, put_out, paths, strict=True):
-            parts.append(maps[path])
-    activations = [_ratio(*sums[name]) if name in sums else np.nan for name in names]
-    maps = [np.concatenate(parts) for parts in kept]
-    moved = np.linalg.norm((maps[1] - maps[0]).reshape(-1, maps[0].shape[-1]), axis=0)
-    filters = np.sort((-moved).argsort(kind="stable")[:count])
-    options = {"image_size": images.shape[1:3], "value_range": value_range}
-    options |= {"steps": steps, "seed": seed}
-    probabilities = tuple(layers.class_probabilities(model, images) for model in models)
-    classes = probabilities[0].argmax(axis=1)
-    return ModelChanges(
-        layer_names=tuple(names),
-        weights=weights,
-        activations=np.array(activations),
-        probabilities=probabilities,
-        maps=tuple(grad_cam(model, images, class_index=classes) for model in models),
-        layer_name=names[place],
-        filters=filters,
-        feature_maps=tuple(each[..., filters] for each in maps),
-        filter_images=tuple(
-            ascend_filters(model, path, filters, **options)
-            for model, path in zip(models, paths, strict=True)
-        ),
-    )
+    models, sums = (before, after), []
+    names, weights = _weight_changes(before, after)
+    with layers.warn_once():
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE]
+            one, other = (extract_activations(model, part) for model in models)
+            pairs = ((one.get(path), other.get(same)) for path, same in zip(*names, strict=True))
+            sums.append([_squares(*pair) for pair in pairs])
+        probabilities = tuple(layers.class_probabilities(model, images) for model in models)
+        classes = probabilities[0].argmax(axis=1)
+        maps = tuple(grad_cam(model, images, class_index=classes) for model in models)
+    activations = _relative(np.sum(sums, axis=0))
+    options = tuple(class_names), value_range
+    return ModelChanges(names[0], weights, activations, probabilities, maps, images, *options)
 
 
 def _weight_changes(before, after):
-    """-> (paths of the layers with weights before, those after, (L,) change of each).
+    """-> ((paths before, paths after), (L,) change) of the layers with weights.
 
-    Layers belong together by their place: names that Keras gives differ from model to model.
+    Layers are paired by their order: the names that Keras gives differ from model to model.
     """
-    pairs = [
-        [
-            (path, [keras.ops.convert_to_numpy(weight) for weight in weights])
-            for path, weights in layers.weights_by_owner(model)
-        ]
-        for model in (before, after)
-    ]
-    shapes = [[[weight.shape for weight in weights] for _, weights in each] for each in pairs]
+    owners = [layers.weights_by_owner(model) for model in (before, after)]
+    shapes = [[[weight.shape for weight in weights] for _, weights in each] for each in owners]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"`before` (='{before.name}', {len(shapes[0])} layers with weights) and `after` "
             f"(='{after.name}', {len(shapes[1])}) must be of one architecture, weights of the same "
             "shapes in the same order"
         )
-    names, other_names = ([path for path, _ in each] for each in pairs)
-    changes = [
-        _ratio(*_squares(_flat(one), _flat(other)))
-        for (_, one), (_, other) in zip(*pairs, strict=True)
-    ]
-    return names, other_names, np.array(changes)
-
-
-def _flat(weights):
-    return np.concatenate([np.ravel(weight) for weight in weights])
-
-
-def _in_parts(images):
-    """As many pictures at a time as filter ascent takes: all maps of two models are large."""
-    count = max(1, PIXELS_AT_ONCE // math.prod(images.shape[1:3]))
-    return (images[start : start + count] for start in range(0, len(images), count))
+    names, weights = zip(*(zip(*each, strict=True) for each in owners), strict=True)
+    flat = (
+        [np.concatenate([np.ravel(keras.ops.convert_to_numpy(w)) for w in one]) for one in each]
+        for each in weights
+    )
+    return names, _relative([_squares(*pair) for pair in zip(*flat, strict=True)])
 
 
 def _squares(before, after):
-    """The sums of the squares of how far an array moved, and of the array."""
+    """The sums of the squares of how far an array moved, and of the array; NaN if there is none."""
+    if before is None:
+        return np.nan, np.nan
     before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
     return np.sum((after - before) ** 2), np.sum(before**2)
 
 
-def _ratio(moved, size):
-    """How far something moved, as a share of its size; 0 if it did not, also if it is all zero."""
-    return 0.0 if moved == 0 else float((moved / size) ** 0.5) if size > 0 else float("inf")
-
-
-def _layer_to_look_at(model, layer_name, names, weights):
-    """The place among `names` of the layer that was asked for, or whose weights moved most."""
-    if layer_name is not None:
-        path, _ = layers.find_layer(model, layer_name)
-        if path not in names:
-            raise ValueError(NO_SUCH_LAYER.format(path))
-        return names.index(path)
-    places = [names.index(name) for name in layers.convolution_layers(model) if name in names]
-    if not places:
-        raise ValueError(
-            f"`layer_name` (=None) found no convolution in model '{model.name}'; name a layer"
-        )
-    return max(places, key=lambda place: weights[place])
+def _relative(squares):
+    """(L, 2) sums of squares -> (L,) how far each moved, relative to its size."""
+    moved, size = np.transpose(squares)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(moved == 0, 0, np.sqrt(moved / size))

@@ -1,43 +1,41 @@
-"""(model, images) -> (N, C) features: what the network holds of each picture at its end."""
+"""Read the images of a dataset with the features that a model finds in them, or by their index."""
 
-import functools
-
+import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
 from cnnviz.grad_cam import last_feature_map
 
 
-def picture_features(model, images):
-    """The mean over all places of the last feature map, in which alike pictures lie close.
+def image_features(model, data, **options):
+    """The mean over all positions of the last feature map, in which similar images lie close.
 
     Args:
-        model: keras.Model that `grad_cam` takes; it is left as it was.
-        images: (N, H, W, C) pictures in the model's input range.
+        model, data, **options: As for `layers.stream`; the options are `name`, `description` and
+            `labels`.
 
-    Returns:
-        (N, C) float32 array.
-
-    Raises:
-        ValueError: If the images do not fit the model, or NaN comes out.
+    Yields:
+        (images, labels, features) of each batch: (B, H, W, C) float32, (B,) int32 or None unless
+        asked for, and (B, F) float32.
     """
-    images = layers.check_images(model, images)
+    options |= {"key": "features", "record": layers.every_layer}
+    for labels, (images, features), _ in layers.stream(model, data, _features, **options):
+        yield images, labels, features
 
-    def make(get_model):
-        @tf.function(autograph=False, input_signature=[layers.image_spec(images)])
-        def features(batch):
-            model = get_model()
-            output, outputs = layers.call_and_record(model, batch, layers.named_layers(model))
-            outputs_of_heads = [y for y in tf.nest.flatten(output) if tf.is_tensor(y)]
-            score = tf.add_n([tf.reduce_sum(tf.cast(y, tf.float32)) for y in outputs_of_heads])
-            gradients = functools.partial(tf.gradients, score)
-            _, feature_map, _ = last_feature_map(model, outputs, gradients)
-            return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
 
-        return features.get_concrete_function()
+def _features(call):
+    outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
+    score = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
+    _, feature_map, _ = last_feature_map(call, lambda tensor: tf.gradients(score, tensor)[0])
+    return (call.images, tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))), None
 
-    function = layers.traced(model, ("features", images.shape[1:]), make)
-    layers.check_range(model, images)
-    found = layers.in_batches(function, images)
-    layers.check_finite(model, found)
-    return found
+
+def pick(model, data, indices):
+    """The images and labels with these indices, in their order, read in little memory."""
+    found, start = {}, 0
+    for images, labels in layers.batches(model, data, labels=True):
+        for index in indices[(indices >= start) & (indices < start + len(images))]:
+            found[index] = images[index - start].copy(), labels[index - start]
+        start += len(images)
+    images, labels = zip(*(found[index] for index in indices), strict=True)
+    return np.stack(images), np.stack(labels)

@@ -1,148 +1,144 @@
-"""(model, labelled pictures) -> the pictures whose label is most likely wrong."""
+"""Rank images by how likely their label is wrong."""
+
+from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cnnviz import layers
-from cnnviz.augmentation import can_be_varied
+from cnnviz import figures, layers
 from cnnviz.checks import check_integer
-from cnnviz.diagnosis.batches import LabelledData, labelled_batches
-from cnnviz.diagnosis.features import picture_features
-from cnnviz.training import train
+from cnnviz.diagnosis.features import image_features, pick
+from cnnviz.results import Result
 
-BATCH_SIZE = 32  # of the trainings
+MOST_IMAGES = 24  # that are kept, to be drawn
 
 
-@dataclasses.dataclass(frozen=True)
-class SuspectLabels:
-    """N pictures, ranked by how sure it is that their label is wrong.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SuspectLabels(Result):
+    """N images, ranked by how likely their label is wrong.
 
     Attributes:
-        ranking: (N,) int, the pictures' places in the data, the most suspect first.
+        ranking: (N,) int, the images' indices in the data, the most suspect first.
         labels: (N,) int32, the labels as given, in the order of the data.
-        probabilities: (N, classes) float32, what a model that had not seen the picture's label
-            gives its classes, in the order of the data.
+        probabilities: (N, classes) float32, what a fit that had not seen the image gives its
+            classes, in the order of the data.
         class_index: (classes,) int32, the class of each column.
+        images: (n, H, W, C) float32, the first `MOST_IMAGES` of the ranking; None of shuffled data.
+        class_names: The names of the classes, by index; may be empty.
+        file_paths: The images' files, in the order of the data, if a dataset tells them; or empty.
     """
 
     ranking: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
     class_index: np.ndarray
+    images: np.ndarray | None
+    class_names: Sequence[str] = ()
+    file_paths: Sequence[str] = ()
+
+    @property
+    def _html(self):
+        return ("to_frame",) if self.images is None else ("plot", "to_frame")
 
     @property
     def given(self) -> np.ndarray:
         """(N,) float32, the probability of the label as given, in the order of the data."""
-        return _given(self.probabilities, self.class_index, self.labels)
+        columns = np.searchsorted(self.class_index, self.labels)
+        return self.probabilities[np.arange(len(self.labels)), columns]
 
+    def __str__(self) -> str:
+        doubted = (self.class_index[self.probabilities.argmax(axis=1)] != self.labels).sum()
+        return (
+            f"A last layer that was fitted without them predicts another class than the label for "
+            f"{doubted:,} of {len(self.labels):,} images; look at the first of the ranking"
+        )
 
-def _given(probabilities, class_index, labels):
-    """(N, classes) probabilities -> (N,) those of the labels."""
-    return probabilities[np.arange(len(labels)), np.searchsorted(class_index, labels)]
+    def to_frame(self):
+        """A pandas.DataFrame with one row for each image, in the order of the ranking."""
+        import pandas
+
+        def names(indices):
+            return [figures.class_name(self.class_names, index) for index in indices[self.ranking]]
+
+        likely = self.class_index[self.probabilities.argmax(axis=1)]
+        columns = {"index": self.ranking, "label": names(self.labels)}
+        columns |= {"probability of label": self.given[self.ranking], "most likely": names(likely)}
+        if len(self.file_paths):
+            columns["file"] = [self.file_paths[index] for index in self.ranking]
+        return pandas.DataFrame(columns)
+
+    def plot(self, **options):
+        """The figure of `figures.draw_suspects`, with its options."""
+        return figures.draw_suspects(self, **options)
 
 
 def suspect_labels(
     model: keras.Model,
-    data: LabelledData,
+    data: layers.LabeledData,
     *,
-    folds: int = 5,
-    epochs: int | None = None,
+    n_folds: int = 5,
     seed: int = 0,
+    class_names: Sequence[str] = (),
 ) -> SuspectLabels:
-    """Rank pictures by how sure a model is that their label is wrong.
+    """Rank images by how likely their label is wrong.
 
-    The pictures are dealt into folds; what is said of a fold's labels comes from the others alone,
-    so that no label speaks for itself (confident learning, Northcutt et al. 2021, ranks by the same
-    probability of the label as given). By default only a last layer is fitted anew for each fold,
-    a logistic regression on the network's features, which takes seconds. Features of a network that
-    has learned these very labels by heart hide what is wrong with them: for such a network give
-    `epochs`, and a fresh copy of it is trained for each fold.
+    A logistic regression on the model's features is fitted in cross-validation, so that no label
+    speaks for itself; a label is the more suspect, the less probable it is then, as in confident
+    learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068). A model that was trained on
+    these labels may have memorized the errors: give images that it was not trained on.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        data: tf.data.Dataset of batches (images, labels) in a fixed order, or a pair of arrays.
-            Labels are class indices, or one-hot. For `epochs` all pictures must fit into memory.
-        folds: Parts that the data are dealt into, 2 or more.
-        epochs: None, or the epochs for which a copy of `model` with fresh weights is trained on the
-            rest of each fold, by `train`: a model that returns one logit. What a `Normalization`
-            was adapted to is kept. Pictures are varied if they are in 0..255.
-        seed: Seed of the folds and the trainings.
+        data: Dataset of batches (images, labels), not shuffled, or a pair of arrays. It is read
+            twice. Labels are class indices, or one-hot.
+        n_folds: Folds of the cross-validation, 2 or more.
+        seed: Seed of the folds.
+        class_names: The names of the classes, by index, for tables and figures.
 
     Returns:
         SuspectLabels
 
     Raises:
-        ValueError: If a class has fewer pictures than `folds`, or an argument is out of range.
+        ValueError: If a class has fewer images than `n_folds`, or the data do not fit.
 
     Warns:
-        UserWarning: If the data come in another order each time, so that places mean nothing.
+        UserWarning: If the data come in another order in each pass, so that indices mean nothing.
+
+    Example:
+        >>> import cnnviz
+        >>> pets = cnnviz.drawn_pets(40, seed=0)
+        >>> data = pets.images, pets.labels
+        >>> cnnviz.suspect_labels(cnnviz.load_pretrained(), data).ranking.shape
+        (40,)
     """
-    check_integer("folds", folds, 2)
-    if epochs is not None:
-        check_integer("epochs", epochs, 1)
-    pictures, labels = _read(model, data, epochs is None)
+    check_integer("n_folds", n_folds, 2)
+    options = {"labels": True, "name": "data", "description": "features"}
+    parts = [part[1:] for part in image_features(model, data, **options)]
+    labels, features = (np.concatenate(both) for both in zip(*parts, strict=True))
     classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < 2 or counts.min() < folds:
+    if len(classes) < 2 or counts.min() < n_folds:
         raise ValueError(
-            f"`data` (classes {classes.tolist()}, {counts.tolist()} pictures) must have two "
-            f"classes or more, with at least `folds` (={folds}) pictures of each"
+            f"`data` (classes {classes.tolist()}, {counts.tolist()} images) must have two classes "
+            f"or more, with at least `n_folds` (={n_folds}) images of each"
         )
-    if epochs and classes.tolist() != [0, 1]:
-        raise ValueError(
-            f"`data` (classes {classes.tolist()}) must have the labels 0 and 1 for `epochs`"
-        )
-    deal = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    if epochs:
-        probabilities = _by_training(model, pictures, labels, deal, epochs, seed)
-    else:
-        probabilities = _by_features(pictures, labels, deal)
-    ranking = _given(probabilities, classes, labels).argsort(kind="stable")
-    return SuspectLabels(
-        ranking, labels, probabilities.astype(np.float32), classes.astype(np.int32)
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    last_layer = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    probabilities = cross_val_predict(
+        last_layer, features, labels, cv=folds, method="predict_proba"
     )
-
-
-def _read(model, data, as_features):
-    """Pictures, or their features, and labels."""
-    parts, labels = [], []
-    for images, batch_labels in labelled_batches(model, data, "features", in_order=True):
-        parts.append(picture_features(model, images) if as_features else images)
-        labels.append(batch_labels)
-    return np.concatenate(parts), np.concatenate(labels)
-
-
-def _by_features(features, labels, deal):
-    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    return cross_val_predict(head, features, labels, cv=deal, method="predict_proba")
-
-
-def _by_training(model, images, labels, deal, epochs, seed):
-    probabilities = np.empty((len(labels), 2), np.float32)
-    for number, (rest, fold) in enumerate(deal.split(images, labels)):
-        keras.utils.set_random_seed(seed + number)
-        copy = _fresh_copy(model)
-        data = tf.data.Dataset.from_tensor_slices((images[rest], labels[rest]))
-        shuffled = data.shuffle(len(rest), seed=seed).batch(BATCH_SIZE)
-        options = {"epochs": epochs, "augment": can_be_varied(images), "seed": seed, "verbose": 0}
-        # The fold's own labels must not choose the epoch either.
-        train(copy, shuffled, data.batch(BATCH_SIZE), **options)
-        probabilities[fold] = layers.class_probabilities(copy, images[fold])
-    return probabilities
-
-
-def _fresh_copy(model):
-    """The model with fresh weights, but for those that were not trained but adapted."""
-    copy = keras.models.clone_model(model)
-    pairs = zip(layers.leaf_layers(model).values(), layers.leaf_layers(copy).values(), strict=True)
-    for layer, fresh in pairs:
-        if isinstance(layer, keras.layers.Normalization):
-            fresh.set_weights(layer.get_weights())
-            fresh.finalize_state()
-    return copy
+    given = probabilities[np.arange(len(labels)), np.searchsorted(classes, labels)]
+    ranking = given.argsort(kind="stable")
+    ordered = not layers.warn_if_shuffled(data)
+    images = pick(model, data, ranking[:MOST_IMAGES])[0] if ordered else None
+    paths = tuple(getattr(data, "file_paths", ()) if ordered else ())
+    return SuspectLabels(
+        ranking, labels, probabilities.astype(np.float32), classes.astype(np.int32), images,
+        tuple(class_names), paths,
+    )  # fmt: skip

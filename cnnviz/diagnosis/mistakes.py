@@ -1,33 +1,38 @@
-"""(model, data, training data) -> its most confident mistakes, and what they have in common."""
+"""Find the most confident mistakes of a model, and the training images that are like them."""
+
+from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
+from sklearn.preprocessing import normalize
 
-from cnnviz import layers
+from cnnviz import figures, layers
 from cnnviz.checks import check_integer
-from cnnviz.diagnosis.batches import LabelledData, check_labels, labelled_batches
-from cnnviz.diagnosis.features import picture_features
+from cnnviz.diagnosis.features import image_features
 from cnnviz.grad_cam import GradCAM, Method, grad_cam
+from cnnviz.results import Result
 
 
-@dataclasses.dataclass(frozen=True)
-class Mistakes:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Mistakes(Result):
     """The n most confident mistakes of a model, the worst first.
 
     Attributes:
         images: (n, H, W, C) float32.
-        image_index: (n,) int, their places in the data.
-        labels: (n,) int32, what they are said to be.
-        predicted: (n,) int32, what the model takes them for.
+        image_index: (n,) int, the images' indices in the test data.
+        labels: (n,) int32.
+        predicted: (n,) int32, the predicted classes.
         probabilities: (n, classes) float32.
         evidence: Two GradCAM: for the label, and for the predicted class; None if n is 0.
-        neighbours: (n, k, H, W, C) float32, the nearest pictures of the training data in the
-            network's own features, the nearest first; k is 0 where none were given.
-        neighbour_labels: (n, k) int32.
-        neighbour_index: (n, k) int, their places in the training data.
+        neighbors: (n, k, H, W, C) float32, the nearest images of the training data in the model's
+            own features, the nearest first; k is 0 if none were given.
+        neighbor_labels: (n, k) int32.
+        neighbor_index: (n, k) int, their indices in the training data.
         similarity: (n, k) float32, cosine of the angle between the features, up to 1.
+        class_names: The names of the classes, by index; may be empty.
     """
 
     images: np.ndarray
@@ -36,132 +41,148 @@ class Mistakes:
     predicted: np.ndarray
     probabilities: np.ndarray
     evidence: tuple[GradCAM, GradCAM] | None
-    neighbours: np.ndarray
-    neighbour_labels: np.ndarray
-    neighbour_index: np.ndarray
+    neighbors: np.ndarray
+    neighbor_labels: np.ndarray
+    neighbor_index: np.ndarray
     similarity: np.ndarray
+    class_names: Sequence[str] = ()
+
+    _html = ("plot",)
+
+    def __str__(self) -> str:
+        text = f"{len(self.images)} mistakes, the most confident first"
+        if not self.neighbors.size:
+            return text
+        share = np.mean(self.neighbor_labels == self.predicted[:, None])
+        return (
+            f"{text}; {share:.0%} of the nearest training images have the predicted class as their "
+            "label. " + ("The last layer is at fault" if share < 0.5 else "Look at what they share")
+        )
+
+    def to_frame(self):
+        """A pandas.DataFrame with one row for each mistake."""
+        import pandas
+
+        columns = {"index": self.image_index}
+        for name, classes in (("label", self.labels), ("predicted", self.predicted)):
+            columns[name] = [figures.class_name(self.class_names, index) for index in classes]
+        return pandas.DataFrame(columns | {"probability": self.probabilities.max(1, initial=0)})
+
+    def plot(self, **options):
+        """The figure of `figures.draw_mistakes`, with its options."""
+        return figures.draw_mistakes(self, self.class_names, **options)
 
 
 def confident_mistakes(
     model: keras.Model,
-    data: LabelledData,
-    training_data: LabelledData | None = None,
+    test: layers.LabeledData,
+    train: layers.LabeledData | None = None,
     *,
-    count: int = 6,
-    neighbours: int = 4,
+    n_mistakes: int = 6,
+    n_neighbors: int = 4,
     method: Method = "hires-cam",
+    class_names: Sequence[str] = (),
 ) -> Mistakes:
-    """Find what a model is wrong about and sure of, and the training pictures that are like it.
+    """Find the mistakes that a model is most confident of, and the training images like them.
 
-    A picture whose nearest training pictures bear the model's answer was taken for one of them:
-    look at what they share. If the nearest bear its own label, the last layer is at fault.
+    If the nearest training images have the predicted class, the model took the image for one of
+    them: look at what they share. If they have the image's own label, the last layer is at fault.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        data: tf.data.Dataset of batches (images, labels) in a fixed order, or a pair of arrays.
-            Labels are class indices, or one-hot.
-        training_data: The same, of what the model was trained on; None looks for no neighbours.
-        count: Mistakes at most, 1 or more.
-        neighbours: Training pictures for each.
+        test: Dataset of batches (images, labels), not shuffled, or a pair of arrays. Labels are
+            class indices, or one-hot.
+        train: The same, of what the model was trained on; None looks for no neighbors.
+        n_mistakes: Mistakes at most, 1 or more.
+        n_neighbors: Training images for each mistake, 1 or more.
         method: Of `grad_cam`, for the evidence.
+        class_names: The names of the classes, by index, for tables and figures.
 
     Returns:
-        Mistakes: fewer than `count` if the model makes fewer; maybe none.
+        Mistakes: fewer than `n_mistakes` if the model makes fewer; maybe none.
 
     Raises:
-        ValueError: If the data or an argument is not as said here.
+        ValueError: If the data do not fit, or an argument is out of range.
 
     Warns:
-        UserWarning: If the data come in another order each time, so that places mean nothing.
+        UserWarning: If the data come in another order in each pass, so that indices mean nothing.
+
+    Example:
+        >>> import cnnviz
+        >>> pets = cnnviz.drawn_pets(8, seed=0)
+        >>> test = pets.images, 1 - pets.labels
+        >>> len(cnnviz.confident_mistakes(cnnviz.load_pretrained(), test, n_mistakes=2).images)
+        2
     """
-    for name, number in (("count", count), ("neighbours", neighbours)):
-        check_integer(name, number, 1)
-    worst = _worst(model, data, count)
-    images, index, labels, probabilities = (worst[name] for name in _COLUMNS)
-    predicted = probabilities.argmax(axis=1).astype(np.int32)
-    evidence = None
-    if len(images):
-        evidence = tuple(
-            grad_cam(model, images, class_index=classes, method=method)
-            for classes in (labels, predicted)
-        )
-    if training_data is None or not len(images):
-        near = _no_neighbours(images)
-    else:
-        near = _nearest(model, images, training_data, neighbours)
-    return Mistakes(images, index, labels, predicted, probabilities, evidence, *near)
-
-
-_COLUMNS = ("images", "index", "labels", "probabilities")
-
-
-def _worst(model, data, count):
-    """The mistakes whose answer has the highest probability, in one pass and in little memory.
-
-    Of equals it is those whose label has the lowest.
-    """
-    kept, start = None, 0
-    for images, labels in labelled_batches(model, data, "mistakes", in_order=True):
-        probabilities = layers.class_probabilities(model, images)
-        check_labels(labels, probabilities.shape[1])
-        wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-        index = start + np.arange(len(images))
-        new = dict(zip(_COLUMNS, (images, index, labels, probabilities), strict=True))
-        new = {name: values[wrong] for name, values in new.items()}
-        if kept is not None:
-            new = {name: np.concatenate([kept[name], new[name]]) for name in new}
-        given = new["probabilities"][np.arange(len(new["labels"])), new["labels"]]
-        first = np.lexsort((given, -new["probabilities"].max(axis=1)))[:count]
-        kept = {name: values[first] for name, values in new.items()}
-        start += len(images)
-    return kept
-
-
-def _no_neighbours(images):
-    count = len(images)
-    empty = np.zeros((count, 0), np.int32)
-    return (
-        np.zeros((count, 0, *images.shape[1:]), np.float32),
-        empty,
-        empty.astype(int),
-        empty.astype(np.float32),
+    check_integer("n_mistakes", n_mistakes, 1)
+    check_integer("n_neighbors", n_neighbors, 1)
+    with layers.warn_once():
+        images, index, labels, probabilities = _worst(model, test, n_mistakes)
+        predicted = probabilities.argmax(axis=1).astype(np.int32)
+        evidence, near = None, _stacked([[]] * len(images), images.shape[1:])
+        if len(images):
+            evidence = tuple(
+                grad_cam(model, images, class_index=classes, method=method)
+                for classes in (labels, predicted)
+            )
+            if train is not None:
+                near = _nearest(model, images, train, n_neighbors)
+    return Mistakes(
+        images, index, labels, predicted, probabilities, evidence, *near, tuple(class_names)
     )
 
 
-def _nearest(model, images, training_data, count):
-    """The most similar training pictures of each picture, in one pass and in little memory."""
-    wanted = _directions(model, images)
-    near, start = _no_neighbours(images), 0
-    batches = labelled_batches(model, training_data, "neighbours", "training_data", in_order=True)
-    for batch, batch_labels in batches:
+def _worst(model, test, n_mistakes):
+    """Those with the most probable predicted class; of equals, with the least probable label."""
+
+    def compute(call):
+        output = layers.pick_output(call.model, call.output, None)
+        return (call.images, layers.probabilities(output)), None
+
+    worst, start = [], 0
+    options = {"key": "mistakes", "name": "test", "description": "mistakes", "labels": True}
+    for labels, (images, found), _ in layers.stream(model, test, compute, **options):
+        layers.check_labels(labels, found.shape[1], "test")
+        for row in np.flatnonzero(found.argmax(axis=1) != labels):
+            order = -found[row].max(), found[row, labels[row]]
+            worst.append((order, images[row].copy(), start + row, labels[row], found[row]))
+        worst = sorted(worst, key=lambda one: one[0])[:n_mistakes]
+        start += len(labels)
+    layers.warn_if_shuffled(test, "test")
+    _, kept, index, given, probabilities = zip(*worst, strict=True) if worst else [()] * 5
+    return (
+        np.array(kept, np.float32).reshape(-1, *images.shape[1:]),
+        np.array(index, int),
+        np.array(given, np.int32),
+        np.array(probabilities, np.float32).reshape(-1, found.shape[1]),
+    )
+
+
+def _nearest(model, images, train, n_neighbors):
+    """The most similar training images of each image."""
+    wanted = np.concatenate([normalize(part) for *_, part in image_features(model, images)])
+    near, start = [[] for _ in images], 0
+    options = {"name": "train", "description": "neighbors", "labels": True}
+    for batch, labels, features in image_features(model, train, **options):
         if batch.shape[1:] != images.shape[1:]:
             raise ValueError(
-                f"`training_data` (pictures of {batch.shape[1:]}) must be of the size of `data`, "
+                f"`train` (images of shape {batch.shape[1:]}) must have the shape of `test`, "
                 f"{images.shape[1:]}"
             )
-        similarity = np.concatenate([near[3], wanted @ _directions(model, batch).T], axis=1)
-        best = (-similarity).argsort(axis=1, kind="stable")[:, :count]
-        new = [batch, batch_labels, start + np.arange(len(batch))]
-        merged = [_chosen(one, other, best) for one, other in zip(near, new, strict=False)]
-        near = *merged, np.take_along_axis(similarity, best, axis=1)
-        start += len(batch)
-    return near
+        for kept, similar in zip(near, wanted @ normalize(features).T, strict=True):
+            best = (-similar).argsort(kind="stable")[:n_neighbors]
+            kept += [(batch[i].copy(), labels[i], start + i, similar[i]) for i in best]
+            kept.sort(key=lambda one: -one[3])
+            del kept[n_neighbors:]
+        start += len(labels)
+    layers.warn_if_shuffled(train, "train")
+    return _stacked(near, images.shape[1:])
 
 
-def _chosen(near, new, best):
-    """Of what each mistake has, (n, k, ...), and of what is new to all, (B, ...), the best places.
-
-    Only what is chosen is copied: pictures are large.
-    """
-    known = near.shape[1]
-    chosen = np.empty((*best.shape, *new.shape[1:]), new.dtype)
-    old = best < known
-    rows = np.nonzero(old)[0]
-    chosen[old], chosen[~old] = near[rows, best[old]], new[best[~old] - known]
-    return chosen
-
-
-def _directions(model, images):
-    features = picture_features(model, images)
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(length, np.finfo(np.float32).tiny)
+def _stacked(near, shape):
+    """n lists of k tuples -> images, labels, indices and similarities, with first axes (n, k)."""
+    n, k = len(near), len(near[0]) if near else 0
+    columns = ([[one[column] for one in kept] for kept in near] for column in range(4))
+    types = np.float32, np.int32, int, np.float32
+    images, *others = map(np.array, columns, types)
+    return images.reshape(n, k, *shape), *(other.reshape(n, k) for other in others)

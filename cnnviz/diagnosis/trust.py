@@ -1,8 +1,10 @@
-"""(model, labelled pictures) -> how far its heat maps can be trusted, in numbers.
+"""Measure how far the heat maps of a model can be trusted.
 
-Nobody has to mark anything: where the evidence should lie is known because the picture is put
-together from others, because parts of it are taken away, or because the weights are.
+Nobody has to mark anything: where the evidence should lie is known because an image is a mosaic of
+others, because parts of it are deleted, or because the weights are shuffled.
 """
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -14,45 +16,40 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
-from cnnviz import layers
+from cnnviz import figures, layers
 from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
 from cnnviz.diagnosis.measures import evidence_share, mean_color
 from cnnviz.grad_cam import METHODS, Method, grad_cam
+from cnnviz.results import Result
 
-STEPS = 20  # in which a picture's pixels are taken away or put back: a twentieth of them each
+STEPS = 20  # in which an image's pixels are deleted or inserted: a twentieth of them each
 BLUR = 1 / 12  # standard deviation of the blur that insertion starts from, as a share of the side
+MEASURES = {
+    "focus": "share of the evidence on the right half of mosaics; 0.5 by chance; high is good",
+    "pointing": "share of the evidence on the right quarter; 0.25 by chance; high is good",
+    "deletion": "mean probability while the evidence is deleted; low is good",
+    "insertion": "mean probability while the evidence is inserted; high is good",
+    "survival": "rank correlation with maps of shuffled weights; near 0 is good",
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Mosaics:
-    """Pictures put together from four, N of them.
-
-    Attributes:
-        images: (N, H, W, C) float32.
-        class_index: (N,) int32, the class that each is about.
-        masks: (N, H, W) bool, where its pictures of that class are.
-    """
-
-    images: np.ndarray
-    class_index: np.ndarray
-    masks: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class MapTrust:
-    """How far the maps of M methods can be trusted; each array holds one number a method.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class MapTrust(Result):
+    """How far the maps of M methods can be trusted; each array holds one number for each method.
 
     Attributes:
-        methods: M names, as `grad_cam` takes them; the last two are "random" and "centre", which
-            know nothing and know only that pictures show things in their middle.
-        focus: Share of the evidence on the right half of a mosaic of two and two (0.5: by chance).
-        pointing: The same with one right picture in four (0.25: by chance).
-        deletion: Mean probability of the class while its evidence is taken away, the strongest
-            first; low is good.
-        insertion: Mean probability while it is put back into a blurred picture; high is good.
-        survival: Rank correlation of a map with that of the same network with shuffled weights;
-            near 0 is good: then the map shows what was learned, and not only the picture.
+        methods: M names, as `grad_cam` takes them; the last two are baselines: "random" values, and
+            "center", a hill in the middle of the image.
+        focus: Share of the evidence on the right two of the four images of a mosaic (Arias-Duart et
+            al. 2022, https://arxiv.org/abs/2109.15035).
+        pointing: The same with one right image of four, the grid pointing game (Rao et al. 2022,
+            https://arxiv.org/abs/2205.10435).
+        deletion, insertion: Mean probability of the class while its evidence is deleted, the
+            strongest first, or inserted into a blurred image (Petsiuk et al. 2018,
+            https://arxiv.org/abs/1806.07421).
+        survival: Rank correlation of a map with that of the same model with shuffled weights
+            (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292), which shows the image only.
     """
 
     methods: tuple[str, ...]
@@ -63,12 +60,28 @@ class MapTrust:
     survival: np.ndarray
 
     def __str__(self) -> str:
-        names = [field.name for field in dataclasses.fields(self)][1:]
-        lines = [f"{'method':>12}" + "".join(f"{name:>11}" for name in names)]
-        for index, method in enumerate(self.methods):
-            values = (getattr(self, name)[index] for name in names)
-            lines.append(f"{method:>12}" + "".join(f"{value:11.3f}" for value in values))
+        lines = []
+        for name, meaning in MEASURES.items():
+            best = self.best(name)
+            value = getattr(self, name)[self.methods.index(best)]
+            lines.append(f"{name}: {meaning}; best '{best}' with {value:.3f}")
         return "\n".join(lines)
+
+    def best(self, measure: str) -> str:
+        """The method that is best by one of `MEASURES`, baselines aside."""
+        values = getattr(self, measure)[:-2]
+        badness = {"deletion": values, "survival": np.abs(values)}.get(measure, -values)
+        return self.methods[np.nan_to_num(badness, nan=np.inf).argmin()]
+
+    def to_frame(self):
+        """A pandas.DataFrame with a row for each method and a column for each measure."""
+        import pandas
+
+        return pandas.DataFrame({name: getattr(self, name) for name in MEASURES}, self.methods)
+
+    def plot(self, **options):
+        """The figure of `figures.draw_map_trust`, with its options."""
+        return figures.draw_map_trust(self, **options)
 
 
 def map_trust(
@@ -77,191 +90,136 @@ def map_trust(
     labels: ArrayLike,
     *,
     methods: Sequence[Method] = tuple(METHODS),
-    mosaics: int = 60,
+    n_mosaics: int = 60,
     seed: int = 0,
 ) -> MapTrust:
     """Measure how far heat maps of a model can be trusted, for several methods.
 
     Args:
-        model: keras.Model that `grad_cam` takes. It is left as it was.
-        images: (N, H, W, C) pictures in the model's input range; forty of each class will do.
-        labels: (N,) their classes.
+        model: keras.Model that `grad_cam` takes; it is left as it was.
+        images: (N, H, W, C) in the model's input range; forty of each class will do.
+        labels: (N,) class indices, or one-hot.
         methods: Methods of `grad_cam`.
-        mosaics: Mosaics that are made of the pictures.
-        seed: Seed of the mosaics, of the random order and of the shuffled weights.
+        n_mosaics: Mosaics that are made of the images.
+        seed: Seed of the mosaics, of the random baseline and of the shuffled weights.
 
     Returns:
-        MapTrust: Focus (Arias-Duart et al. 2022), the grid pointing game's setting (Rao et al.
-        2022), deletion and insertion (Petsiuk et al. 2018) and parameter randomisation (Adebayo et
-        al. 2018).
+        MapTrust
 
     Raises:
-        ValueError: If the pictures are too few or an argument is not as said here.
+        ValueError: If there are too few images, or an argument is out of range.
+
+    Warns:
+        UserWarning: As `grad_cam` does.
+
+    Example:
+        >>> import cnnviz
+        >>> pets = cnnviz.drawn_pets(8, image_size=64, seed=0)
+        >>> options = {"methods": ["grad-cam"], "n_mosaics": 2}
+        >>> trust = cnnviz.map_trust(cnnviz.load_pretrained(), pets.images, pets.labels, **options)
+        >>> trust.methods
+        ('grad-cam', 'random', 'center')
     """
-    images, labels = _check_labelled(model, images, labels)
-    halves, quarters = (
-        make_mosaics(model, images, labels, own=own, count=mosaics, seed=seed) for own in (2, 1)
-    )
-    shuffled = {}
-    with shuffled_weights(model, seed=seed):
-        for method in methods:
-            shuffled[method] = grad_cam(model, images, class_index=labels, method=method).maps
+    images = layers.check_images(model, images)
+    labels = layers.class_indices(labels, len(images))
+    mosaics = [make_mosaics(model, images, labels, own, n_mosaics, seed) for own in (2, 1)]
+
+    def maps_of(method):
+        return grad_cam(model, images, class_index=labels, method=method).maps
+
     rows = []
-    for method in methods:
-        maps = grad_cam(model, images, class_index=labels, method=method).maps
-        rows.append(
-            (
-                focus(model, halves, method=method),
-                focus(model, quarters, method=method),
-                *deletion_and_insertion(model, images, maps, labels),
-                map_similarity(maps, shuffled[method]),
-            )
-        )
-    for maps in _knowing_nothing(images, seed):
-        curves = deletion_and_insertion(model, images, maps, labels)
-        rows.append((0.5, 0.25, *curves, np.nan))
-    return MapTrust((*methods, "random", "centre"), *np.array(rows, np.float32).T)
+    with layers.warn_once():
+        with shuffled_weights(model, seed):
+            shuffled = [maps_of(method) for method in methods]
+        for method, others in zip(methods, shuffled, strict=True):
+            maps = maps_of(method)
+            shares = [focus(model, *each, method=method) for each in mosaics]
+            curves = deletion_and_insertion(model, images, maps, labels)
+            rows.append((*shares, *curves, map_similarity(maps, others)))
+        for maps in _baselines(images, seed):
+            curves = deletion_and_insertion(model, images, maps, labels)
+            rows.append((0.5, 0.25, *curves, np.nan))
+    return MapTrust((*methods, "random", "center"), *np.array(rows, np.float32).T)
 
 
-def _knowing_nothing(images, seed):
-    """Two maps to compare with: noise, and a hill in the middle."""
-    count, height, width, _ = images.shape
-    rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    hill = np.exp(-2 * (rows**2 + columns**2)).astype(np.float32)
-    noise = np.random.default_rng(seed).random((count, height, width), np.float32)
-    return noise, np.repeat(hill[None], count, axis=0)
+def _baselines(images, seed):
+    """Two maps for each image: noise, and a hill in the middle."""
+    rows, columns = (np.linspace(-1, 1, side) for side in images.shape[1:3])
+    hill = np.exp(-2 * (rows[:, None] ** 2 + columns**2)).astype(np.float32)
+    noise = np.random.default_rng(seed).random(images.shape[:3], np.float32)
+    return noise, np.repeat(hill[None], len(images), axis=0)
 
 
-def _check_labelled(model, images, labels):
-    images, labels = layers.check_images(model, images), np.asarray(labels)
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`labels` (of shape {labels.shape}, {labels.dtype}) must be one class index for each "
-            f"of the {len(images)} `images`"
-        )
-    return images, labels.astype(np.int32)
+def make_mosaics(model, images, labels, own, n_mosaics, seed=0):
+    """Mosaics of two by two images, `own` of them of one class and the others of other classes.
 
-
-def make_mosaics(
-    model: keras.Model,
-    images: ArrayLike,
-    labels: ArrayLike,
-    *,
-    own: int = 2,
-    count: int = 60,
-    seed: int = 0,
-) -> Mosaics:
-    """Put pictures together, two by two, some of a class and the rest of others.
-
-    Args:
-        model: The keras.Model that will see them: where it takes one size only, the four are shrunk
-            to fit (of an odd size, those on the right and below are one pixel larger); else the
-            mosaics are twice as large as the pictures.
-        images: (N, H, W, C) pictures in the model's input range.
-        labels: (N,) their classes.
-        own: How many of the four are of the class, 1 to 3.
-        count: Mosaics, 1 or more; the classes take turns.
-        seed: Seed of the choice and of the places.
+    They are twice as large as the images; if the model takes one size only, the four are shrunk.
 
     Returns:
-        Mosaics
-
-    Raises:
-        ValueError: If a class has too few pictures, or there is only one.
+        (mosaics, class_index, masks): (n, H, W, C) float32, (n,) int32, and (n, H, W) bool: where
+        the images of that class are. The classes take turns.
     """
-    images, labels = _check_labelled(model, images, labels)
-    check_integer("count", count, 1)
+    check_integer("n_mosaics", n_mosaics, 1)
     classes, sizes = np.unique(labels, return_counts=True)
-    if own not in (1, 2, 3):
-        raise ValueError(f"`own` (={own}) must be 1, 2 or 3")
     if len(classes) < 2 or sizes.min() < own or len(labels) - sizes.max() < 4 - own:
         raise ValueError(
-            f"`labels` (classes {classes.tolist()}, {sizes.tolist()} pictures) must have two "
-            f"classes or more, with at least {own} pictures of each and {4 - own} of others"
+            f"`labels` (classes {classes.tolist()}, {sizes.tolist()} images) must have two classes "
+            f"or more, with at least {own} images of each and {4 - own} of others"
         )
-    random = np.random.default_rng(seed)
-    height, width = _mosaic_size(model, images)
-    made = np.empty((count, height, width, images.shape[3]), np.float32)
-    halves_of = [(slice(side // 2), slice(side // 2, side)) for side in (height, width)]
-    masks = np.zeros(made.shape[:3], bool)
-    chosen = classes[np.arange(count) % len(classes)]
-    for mosaic, mask, index in zip(made, masks, chosen, strict=True):
+    random, free = np.random.default_rng(seed), [2 * side for side in images.shape[1:3]]
+    size = [own or twice for own, twice in zip(layers.input_shape(model)[1:3], free, strict=True)]
+    mosaics = np.empty((n_mosaics, *size, images.shape[3]), np.float32)
+    masks = np.zeros(mosaics.shape[:3], bool)
+    halves = [(slice(side // 2), slice(side // 2, side)) for side in size]
+    chosen = np.resize(classes, n_mosaics)
+    for mosaic, mask, index in zip(mosaics, masks, chosen, strict=True):
         four = [
             *random.choice(np.flatnonzero(labels == index), own, replace=False),
             *random.choice(np.flatnonzero(labels != index), 4 - own, replace=False),
         ]
-        for place, which in enumerate(random.permutation(4)):
-            tile = halves_of[0][place // 2], halves_of[1][place % 2]
+        for position, which in enumerate(random.permutation(4)):
+            tile = halves[0][position // 2], halves[1][position % 2]
             shape = mosaic[tile].shape
             mosaic[tile] = resize_image(images[four[which]], shape[:2]).reshape(shape)
             mask[tile] = which < own
-    return Mosaics(made, chosen.astype(np.int32), masks)
+    return mosaics, chosen.astype(np.int32), masks
 
 
-def _mosaic_size(model, images):
-    shape = layers.input_shape(model)
-    return tuple(
-        2 * given if own is None else own
-        for own, given in zip(shape[1:3], images.shape[1:3], strict=True)
-    )
-
-
-def focus(model, mosaics, **options):
-    """Mean share of the evidence that lies on the right pictures of mosaics.
-
-    Args:
-        model: keras.Model that `grad_cam` takes.
-        mosaics: Mosaics, as `make_mosaics` returns them.
-        **options: Of `grad_cam`: `method`, `layer_name`, `output_name`.
-
-    Returns:
-        float in 0..1: maps without any evidence are left out; NaN if none has any.
-    """
-    maps = grad_cam(model, mosaics.images, class_index=mosaics.class_index, **options).maps
-    shares = evidence_share(maps, mosaics.masks)
+def focus(model, mosaics, class_index, masks, **options):
+    """Mean share of the evidence on the right images of mosaics; NaN if there is no evidence."""
+    maps = grad_cam(model, mosaics, class_index=class_index, **options).maps
+    shares = evidence_share(maps, masks)
     return float(np.nanmean(shares)) if np.isfinite(shares).any() else float("nan")
 
 
 def deletion_and_insertion(model, images, maps, class_index):
-    """How fast the probability of a class falls and rises with its evidence (Petsiuk et al. 2018).
+    """Mean probability of the class while its evidence is deleted, and while it is inserted.
 
-    The pixels are painted in the mean colour of all the pictures, those with the strongest evidence
-    first; or a blurred picture gets its pixels back in that order.
-
-    Args:
-        model: keras.Model that `class_probabilities` takes.
-        images: (N, H, W, C) pictures in the model's input range.
-        maps: (N, h, w) evidence, enlarged bilinearly to the pictures' size.
-        class_index: (N,) the classes.
-
-    Returns:
-        (deletion, insertion): two floats in 0..1, the mean probability of the class along the way,
-        which is the area under its curve.
+    Pixels are painted in the mean color of all images, those with the strongest evidence first; or
+    a blurred image gets its pixels back in that order. The mean is the area under the curve.
     """
-    rows = np.arange(len(images))
     size = images.shape[2], images.shape[1]
     enlarged = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in maps])
     order = (-enlarged.reshape(len(images), -1)).argsort(axis=1, kind="stable")
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
-    rank = (rank / order.shape[1]).reshape(enlarged.shape)[..., None]
+    rank = order.argsort(axis=1) / order.shape[1]
+    rank = rank.reshape(enlarged.shape)[..., None]
     painted = np.broadcast_to(mean_color(images), images.shape)
     sigma = BLUR * max(size)
     blurred = np.stack([cv2.GaussianBlur(one, (0, 0), sigma).reshape(one.shape) for one in images])
     areas = []
-    for first, second in ((painted, images), (images, blurred)):  # above the cut, and below it
+    for first, second in ((painted, images), (images, blurred)):
         curve = [
             layers.class_probabilities(model, np.where(rank < share, first, second))
             for share in np.linspace(0, 1, STEPS + 1)
         ]
-        curve = np.stack(curve)[:, rows, class_index].mean(axis=1)
+        curve = np.stack(curve)[:, np.arange(len(images)), class_index].mean(axis=1)
         areas.append(float((curve[:-1] + curve[1:]).mean() / 2))
     return tuple(areas)
 
 
 @contextlib.contextmanager
-def shuffled_weights(model, *, seed=0):
-    """A `with` block in which the entries of each of a model's weights stand in another order."""
+def shuffled_weights(model, seed=0):
+    """A `with` block in which the entries of each of a model's weights are shuffled."""
     before, random = model.get_weights(), np.random.default_rng(seed)
     try:
         model.set_weights([random.permutation(w.ravel()).reshape(w.shape) for w in before])
@@ -271,11 +229,7 @@ def shuffled_weights(model, *, seed=0):
 
 
 def map_similarity(first, second):
-    """Mean rank correlation (Spearman) of maps (N, h, w) with others of the same shape.
-
-    Returns:
-        float in -1..1; pairs of which one map is the same everywhere count as 0.
-    """
+    """Mean rank correlation (Spearman) of maps with others; 0 for maps that are constant."""
     correlations = [
         0.0 if np.ptp(one) == 0 or np.ptp(other) == 0 else spearmanr(one, other, axis=None)[0]
         for one, other in zip(first, second, strict=True)

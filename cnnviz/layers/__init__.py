@@ -20,6 +20,7 @@ from cnnviz.layers.heads import (
     class_scores,
     head,
     pick_output,
+    probabilities,
 )
 from cnnviz.layers.inputs import (
     all_finite,

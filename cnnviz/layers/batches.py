@@ -148,12 +148,15 @@ def check_labels(labels, classes, name="data"):
 
 
 def warn_if_shuffled(data, name="data"):
-    """Warn if the first batch of a tf.data.Dataset is another one in a second pass."""
-    if isinstance(data, tf.data.Dataset):
-        first, again = (tf.nest.flatten(next(iter(data)))[0] for _ in range(2))
-        if not np.array_equal(first, again):
-            warn(
-                f"`{name}` comes in another order, or with other images, in each pass: indices "
-                "belong to one pass over shuffled data and cannot be looked up again; load it with "
-                "shuffle=False"
-            )
+    """Warn, and return True, if the first batch of a dataset is another one in a second pass."""
+    if not isinstance(data, tf.data.Dataset):
+        return False
+    first, again = (tf.nest.flatten(next(iter(data)))[0] for _ in range(2))
+    shuffled = not np.array_equal(first, again)
+    if shuffled:
+        warn(
+            f"`{name}` comes in another order, or with other images, in each pass: indices belong "
+            "to one pass over shuffled data and cannot be looked up again; load it with "
+            "shuffle=False"
+        )
+    return shuffled

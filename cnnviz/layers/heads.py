@@ -63,13 +63,14 @@ def class_probabilities(
     """
 
     def compute(call):
-        return _probabilities(pick_output(call.model, call.output, output_name)), None
+        return probabilities(pick_output(call.model, call.output, output_name)), None
 
     found, _ = run(model, images, compute, key=("probabilities", repr(output_name)))
     return found
 
 
-def _probabilities(output):
+def probabilities(output):
+    """As `class_probabilities`, of the model's output under construction: (N, classes) tensor."""
     kind, _ = _head(output)
     scores = class_scores(output)
     if kind in ("sigmoid", "softmax"):

@@ -6,7 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at its end
+# This package, with the separator at its end, and what calls the end of a `with` block.
+INSIDE = str(Path(__file__).parents[1] / "_")[:-1], contextlib.__file__
 
 
 def warn(message):
@@ -16,7 +17,7 @@ def warn(message):
         message: The text of a UserWarning, or a warning of any category.
     """
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 
