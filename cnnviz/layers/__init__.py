@@ -1,7 +1,7 @@
 """Take any Keras 3 model apart: its layers by name, their recorded outputs, its class scores.
 
 The only place that knows how a model is taken apart, and that calls one. In the order of reading:
-`names`, `inputs`, `batches`, `run` (with `value_range`), `heads`, `shapes`.
+`names`, `inputs`, `batches`, `run` (with `finite` and `value_range`), `recorded`, `heads`, `shapes`.
 """
 
 from cnnviz.layers.batches import (
@@ -13,6 +13,7 @@ from cnnviz.layers.batches import (
     class_indices,
     warn_if_shuffled,
 )
+from cnnviz.layers.finite import broken_layer, check_finite
 from cnnviz.layers.heads import (
     ACTIVATIONS,
     activation_input,
@@ -42,19 +43,7 @@ from cnnviz.layers.names import (
     own_weights,
     weights_by_owner,
 )
-from cnnviz.layers.run import (
-    broken_layer,
-    check_finite,
-    every_layer,
-    feature_maps,
-    gradients,
-    no_layer,
-    one_layer,
-    required_feature_map,
-    required_output,
-    run,
-    stream,
-    traced,
-)
+from cnnviz.layers.recorded import feature_maps, gradients, required_feature_map, required_output
+from cnnviz.layers.run import every_layer, no_layer, one_layer, run, stream, traced
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once

@@ -26,7 +26,7 @@ FORMS = (
 
 
 def batches(model, data, *, name="data", description=None, labels=False):
-    """Read a dataset batch by batch, so that it need not be in memory at once.
+    """Read data batch by batch: yield ((B, H, W, C) images, (B,) class indices or None).
 
     Args:
         model: The keras.Model that the images are for.
@@ -34,13 +34,7 @@ def batches(model, data, *, name="data", description=None, labels=False):
             alone; a pair of arrays (images, labels); or an array of images.
         name: The argument's name, for errors.
         description: What is being done, for a progress bar; None shows none.
-        labels: Whether there must be labels, each one class: an index or one-hot.
-
-    Yields:
-        ((B, H, W, C) float32 images, (B,) int32 labels or None), B at most `BATCH_SIZE` for arrays.
-
-    Raises:
-        ValueError: If `data` has another form, is an empty dataset, or does not fit the model.
+        labels: Whether there must be labels.
     """
     n_batches, pairs = _pairs(data, name)
     empty = True
@@ -110,19 +104,7 @@ def _rank(values):
 
 
 def class_indices(labels, n_images, name="labels"):
-    """The class index of each image.
-
-    Args:
-        labels: (N,), (N, 1) or one-hot (N, classes).
-        n_images: N.
-        name: The argument's name, for the error.
-
-    Returns:
-        (N,) int32.
-
-    Raises:
-        ValueError: If they are not one class index for each image.
-    """
+    """(N,) int32 class indices of labels (N,), (N, 1) or one-hot (N, classes)."""
     numbers = whole_numbers(labels)
     classes = numbers
     if numbers is not None and numbers.ndim == 2 and numbers.shape[1]:

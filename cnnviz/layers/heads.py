@@ -84,22 +84,11 @@ def probabilities(output):
 
 
 def class_scores(output):
-    """The logits of the classes, whatever the head of the model ends in.
+    """(N, classes) float32 logits, whatever the head of a model ends in.
 
-    Args:
-        output: (N, K) tensor under construction: the model's output.
-
-    Returns:
-        (N, classes) float32 tensor: the input of the final sigmoid (also a hard one), softmax or
-        log-softmax if there is one, else the output itself. One output z gives the two classes -z
-        and z. Outputs of an unknown head that lie in 0..1 (and, if there are several, sum to one)
-        give log p - log(1 - p).
-
-    Raises:
-        ValueError: If the model does not return one tensor of rank 2.
-
-    Warns:
-        UserWarning: If the head is unknown.
+    They are the input of the final sigmoid (also a hard one), softmax or log-softmax if there is
+    one, else the output itself. One output z gives the two classes -z and z. Outputs p of an
+    unknown head that look like probabilities give log p - log(1 - p), and a warning.
     """
     kind, logits = _head(output)
     logits = tf.cast(logits, tf.float32)
@@ -171,16 +160,10 @@ def _check_output(output):
 
 
 def activation_input(tensor, activations):
-    """The tensor that an activation function was applied to.
+    """The input of the activation that made a tensor, in its shape; None if it was made otherwise.
 
-    Args:
-        tensor: A tensor of a graph under construction.
-        activations: Types of TensorFlow operations, such as ("Sigmoid", "Softmax"), or
-            "HardSigmoid".
-
-    Returns:
-        The input of the activation that made `tensor`, in the shape of `tensor`; casts, reshapes
-        and a clipping to 0..1 in between are passed over. None if it was made otherwise.
+    `activations` are types of TensorFlow operations, or "HardSigmoid". Casts, reshapes and a
+    clipping to 0..1 behind the activation are passed over.
     """
     made = tensor
     while (passed := _passed(made.op)) is not None:
@@ -208,16 +191,7 @@ def _passed(op):
 
 
 def pick_output(model, output, name):
-    """One of the outputs of a model.
-
-    Args:
-        model: keras.Model.
-        output: What it returned: a tensor, or a list or dict of several.
-        name: Its name in `model.output_names`, its key or its index; None if there is only one.
-
-    Raises:
-        ValueError: If there is no such output, or several and `name` is None.
-    """
+    """One of the outputs of a model, by its name in `model.output_names`, its key or its index."""
     if isinstance(output, dict):
         named = output
     else:
@@ -239,15 +213,9 @@ def pick_output(model, output, name):
 
 
 def head(model, images):
-    """What a model ends in.
+    """(shape of a model's output, type of the operation that squashes it or None).
 
-    Args:
-        model: keras.Model that returns one tensor.
-        images: (N, H, W, C) tf.TensorShape of batches, as far as it is known.
-
-    Returns:
-        (shape, activation): the shape of the output, None for what is not known; and the type of
-        the operation that squashes it ("Sigmoid", "Softmax", "Relu", "Tanh", ...), or None.
+    `images` is the tf.TensorShape of batches, as far as it is known.
     """
     own, given = input_shape(model), images.merge_with((None,) * 4)
     known = (None, *(size or other for size, other in zip(own[1:], given[1:], strict=True)))

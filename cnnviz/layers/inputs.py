@@ -9,11 +9,7 @@ DEFAULT_IMAGE_SIZE = 96  # pixels, for a model that takes any size
 
 
 def check_model(model):
-    """Check that a model can be looked into, and return its layers as `named_layers` does.
-
-    Raises:
-        ValueError: If it is not a keras.Model, not built, or has channels first.
-    """
+    """Check that a model is built and has channels last; return its `named_layers`."""
     named = named_layers(model)
     if not model.built:
         raise ValueError(f"`model` (='{model.name}') is not built; call it once on an image")
@@ -28,20 +24,11 @@ def check_model(model):
 
 
 def check_images(model, images, *, fewest=0, name="images"):
-    """Bring images into the form that every method works on.
-
-    Args:
-        model: The keras.Model that they are for.
-        images: (N, H, W, C) or (H, W, C), numbers; for a model of gray images also (N, H, W).
-        fewest: How many there must be: 0 or 1.
-        name: The argument's name, for errors.
-
-    Returns:
-        (N, H, W, C) float32 array.
+    """(N, H, W, C) float32 images for a model, of (N, H, W, C), (H, W, C), or gray (N, H, W).
 
     Raises:
-        ValueError: If the rank, the size, the channels or the values do not fit `model`, there are
-            fewer than `fewest`, or `model` has several inputs.
+        ValueError: If rank, size, channels or values do not fit the model, or there are fewer
+            images than `fewest`, 0 or 1.
     """
     kind = type(images).__name__
     try:
@@ -81,8 +68,7 @@ def check_images(model, images, *, fewest=0, name="images"):
 def all_finite(array):
     """Whether every number of an array is finite.
 
-    The sum of the squares tells in half the time that it takes to look at each, unless the numbers
-    are so large that it overflows.
+    The sum of the squares tells faster, unless it overflows.
     """
     numbers = array.ravel()
     with np.errstate(over="ignore", invalid="ignore"):
@@ -104,18 +90,10 @@ def input_shape(model):
 
 
 def image_shape(model, image_size=None):
-    """The shape of an image for a model.
+    """(height, width, channels) of an image for a model.
 
-    Args:
-        model: keras.Model.
-        image_size: Side length in pixels, or (height, width); None takes the model's own, or that
-            of the images that a subclassed model was first called with, or 96.
-
-    Returns:
-        (height, width, channels).
-
-    Raises:
-        ValueError: If `image_size` is not a size in pixels, or not the model's own.
+    `image_size` is a side in pixels, or (height, width). None takes the model's own size, or the
+    size that a subclassed model was first called with, or 96.
     """
     own = input_shape(model)
     built = (getattr(model, "get_build_config", dict)() or {}).get("input_shape")

@@ -9,14 +9,9 @@ from cnnviz.keras_internals import own_variables, sublayers
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]:
-    """List every layer of a model, those inside nested models and composite layers too.
+    """List every layer of a model by its path, such as "backbone/block_13_expand".
 
-    Args:
-        model: keras.Model of any kind.
-
-    Returns:
-        dict[str, keras.layers.Layer or keras.Operation]: by path, such as
-        "backbone/block_13_expand"; a nested model comes before its own layers.
+    A nested model, or a composite layer, comes before its own layers.
 
     Raises:
         ValueError: If `model` is not a keras.Model.
@@ -62,14 +57,9 @@ def _children(parent):
 
 
 def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
-    """Names of the convolution layers of a model, in the model's order.
+    """Paths of the convolution layers of a model, in the model's order.
 
-    Args:
-        model: keras.Model of any kind.
-        pooling: Whether to include pooling layers that output a feature map.
-
-    Returns:
-        list[str]: paths, as `named_layers` gives them.
+    With `pooling`, also those of pooling layers that output a feature map.
 
     Example:
         >>> import cnnviz
@@ -128,18 +118,10 @@ def find_layers(named, names):
 
 
 def find_layer(named, name, argument="layer_name"):
-    """Find one layer by its path or, if that is unambiguous, by its bare name.
+    """(path, layer) by the path or, if that is unambiguous, by the bare name.
 
-    Args:
-        named: keras.Model, or the dict that `named_layers` returns.
-        name: "backbone/block_13_expand" or "block_13_expand".
-        argument: Of the public function, for the error.
-
-    Returns:
-        (path, layer).
-
-    Raises:
-        ValueError: If no layer or more than one has this name; the error offers the nearest names.
+    `named` is a keras.Model, or what `named_layers` returns; `argument` is for the ValueError,
+    which offers the nearest names.
     """
     named, name = named if isinstance(named, dict) else named_layers(named), str(name)
     if name in named:

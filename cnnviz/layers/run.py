@@ -23,13 +23,13 @@ import tensorflow as tf
 
 from cnnviz.keras_internals import clear_losses, one_thread, wrapped_calls
 from cnnviz.layers.batches import batches
-from cnnviz.layers.inputs import all_finite, check_model, computes_in_float16
-from cnnviz.layers.names import find_layer, leaves, named_layers, own_weights, weights_by_owner
+from cnnviz.layers.finite import broken_layer, check_finite, squared_weights
+from cnnviz.layers.inputs import check_model
+from cnnviz.layers.names import find_layer, leaves, named_layers, own_weights
 from cnnviz.layers.value_range import measure_range, warn_of_range
 from cnnviz.layers.warn import warn
 
 MOST_TRACES = 32  # that are kept for one model
-HALF_SCALE = 2.0**12  # of float16 gradients: the gradient of a mean over a large map underflows
 # Types of the attributes that are compared before a trace is used again.
 SIMPLE = {bool, int, float, str, tuple, type(None)}
 HIDDEN = (
@@ -92,25 +92,10 @@ def one_layer(name):
 
 
 def run(model, data, compute, **options):
-    """Call a model on images and compute something from what its layers output.
-
-    Args:
-        model: keras.Model of any kind with one image as its input; it is left as it was.
-        data: What `batches` takes: (N, H, W, C) or (H, W, C) images in the model's input range, or
-            a dataset.
-        compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N,
-            and whatever else it found out about the model. It is traced once, so it must not
-            hold the model itself; `call` is a `Call`.
-        **options: Of `stream`.
+    """As `stream`, over all images at once.
 
     Returns:
-        (results, facts): the results as writable NumPy arrays over all images.
-
-    Raises:
-        ValueError: If the images do not fit the model, or NaN comes out.
-
-    Warns:
-        UserWarning: If the value range of the images can hardly be the one of the training.
+        (results, facts): the results as writable NumPy arrays, and the facts.
     """
     _, results, facts = zip(*stream(model, data, compute, **options), strict=True)
     if len(results) == 1:
@@ -132,10 +117,14 @@ def stream(
     description=None,
     labels=False,
 ):
-    """As `run`, batch by batch, so that memory does not grow with the number of images.
+    """Call a model on images, and compute something from what its layers output, batch by batch.
 
     Args:
-        model, data, compute: As for `run`.
+        model: keras.Model of any kind with one image as its input; it is left as it was.
+        data: Images in the model's input range, or a dataset: what `batches` takes.
+        compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N,
+            and whatever else it found out about the model. It is traced once, so it must not hold
+            the model itself; `call` is a `Call`.
         key: What distinguishes this computation from others of the same model; hashable.
         record: Function from `named_layers(model)` to the layers whose outputs are recorded.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
@@ -148,6 +137,12 @@ def stream(
 
     Yields:
         (labels, results, facts) of each batch; labels are None unless asked for.
+
+    Raises:
+        ValueError: If the images do not fit the model, or NaN comes out.
+
+    Warns:
+        UserWarning: If the value range of the images can hardly be the one of the training.
     """
     named = check_model(model)
     state = _state(model, named)
@@ -226,7 +221,7 @@ def _trace(model, shape, compute, record, specs):
         call, received = _call(get_model(), images, record)
         results, found = compute(call, *arguments)
         facts.append(found)
-        return results, _squares(call.model), measure_range(images, received)
+        return results, squared_weights(call.model), measure_range(images, received)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -294,117 +289,3 @@ def hides(op):
 def is_grouped_convolution(op):
     """Whether it is a convolution in groups, which Keras calls in a function of its own."""
     return op.type.endswith("PartitionedCall") and "_conv_xla" in op.get_attr("f").name
-
-
-def feature_maps(call):
-    """Of what the layers output, the feature maps: one for each layer that makes one.
-
-    Args:
-        call: Call in which every layer was recorded.
-
-    Returns:
-        dict[str, (N, h, w, C) tensor], in the order of the calls. A layer that holds others is
-        included if it computes something itself from their outputs, as a residual block does. What
-        is inside an attention layer is of rank 4 too, but has no positions.
-    """
-    maps, inner = {}, leaves(call.named)
-    passed_on = [y for path in inner for y in call.recorded.get(path, ())]
-    for path, calls in call.recorded.items():
-        names = path.split("/")
-        around = (call.named.get("/".join(names[:depth])) for depth in range(1, len(names)))
-        if calls[-1].shape.rank != 4 or any("Attention" in type(one).__name__ for one in around):
-            continue
-        if path in inner or not any(one is calls[-1] for one in passed_on):
-            maps[path] = calls[-1]
-        passed_on.append(calls[-1])
-    return maps
-
-
-def required_output(call, path):
-    """The recorded output of one layer that a person asked for.
-
-    Raises:
-        ValueError: If the layer was not called or returned no single tensor.
-
-    Warns:
-        UserWarning: If the layer is used several times; the last output is taken.
-    """
-    if path not in call.recorded:
-        raise ValueError(
-            f"`layer_name` (='{path}') is not used, or returns no single tensor, or is hidden in a "
-            "tf.function of the model's own, when the model is called in inference mode"
-        )
-    if len(call.recorded[path]) > 1:
-        warn(
-            f"layer '{path}' is used {len(call.recorded[path])} times in one call; its last output "
-            "is taken"
-        )
-    return call.recorded[path][-1]
-
-
-def required_feature_map(call, path, purpose):
-    """As `required_output`; a ValueError says what needs feature maps if it is none."""
-    output = required_output(call, path)
-    if output.shape.rank != 4:
-        raise ValueError(
-            f"`layer_name` (='{path}') outputs shape {tuple(output.shape)}; {purpose} needs "
-            "feature maps (N, h, w, C), so choose a layer before the pooling or flattening"
-        )
-    return output
-
-
-def gradients(model, ys, x, grad_ys):
-    """The gradient of what a model outputs with respect to one tensor; None if there is none.
-
-    Where a layer computes in float16, small gradients would become zero: they are scaled on their
-    way, as far as they stay finite.
-    """
-    (plain,) = tf.gradients(ys, x, grad_ys)
-    if plain is None or not computes_in_float16(model):
-        return plain
-    (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
-    plain, scaled = tf.cast(plain, tf.float32), tf.cast(scaled, tf.float32)
-    return tf.where(tf.math.is_finite(scaled), scaled / HALF_SCALE, plain)
-
-
-def check_finite(model, squares, results):
-    """Raise a ValueError that says where to look if NaN or infinity is in the model or came out.
-
-    `squares` is what the traced function returned: the sum of the squares of all weights.
-    """
-    broken = None if np.isfinite(squares) else broken_layer(model)
-    if broken:
-        raise ValueError(
-            f"`model` (='{model.name}') computes with NaN or infinity: the weights of its layer "
-            f"'{broken}' hold it"
-        )
-    floats = (array for array in tf.nest.flatten(results) if array.dtype.kind == "f")
-    if not all(map(all_finite, floats)):
-        raise ValueError(
-            f"`model` (='{model.name}') gives NaN or infinity for these images, and its weights "
-            "are finite; extract_activations shows where it begins"
-        )
-
-
-def broken_layer(model):
-    """Path of the first layer whose own weights hold NaN or infinity, the model's name, or None."""
-    for path, weight in _float_weights(model):
-        if not all_finite(np.asarray(tf.convert_to_tensor(weight), np.float32)):
-            return path
-    return None
-
-
-def _squares(model):
-    """The sum of the squares of all weights, in a graph: not finite if one of them is not.
-
-    The model's output may hide it: a fused convolution and ReLU turns NaN into 0 on some
-    processors.
-    """
-    squares = [tf.nn.l2_loss(tf.cast(weight, tf.float32)) for _, weight in _float_weights(model)]
-    return tf.add_n([tf.constant(0.0), *squares])
-
-
-def _float_weights(model):
-    """(path of its layer, weight) of all that hold floating-point numbers."""
-    held = [(path, weight) for path, weights in weights_by_owner(model) for weight in weights]
-    return [(path, weight) for path, weight in held if "float" in str(weight.dtype)]
