@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_ROWS = 20  # of a table that Jupyter shows
 MOST_CHARACTERS = 60  # of one field in the one-line text
@@ -14,8 +18,8 @@ MOST_CHARACTERS = 60  # of one field in the one-line text
 class Result:
     """Base of the frozen dataclasses that the methods return.
 
-    A result says what it found in `__str__`, gives its rows by `to_frame()` and draws itself by
-    `plot()`, as far as it has these. Declare it with
+    A result says what it found in `__str__`, gives its rows in `_columns`, for `to_frame()`, and
+    draws itself by `plot()`, as far as it has these. Declare it with
     `@dataclasses.dataclass(frozen=True, eq=False, repr=False)`.
     """
 
@@ -25,6 +29,12 @@ class Result:
         fields = (field for field in dataclasses.fields(self) if field.repr)
         values = (f"{field.name}={_short(getattr(self, field.name))}" for field in fields)
         return f"{type(self).__name__}({', '.join(values)})"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows of the result, as a table."""
+        import pandas  # late: it takes half a second
+
+        return pandas.DataFrame(self._columns())
 
     def _repr_html_(self) -> str:
         from cnnviz.figures import figure_html

@@ -20,7 +20,6 @@ from cnnviz.layers.heads import (
     class_scores,
     head,
     pick_output,
-    probabilities,
 )
 from cnnviz.layers.inputs import (
     all_finite,
@@ -90,7 +89,6 @@ __all__ = [
     "one_layer",
     "own_weights",
     "pick_output",
-    "probabilities",
     "required_feature_map",
     "required_output",
     "run",
