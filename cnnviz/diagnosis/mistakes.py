@@ -13,7 +13,6 @@ from cnnviz import figures, layers
 from cnnviz.checks import check_integer
 from cnnviz.diagnosis.features import image_features
 from cnnviz.grad_cam import GradCAM, Method, grad_cam
-from cnnviz.layers.heads import probabilities
 from cnnviz.results import Result
 
 
@@ -134,7 +133,7 @@ def _worst(model, test, n_mistakes):
 
     def compute(call):
         output = layers.pick_output(call.model, call.output, None)
-        return (call.images, probabilities(output)), None
+        return (call.images, layers.probabilities(output)), None
 
     worst, start = [], 0
     options = {"key": "mistakes", "name": "test", "description": "mistakes", "labels": True}

@@ -20,6 +20,7 @@ from cnnviz.layers.heads import (
     class_scores,
     head,
     pick_output,
+    probabilities,
 )
 from cnnviz.layers.inputs import (
     all_finite,
@@ -89,6 +90,7 @@ __all__ = [
     "one_layer",
     "own_weights",
     "pick_output",
+    "probabilities",
     "required_feature_map",
     "required_output",
     "run",
