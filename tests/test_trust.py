@@ -116,8 +116,8 @@ def test_one_call_gives_the_table(color_model, spots):
     assert result.insertion[0] > result.insertion[2:].max()
     assert np.isfinite(result.survival[:2]).all() and np.isnan(result.survival[2:]).all()
     table, measures = result.to_frame(), "focus pointing deletion insertion survival".split()
-    assert table.columns.tolist() == measures and table.index.tolist() == list(result.methods)
-    assert table.loc["random", "focus"] == 0.5
+    assert table.columns.tolist() == ["method", *measures]
+    assert table["method"].tolist() == list(result.methods) and table["focus"][2] == 0.5
     lines = str(result).splitlines()
     assert [line.split(":")[0] for line in lines] == measures
     assert "high is good; best 'grad-cam' with 1.000" in lines[0]

@@ -8,24 +8,3 @@ from cnnviz.diagnosis.measures import calibration_bins, evidence_share, expected
 from cnnviz.diagnosis.mistakes import Mistakes, confident_mistakes
 from cnnviz.diagnosis.reliance import Reliance, reliance
 from cnnviz.diagnosis.trust import MapTrust, map_trust
-
-__all__ = [
-    "FilterCensus",
-    "InputReport",
-    "LayerCensus",
-    "MapTrust",
-    "Mistakes",
-    "ModelChanges",
-    "Reliance",
-    "SuspectLabels",
-    "calibration_bins",
-    "check_inputs",
-    "compare_models",
-    "confident_mistakes",
-    "evidence_share",
-    "expected_calibration_error",
-    "filter_census",
-    "map_trust",
-    "reliance",
-    "suspect_labels",
-]

@@ -77,19 +77,13 @@ class FilterCensus(Result):
         text += "".join(f"; {count:,} '{kind}'" for kind, count in others if count)
         return f"{text}. {ADVICE[int(dead > 0) + int(shares.max() >= MANY)]}"
 
-    def to_frame(self):
-        """A pandas.DataFrame with one row for each layer: how many filters have each verdict."""
-        import pandas
+    def _columns(self):
+        columns = {"layer": [one.layer_name for one in self.layers]}
+        columns["channels"] = [len(one.verdicts) for one in self.layers]
+        return columns | {kind: [one.count(kind) for one in self.layers] for kind in KINDS}
 
-        rows = [
-            {"layer": one.layer_name, "channels": len(one.verdicts)}
-            | {kind: one.count(kind) for kind in KINDS}
-            for one in self.layers
-        ]
-        return pandas.DataFrame(rows)
-
-    def plot(self, **options):
-        """The figure of `figures.draw_census`, with its options."""
+    def plot(self, **options) -> figures.DescribedFigure:
+        """Draw a bar for each layer; options of `figures.draw_census`."""
         return figures.draw_census(self, **options)
 
 

@@ -54,15 +54,12 @@ class ModelChanges(Result):
             text += f", most in '{self.layer_names[most]}' ({self.weights[most]:.1%} of their size)"
         return f"{text}; {(before != after).sum()} of {len(before)} predictions changed"
 
-    def to_frame(self):
-        """A pandas.DataFrame with one row for each layer: how far weights and outputs moved."""
-        import pandas
-
+    def _columns(self):
         columns = {"layer": self.layer_names, "weights": self.weights}
-        return pandas.DataFrame(columns | {"activations": self.activations})
+        return columns | {"activations": self.activations}
 
-    def plot(self, **options):
-        """The figure of `figures.draw_changes`, with its options."""
+    def plot(self, **options) -> figures.DescribedFigure:
+        """Draw the changes and both heat maps; options of `figures.draw_changes`."""
         return figures.draw_changes(self, **options)
 
 

@@ -60,10 +60,7 @@ class SuspectLabels(Result):
             f"{doubted:,} of {len(self.labels):,} images; look at the first of the ranking"
         )
 
-    def to_frame(self):
-        """A pandas.DataFrame with one row for each image, in the order of the ranking."""
-        import pandas
-
+    def _columns(self):
         def names(indices):
             return [figures.class_name(self.class_names, index) for index in indices[self.ranking]]
 
@@ -72,10 +69,10 @@ class SuspectLabels(Result):
         columns |= {"probability of label": self.given[self.ranking], "most likely": names(likely)}
         if len(self.file_paths):
             columns["file"] = [self.file_paths[index] for index in self.ranking]
-        return pandas.DataFrame(columns)
+        return columns
 
-    def plot(self, **options):
-        """The figure of `figures.draw_suspects`, with its options."""
+    def plot(self, **options) -> figures.DescribedFigure:
+        """Draw the most suspect images; options of `figures.draw_suspects`."""
         return figures.draw_suspects(self, **options)
 
 

@@ -59,17 +59,14 @@ class Mistakes(Result):
             "label. " + ("The last layer is at fault" if share < 0.5 else "Look at what they share")
         )
 
-    def to_frame(self):
-        """A pandas.DataFrame with one row for each mistake."""
-        import pandas
-
+    def _columns(self):
         columns = {"index": self.image_index}
         for name, classes in (("label", self.labels), ("predicted", self.predicted)):
             columns[name] = [figures.class_name(self.class_names, index) for index in classes]
-        return pandas.DataFrame(columns | {"probability": self.probabilities.max(1, initial=0)})
+        return columns | {"probability": self.probabilities.max(axis=1, initial=0)}
 
-    def plot(self, **options):
-        """The figure of `figures.draw_mistakes`, with its options."""
+    def plot(self, **options) -> figures.DescribedFigure:
+        """Draw mistakes, their evidence and neighbors; options of `figures.draw_mistakes`."""
         return figures.draw_mistakes(self, self.class_names, **options)
 
 
@@ -117,8 +114,8 @@ def confident_mistakes(
     check_integer("n_mistakes", n_mistakes, 1)
     check_integer("n_neighbors", n_neighbors, 1)
     with layers.warn_once():
-        images, index, labels, probabilities = _worst(model, test, n_mistakes)
-        predicted = probabilities.argmax(axis=1).astype(np.int32)
+        images, index, labels, found = _worst(model, test, n_mistakes)
+        predicted = found.argmax(axis=1).astype(np.int32)
         evidence, near = None, _stacked([[]] * len(images), images.shape[1:])
         if len(images):
             evidence = tuple(
@@ -127,9 +124,8 @@ def confident_mistakes(
             )
             if train is not None:
                 near = _nearest(model, images, train, n_neighbors)
-    return Mistakes(
-        images, index, labels, predicted, probabilities, evidence, *near, tuple(class_names)
-    )
+    names = tuple(class_names)
+    return Mistakes(images, index, labels, predicted, found, evidence, *near, names)
 
 
 def _worst(model, test, n_mistakes):
@@ -149,12 +145,12 @@ def _worst(model, test, n_mistakes):
         worst = sorted(worst, key=lambda one: one[0])[:n_mistakes]
         start += len(labels)
     layers.warn_if_shuffled(test, "test")
-    _, kept, index, given, probabilities = zip(*worst, strict=True) if worst else [()] * 5
+    _, kept, index, given, rows = zip(*worst, strict=True) if worst else [()] * 5
     return (
         np.array(kept, np.float32).reshape(-1, *images.shape[1:]),
         np.array(index, int),
         np.array(given, np.int32),
-        np.array(probabilities, np.float32).reshape(-1, found.shape[1]),
+        np.array(rows, np.float32).reshape(-1, found.shape[1]),
     )
 
 

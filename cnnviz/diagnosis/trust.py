@@ -73,14 +73,11 @@ class MapTrust(Result):
         badness = {"deletion": values, "survival": np.abs(values)}.get(measure, -values)
         return self.methods[np.nan_to_num(badness, nan=np.inf).argmin()]
 
-    def to_frame(self):
-        """A pandas.DataFrame with a row for each method and a column for each measure."""
-        import pandas
+    def _columns(self):
+        return {"method": self.methods} | {name: getattr(self, name) for name in MEASURES}
 
-        return pandas.DataFrame({name: getattr(self, name) for name in MEASURES}, self.methods)
-
-    def plot(self, **options):
-        """The figure of `figures.draw_map_trust`, with its options."""
+    def plot(self, **options) -> figures.DescribedFigure:
+        """Draw a panel for each measure; options of `figures.draw_map_trust`."""
         return figures.draw_map_trust(self, **options)
 
 
