@@ -174,7 +174,8 @@ def grad_cam(
         # A one-hot gradient picks one score per row, and is faster to trace than a gather.
         one_hot = tf.one_hot(class_index, scores.shape[1])
         gradient_of = functools.partial(layers.gradients, call.model, scores, grad_ys=one_hot)
-        used = _used_layers(call, gradient_of, layer_name, method)
+        n_finer = FINER_LAYERS if method == "fine" else 0
+        used = last_feature_maps(call, gradient_of, layer_name, n_finer)
         maps = [_evidence(METHODS[method], *tensors) for _, *tensors in used]
         if method == "fine":
             maps[0] = _average_over_neighbors(maps[0])
@@ -209,21 +210,18 @@ def grad_cam(
 
 def _check_class_index(class_index, n_images):
     """-> (n_images,) integers, `PREDICTED` where none was chosen."""
-    if class_index is None:
-        return np.full(n_images, PREDICTED)
-    given = class_index
     try:
-        class_index = np.asarray(given)
+        chosen = np.asarray(PREDICTED if class_index is None else class_index)
     except ValueError:  # lists of different lengths
-        class_index = np.empty((0, 0))
-    if class_index.dtype.kind not in "iu" or class_index.shape not in ((), (n_images,)):
+        chosen = np.empty((0, 0))
+    if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (n_images,)):
         raise ValueError(
-            f"`class_index` (={given!r}) must be None, an integer, or one integer for each "
+            f"`class_index` (={class_index!r}) must be None, an integer, or one integer for each "
             f"of the {n_images} images"
         )
-    if np.any(class_index < 0):
-        raise ValueError(f"`class_index` (={class_index}) must not be negative")
-    return np.broadcast_to(class_index, (n_images,))
+    if class_index is not None and np.any(chosen < 0):
+        raise ValueError(f"`class_index` (={chosen}) must not be negative")
+    return np.broadcast_to(chosen, (n_images,))
 
 
 def _check_class_range(class_index, classes):
@@ -231,19 +229,6 @@ def _check_class_range(class_index, classes):
         raise ValueError(
             f"`class_index` (={class_index.max()}) must be in [0, {classes}) for this model"
         )
-
-
-def _used_layers(call, gradient_of, layer_name, method):
-    """The layers that a map is made of, the last first: [(path, feature map, gradient)]."""
-    if layer_name is None:
-        used = [last_feature_map(call, gradient_of)]
-    else:
-        path, _ = layers.find_layer(call.named, layer_name)
-        feature_map = layers.required_feature_map(call, path, "a heat map")
-        used = [(path, feature_map, gradient_of(feature_map))]
-        if used[0][2] is None:
-            raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")
-    return used + (_finer_feature_maps(call, gradient_of, used[0][1]) if method == "fine" else [])
 
 
 def _evidence(method, feature_map, gradient):
@@ -281,26 +266,40 @@ def _refine(coarse, fine):
     return redistribute(coarse, fine) - redistribute(-coarse, -fine)
 
 
-def last_feature_map(call, gradient_of):
-    """The last feature map larger than 1x1 that the output depends on.
+def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
+    """The last feature map that the output depends on, and the last ones at finer resolutions.
 
     Args:
-        call: layers.Call in which every layer was recorded.
+        call: layers.Call in which every layer was recorded, or the named one.
         gradient_of: Function from a tensor to the gradient of the score, or None.
+        layer_name: The layer to begin with; None takes the last that is larger than 1x1.
+        n_finer: How many finer ones there are to be, each the last at its resolution.
 
     Returns:
-        (path, feature map, gradient).
+        [(path, feature map, gradient)], the last layer first.
     """
-    for path, feature_map in _candidates(call):
-        if tuple(feature_map.shape[1:3]) != (1, 1):
-            gradient = gradient_of(feature_map)
-            if gradient is not None:
-                _warn_of_parallel(call, path)
-                return path, feature_map, gradient
-    raise ValueError(
-        "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
-        "Grad-CAM needs a convolutional network"
-    )
+    used = []
+    if layer_name is not None:
+        path, _ = layers.find_layer(call.named, layer_name)
+        feature_map = layers.required_feature_map(call, path, "a heat map")
+        used = [(path, feature_map, gradient_of(feature_map))]
+        if used[0][2] is None:
+            raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")
+    for path, feature_map in _candidates(call) if len(used) <= n_finer else ():
+        size = tuple(feature_map.shape[1:3])
+        last = tuple(used[-1][1].shape[1:3]) if used else None
+        finer = size != (1, 1) if last is None else size[0] > last[0] and size[1] > last[1]
+        if finer and (gradient := gradient_of(feature_map)) is not None:
+            _warn_of_parallel(call, path)
+            used.append((path, feature_map, gradient))
+            if len(used) > n_finer:
+                break
+    if not used:
+        raise ValueError(
+            "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
+            "Grad-CAM needs a convolutional network"
+        )
+    return used
 
 
 def _warn_of_parallel(call, path):
@@ -311,21 +310,6 @@ def _warn_of_parallel(call, path):
             f"layer '{path}' is used in parallel {len(earlier) + 1} times, and its last output is "
             "taken, which holds a part of the evidence; choose a `layer_name` behind the branches"
         )
-
-
-def _finer_feature_maps(call, gradient_of, last):
-    """The last layers at the next higher resolutions: [(path, feature map, gradient)]."""
-    height, width = last.shape[1:3]
-    finer = []
-    for path, feature_map in _candidates(call):
-        if len(finer) == FINER_LAYERS:
-            break
-        if feature_map.shape[1] > height and feature_map.shape[2] > width:
-            gradient = gradient_of(feature_map)
-            if gradient is not None:
-                finer.append((path, feature_map, gradient))
-                height, width = feature_map.shape[1:3]
-    return finer
 
 
 def _candidates(call):

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
-from cnnviz.grad_cam import last_feature_map
+from cnnviz.grad_cam import last_feature_maps
 
 
 def image_features(model, data, **options):
@@ -26,7 +26,7 @@ def image_features(model, data, **options):
 def _features(call):
     outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
     score = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
-    _, feature_map, _ = last_feature_map(call, lambda tensor: tf.gradients(score, tensor)[0])
+    ((_, feature_map, _),) = last_feature_maps(call, lambda x: tf.gradients(score, x)[0])
     return (call.images, tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))), None
 
 

@@ -1,7 +1,7 @@
 """Take any Keras 3 model apart: its layers by name, their recorded outputs, its class scores.
 
 The only place that knows how a model is taken apart, and that calls one. In the order of reading:
-`names`, `inputs`, `batches`, `run` (with `finite` and `value_range`), `recorded`, `heads`, `shapes`.
+`names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`, `shapes`.
 """
 
 from cnnviz.layers.batches import (
