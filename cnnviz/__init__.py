@@ -30,8 +30,7 @@ from cnnviz.explore import explore
 from cnnviz.filter_ascent import FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.layers import class_probabilities
-from cnnviz.model import build_model, load_pretrained
-from cnnviz.model_files import load_model, save_model
+from cnnviz.model import build_model, load_model, load_pretrained, save_model
 from cnnviz.top_patches import TopPatches, top_patches
 from cnnviz.training import train
 
