@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from cnnviz import figures, layers
 from cnnviz.activations import extract_activations
+from cnnviz.figures.heat_maps import draw_exploration
 from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import METHODS, grad_cam
 
@@ -101,7 +102,7 @@ def explore(
             score, verdict = evidence.scores[0], evidence.verdicts[0]
             parts[3] += f" for {name_of(evidence.class_index[0])}: {verdict}, score {score:+.2f}"
         shown = image[0], maps[..., channel], excites, evidence, parts, value_range
-        figure = figures.draw_exploration(*shown)
+        figure = draw_exploration(*shown)
         plt.close(figure)
         return figure
 

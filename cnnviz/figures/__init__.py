@@ -14,7 +14,7 @@ from cnnviz.figures.faults import (
     draw_mistakes,
     draw_suspects,
 )
-from cnnviz.figures.heat_maps import draw_exploration, draw_heat_maps
+from cnnviz.figures.heat_maps import draw_heat_maps
 from cnnviz.figures.learning import draw_calibration, draw_confusion_matrix, draw_learning_curves
 from cnnviz.figures.style import STYLE, DescribedFigure, class_name, figure_html
 
@@ -28,7 +28,6 @@ __all__ = [
     "draw_census",
     "draw_changes",
     "draw_confusion_matrix",
-    "draw_exploration",
     "draw_filters",
     "draw_heat_maps",
     "draw_images",

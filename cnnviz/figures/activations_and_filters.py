@@ -63,10 +63,10 @@ def draw_activations(maps: ArrayLike, layer_name: str, *, n_channels: int = 48) 
     Returns:
         Figure: a tile for each channel, with the channel's index. The color scale ends at the
         99.5th percentile, so that a few extreme values do not leave the rest dark. The title counts
-        the channels that are nowhere above 0.
+        the channels that are nowhere above 0, and those with NaN or infinity, which stay white.
 
     Raises:
-        ValueError: If `maps` is not as said here, or not finite.
+        ValueError: If `maps` has another shape.
 
     Example:
         >>> import cnnviz
@@ -75,23 +75,27 @@ def draw_activations(maps: ArrayLike, layer_name: str, *, n_channels: int = 48) 
         >>> figure = cnnviz.figures.draw_activations(maps[0], "block2_conv2")
     """
     maps = np.asarray(maps, np.float32)
-    if maps.ndim != 3 or 0 in maps.shape or not np.isfinite(maps).all():
+    if maps.ndim != 3 or 0 in maps.shape:
         raise ValueError(
-            f"`maps` (of shape {maps.shape}) must be finite and (h, w, C), of one image: of what "
+            f"`maps` (of shape {maps.shape}) must be (h, w, C), of one image: of what "
             "`extract_activations` returns for a layer, one row"
         )
     height, width, channels = maps.shape
-    highest = maps.max((0, 1))
+    maps = np.ma.masked_invalid(maps)
+    highest = maps.max((0, 1)).filled(-np.inf)
     shown = np.argsort(-highest, kind="stable")[:n_channels]
     tiles = np.moveaxis(maps[..., shown], -1, 0)
-    low, high = min(0.0, tiles.min()), np.percentile(tiles, 99.5)
-    high = high if high > low else max(tiles.max(), low + 1e-6)
+    values = np.append(tiles.compressed(), 0)
+    low, high = min(0.0, values.min()), np.percentile(values, 99.5)
+    high = high if high > low else max(values.max(), low + 1e-6)
     scale = {"cmap": style.ACTIVATION_COLORS, "vmin": low, "vmax": high}
     figure, axis, image = style.draw_tiles(tiles, shown, **scale)
     figure.set_figwidth(figure.get_figwidth() + 0.8)
     figure.colorbar(image, ax=axis, label="activation", extend="max", aspect=30, pad=0.01)
     title = f"{layer_name}: {_some(len(shown), channels, 'channel')} of {height}x{width}; "
-    title += f"{(highest <= 0).sum()} nowhere above 0 on this image"
+    broken = np.ma.getmaskarray(maps).any((0, 1))
+    title += f"{((highest <= 0) & ~broken).sum()} nowhere above 0 on this image"
+    title += f"; {broken.sum()} with NaN or infinity" if broken.any() else ""
     axis.set_title(style.wrapped(title, figure.get_figwidth()))
     return figure
 
@@ -150,8 +154,7 @@ def draw_patches(
 
     Returns:
         Figure: the first 12 filters, each with its patches and the filter's activation there, the
-        strongest first. Over an ascended image stands the filter's mean activation on it, as a
-        multiple of the highest mean on a real image. Gray tiles say why there is nothing to see.
+        strongest first. Gray tiles say why there is nothing to see.
 
     Raises:
         ValueError: If `ascended` is of another layer or lacks one of the filters.
@@ -163,21 +166,16 @@ def draw_patches(
             f"`ascended` (of layer '{ascended.layer_name}', filters {ascended.filters}) must hold "
             f"the filters {result.filters} of layer '{result.layer_name}'"
         )
-    given = [result.patches, *([ascended.images] if found else [])]
-    value_range, rows = limits(given, value_range), []
-    patches = to_unit(result.patches, value_range)
+    value_range = limits([result.patches, *([ascended.images] if found else [])], value_range)
+    patches, rows = to_unit(result.patches, value_range), []
     patches[result.activations == 0] = NOTHING_TO_SEE
     for row, index in enumerate(result.filters[: style.MOST_ROWS].tolist()):
         words = [f"{value:.3g}" if value else "did not fire" for value in result.activations[row]]
         panels = list(zip(patches[row], words, strict=True))
         if found:
-            place, best = found.index(index), result.mean_activations[row]
+            place = found.index(index)
             tile, word = to_unit(ascended.images[place], value_range), ascended.verdicts[place]
-            if word != "ok":
-                tile[:] = NOTHING_TO_SEE
-            elif best > 0:
-                word = f"{ascended.activations[place] / best:.3g}x"
-            panels.insert(0, (tile, word))
+            panels.insert(0, (tile if word == "ok" else 0 * tile + NOTHING_TO_SEE, word))
         panels[0] = panels[0][0], f"filter {index}: {panels[0][1]}"
         rows.append(panels)
     which = "each filter" if len(rows) == total else f"the first {len(rows)} of {total} filters"

@@ -64,8 +64,10 @@ def draw_architecture(shapes: Sequence[LayerShape]) -> DescribedFigure:
         x += room / 2 + 0.4
         axis.text(middle, 1.3, "{}x{}".format(*size) if size else "vector", ha="center", fontsize=9)
         if not named:
-            channels = sorted({shape.shape[-1] for _, shape in stage})
-            ticks[middle] = f"{counted(len(stage), 'layer')}\n{channels[0]}-{channels[-1]}"
+            channels = [shape.shape[-1] for _, shape in stage]
+            low, high = min(channels), max(channels)
+            span = f"{low}" if low == high else f"{low}-{high}"
+            ticks[middle] = f"{counted(len(stage), 'layer')}\n{span}"
     _draw_skips(axis, shapes, at)
     axis.axhline(0, color="0.6", linewidth=1, zorder=1)
     axis.set(xlim=(-0.7, x - 0.4), ylim=(-1.1, 1.6), yticks=[])

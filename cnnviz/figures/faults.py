@@ -62,13 +62,13 @@ def draw_map_trust(result: MapTrust) -> DescribedFigure:
 
 @styled
 def draw_census(result: FilterCensus) -> DescribedFigure:
-    """Draw what the channels of each layer do, as one bar for each layer.
+    """Draw what the filters of each layer do, as one bar for each layer.
 
     Args:
         result: FilterCensus, as `filter_census` returns it.
 
     Returns:
-        Figure: the first layer on top; the number in a part of a bar counts channels.
+        Figure: the first layer on top; the number in a part of a bar counts filters.
     """
     rows = np.arange(len(result.layers))
     figure, axis = subplots(figsize=(9, 1.0 + 0.28 * len(rows)))
@@ -82,8 +82,8 @@ def draw_census(result: FilterCensus) -> DescribedFigure:
         axis.bar_label(bars, texts, fontsize=9, **on)
         start += shares
     axis.set_yticks(rows, style.short_names(one.layer_name for one in result.layers), fontsize=9)
-    axis.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="% of the layer's channels")
-    axis.set_title(f"what the channels did on {counted(result.n_images, 'image')}", pad=24)
+    axis.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="% of the layer's filters")
+    axis.set_title(f"what the filters did on {counted(result.n_images, 'image')}", pad=24)
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(CENSUS_COLORS)}
     axis.legend(**place, frameon=False, fontsize=9, borderpad=0, handlelength=1.2)
     return figure
@@ -141,7 +141,12 @@ def draw_suspects(
     Returns:
         Figure: the images of `result.images`, the most suspect first, each with its label and the
         probability of the label.
+
+    Raises:
+        ValueError: If the result holds no images.
     """
+    if result.images is None:
+        raise ValueError("`result.images` (=None) must be there: load the data with shuffle=False")
     panels = []
     for image, index in zip(to_units(result.images, value_range), result.ranking, strict=False):
         name = class_name(result.class_names, result.labels[index])

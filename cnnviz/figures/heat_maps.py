@@ -109,7 +109,7 @@ def overlay(image, evidence):
 def draw_exploration(image, feature_map, ascended, evidence, titles, value_range):
     """Draw an image, what one channel outputs, what excites it, and the evidence, with titles.
 
-    `ascended` is FilterImages and `evidence` a GradCAM of one image, or words say why there is none.
+    `ascended` is FilterImages and `evidence` a GradCAM, of one image each, or words in their place.
     """
     (image,), feature_map = to_units([image], value_range), np.asarray(feature_map, np.float32)
     low, high = min(0.0, feature_map.min()), feature_map.max()

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.ticker
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay
 
+from cnnviz.checks import whole_numbers
 from cnnviz.figures import style
 from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, subplots
 
@@ -48,11 +48,6 @@ def draw_learning_curves(
         axis.set_xlim(0.5, len(epochs) + 0.5)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(axis="y", alpha=0.3)
-    # Early on a loss may be ten times what it is later.
-    axes[0].set_yscale("log")
-    axes[0].yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes[0].legend(framealpha=1, edgecolor="none")  # no line of the grid through its words
     return figure
 
@@ -104,17 +99,16 @@ def draw_confusion_matrix(
     Raises:
         ValueError: If `labels` and `predicted` are not equally many integers, 0 or more.
     """
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    both = np.append(labels, predicted)
-    integers = not both.size or (both.dtype.kind in "iu" and both.min() >= 0)
-    if not integers or not labels.shape == predicted.shape == (labels.size,):
+    pairs = whole_numbers([labels, predicted])
+    if pairs is None or pairs.ndim != 2 or pairs.min(initial=0) < 0:
         raise ValueError(
-            f"`labels` (of shape {labels.shape}, {labels.dtype}) and `predicted` (of shape "
-            f"{predicted.shape}, {predicted.dtype}) must be (N,) integers, 0 or more"
+            f"`labels` (={labels!r:.60}) and `predicted` (={predicted!r:.60}) must be equally many "
+            "integers (N,), 0 or more"
         )
-    count = max(1, len(class_names), int(both.max(initial=-1)) + 1)
+    count = max(1, len(class_names), pairs.max(initial=-1) + 1)
     names = [style.wrapped(class_name(class_names, index), 1.5, 2) for index in range(count)]
-    counts = confusion_matrix(labels.astype(int), predicted, labels=range(count))
+    counts = np.zeros((count, count), int)
+    np.add.at(counts, tuple(pairs), 1)
     sizes, numbered = counts.sum(axis=1, keepdims=True), count <= MOST_NUMBERED
     width, height = (1.9 + 1.1 * count, 1.3 + 0.9 * count) if numbered else (10, 8.6)
     figure, axis = subplots(figsize=(width, height))
@@ -126,7 +120,7 @@ def draw_confusion_matrix(
     axis.set_xticks(ticks, names[:: ticks.step], **(rotated if count > 2 else {}))
     axis.set_yticks(ticks, [f"{names[tick]} ({sizes[tick, 0]})" for tick in ticks])
     axis.set(xlabel="predicted class", ylabel="true class (number of images)")
-    accuracy = np.trace(counts) / max(len(labels), 1)
-    axis.set_title(f"accuracy {accuracy:.1%} of {counted(len(labels), 'image')}")
+    accuracy = np.trace(counts) / max(counts.sum(), 1)
+    axis.set_title(f"accuracy {accuracy:.1%} of {counted(counts.sum(), 'image')}")
     figure.colorbar(display.im_, ax=axis, label="% of the true class", shrink=0.8)
     return figure

@@ -72,7 +72,8 @@ class DescribedFigure(Figure):
         texts = [self.get_suptitle()]
         texts += [axis.get_title(loc) for axis in self.axes for loc in ("left", "center")]
         texts += [label for axis in self.axes for label in (axis.get_xlabel(), axis.get_ylabel())]
-        return "; ".join(dict.fromkeys(" ".join(text.split()) for text in texts if text.strip()))
+        texts = [" ".join(text.split()) for text in texts if text.strip()] or ["images"]
+        return "; ".join(dict.fromkeys(texts))
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         """For Jupyter: metadata alone; its own formatters draw, in the formats that were chosen."""
@@ -107,14 +108,14 @@ def counted(number: int, noun: str) -> str:
 
 def wrapped(text: object, inches: float, lines: int = 4) -> str:
     """Break a text into lines that fit a width; a character takes about 1/13 inch."""
-    text = str(text).encode("utf-8", "replace").decode()  # names of files may be broken
+    text = str(text).strip().encode("utf-8", "replace").decode()  # names of files may be broken
     options = {"max_lines": lines, "placeholder": " ...", "break_on_hyphens": False}
     return textwrap.fill(text, max(4, int(13 * inches)), **options)
 
 
 def short_names(names: Iterable[str]) -> list[str]:
     """The last part of each layer's path, without its middle where it is long."""
-    names = [name.rsplit("/", 1)[-1] for name in names]
+    names = [wrapped(name.rsplit("/", 1)[-1], 99) for name in names]
     return [name if len(name) <= 28 else f"{name[:12]}...{name[-13:]}" for name in names]
 
 
