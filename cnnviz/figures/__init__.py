@@ -1,47 +1,40 @@
-"""(arrays or results) -> Figure: every figure, and the only place that scales for the eye."""
+"""Every figure, drawn from arrays or results; the only place that scales for the eye."""
 
+from cnnviz.figures.activations_and_filters import (
+    draw_activations,
+    draw_filters,
+    draw_images,
+    draw_patches,
+)
 from cnnviz.figures.architecture import draw_architecture
-from cnnviz.figures.evidence import draw_exploration, draw_heat_maps
 from cnnviz.figures.faults import (
-    CENSUS_COLORS,
     draw_census,
     draw_changes,
     draw_map_trust,
     draw_mistakes,
+    draw_suspects,
 )
+from cnnviz.figures.heat_maps import draw_heat_maps
 from cnnviz.figures.learning import draw_calibration, draw_confusion_matrix, draw_learning_curves
-from cnnviz.figures.looks import draw_activations, draw_exciting_crops, draw_filters, draw_images
-from cnnviz.figures.style import (
-    ACTIVATION_COLORS,
-    EVIDENCE_COLORS,
-    SIGNED_COLORS,
-    STYLE,
-    TRAINING_COLOR,
-    VALIDATION_COLOR,
-    DescribedFigure,
-)
+from cnnviz.figures.style import STYLE, DescribedFigure, class_name, figure_html
 
 __all__ = [
-    "ACTIVATION_COLORS",
-    "CENSUS_COLORS",
     "DescribedFigure",
-    "EVIDENCE_COLORS",
-    "SIGNED_COLORS",
     "STYLE",
-    "TRAINING_COLOR",
-    "VALIDATION_COLOR",
+    "class_name",
     "draw_activations",
     "draw_architecture",
     "draw_calibration",
     "draw_census",
     "draw_changes",
     "draw_confusion_matrix",
-    "draw_exciting_crops",
-    "draw_exploration",
     "draw_filters",
     "draw_heat_maps",
     "draw_images",
     "draw_learning_curves",
     "draw_map_trust",
     "draw_mistakes",
+    "draw_patches",
+    "draw_suspects",
+    "figure_html",
 ]

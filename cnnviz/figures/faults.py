@@ -1,225 +1,195 @@
-"""(results of a diagnosis) -> Figure: what is wrong with a model or its data."""
+"""Draw what is wrong with a model or its data."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cnnviz import descriptions
-from cnnviz.descriptions import name_of_class
-from cnnviz.figures.style import (
-    ACTIVATION_COLORS,
-    EVIDENCE_COLORS,
-    TRAINING_COLOR,
-    DescribedFigure,
-    described,
-    draw_overlay,
-    or_nothing,
-    subplots,
-    to_unit,
-    wrapped,
-)
+from cnnviz.figures import style
+from cnnviz.figures.heat_maps import overlay
+from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, subplots, to_units
 
 if TYPE_CHECKING:
-    from cnnviz.diagnosis import FilterCensus, MapTrust, Mistakes, ModelChanges
+    from cnnviz.diagnosis import FilterCensus, MapTrust, Mistakes, ModelChanges, SuspectLabels
 
-CENSUS_COLORS = {  # of Okabe and Ito, told apart by every kind of eye
+BLACK = "#000000"
+CENSUS_COLORS = {  # from Okabe and Ito: color-blind people can tell them apart
     "ok": "#cfe3f2",
-    "never fires": "#000000",
+    "never fires": BLACK,
     "same everywhere": "#d55e00",
     "always fires": "#e69f00",
     "copy": "#009e73",
 }
-CHANGES = "change of the weights, % of their size", "change of the output, % of its size"
+TRUST_TITLES = {
+    "focus": "evidence on the\nright two of four:\nhigh is good",
+    "pointing": "evidence on the\nright one of four:\nhigh is good",
+    "deletion": "probability while\nit is deleted:\nlow is good",
+    "insertion": "probability while\nit is inserted:\nhigh is good",
+    "survival": "what is left with\nshuffled weights:\nnear 0 is good",
+}
 
 
-@described(descriptions.map_trust)
+@styled
 def draw_map_trust(result: MapTrust) -> DescribedFigure:
-    """Draw how far the heat maps of several methods can be trusted, one panel a measure.
+    """Draw how far the heat maps of several methods can be trusted, one panel for each measure.
 
     Args:
         result: MapTrust, as `map_trust` returns it.
 
     Returns:
-        Figure: bars with their numbers; a dashed line stands where a map that knows nothing comes
-        out.
+        Figure: a line leads from the score of random maps (dashed) to that of each method.
     """
-    measures = {
-        "focus": "evidence on the\nright two of four:\nhigh is good",
-        "pointing": "evidence on the\nright one of four:\nhigh is good",
-        "deletion": "probability while it\nis taken away:\nlow is good",
-        "insertion": "probability while it\nis put back:\nhigh is good",
-        "survival": "what is left with\nshuffled weights:\nnear 0 is good",
-    }
-    size = (1.8 * len(measures), 1.1 + 0.3 * len(result.methods))
-    figure, axes = subplots(1, len(measures), figsize=size, sharey=True)
-    known = result.methods.index("random")
-    for axis, (measure, title) in zip(axes, measures.items(), strict=True):
-        values = getattr(result, measure)
-        axis.barh(result.methods, np.nan_to_num(values), color=TRAINING_COLOR)
-        for row, value in enumerate(values):
-            if np.isfinite(value):  # beyond where a bar or the dashed line can reach
-                axis.text(1.42, row, f"{value:.2f}", ha="right", va="center", fontsize=9)
-        nothing = values[known] if np.isfinite(values[known]) else 0
-        axis.axvline(nothing, color="0.4", linestyle="--", linewidth=0.8)
-        axis.set(xlim=(min(0, np.nanmin(values) * 1.1), 1.45), xticks=(0, 0.5, 1))
+    rows = np.arange(len(result.methods))
+    size = (1.8 * len(TRUST_TITLES), 1.1 + 0.3 * len(rows))
+    figure, axes = subplots(1, len(TRUST_TITLES), figsize=size, sharey=True)
+    for axis, (measure, title) in zip(axes, TRUST_TITLES.items(), strict=True):
+        values = np.asarray(getattr(result, measure), float)
+        random = np.nan_to_num(values[list(result.methods).index("random")])
+        axis.axvline(random, color="0.4", linestyle="--", linewidth=0.8)
+        axis.hlines(rows, random, values, color=style.TRAINING_COLOR, linewidth=2)
+        axis.plot(values, rows, "o", color=style.TRAINING_COLOR)
+        for row in np.flatnonzero(np.isfinite(values)):
+            axis.text(1.5, row, f"{values[row]:.2f}", ha="right", va="center", fontsize=9)
+        axis.set(xlim=(min(-0.1, np.nanmin(values) - 0.1), 1.5), xticks=(0, 0.5, 1))
         axis.set_title(title, fontsize=9)
+    axes[0].set_yticks(rows, result.methods)
     axes[0].invert_yaxis()
     return figure
 
 
-@described(descriptions.census)
+@styled
 def draw_census(result: FilterCensus) -> DescribedFigure:
-    """Draw what the channels of each layer do, as a bar of shares a layer.
+    """Draw what the filters of each layer do, as one bar for each layer.
 
     Args:
         result: FilterCensus, as `filter_census` returns it.
 
     Returns:
-        Figure: the first layer on top; a number in a part of a bar is that of its channels.
+        Figure: the first layer on top; the number in a part of a bar counts filters.
     """
-    figure, axis = subplots(figsize=(9, 1.0 + 0.28 * len(result.layers)))
-    names = [layer.layer_name for layer in result.layers]
-    start = np.zeros(len(names))
+    rows = np.arange(len(result.layers))
+    figure, axis = subplots(figsize=(9, 1.0 + 0.28 * len(rows)))
+    start, totals = np.zeros(len(rows)), np.array([len(one.verdicts) for one in result.layers])
     for kind, color in CENSUS_COLORS.items():
-        counts = np.array([layer.count(kind) for layer in result.layers])
-        share = counts / [len(layer.verdicts) for layer in result.layers] * 100
-        bars = axis.barh(names, share, left=start, color=color, label=kind)
-        dark = matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(color))[2] < 0.75
-        texts = [str(count) if part >= 4 else "" for count, part in zip(counts, share, strict=True)]
-        axis.bar_label(
-            bars, texts, label_type="center", fontsize=9, color="white" if dark else "black"
-        )
-        start += share
-    axis.invert_yaxis()
-    axis.set(xlim=(0, 100), xlabel="% of the layer's channels")
-    axis.set_title(f"what the channels did on {result.pictures:,} pictures", pad=24)
-    axis.legend(
-        ncols=len(CENSUS_COLORS), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
-        fontsize=9, borderpad=0, handlelength=1.2,
-    )  # fmt: skip
+        counts = [sum(v.startswith(kind) for v in one.verdicts) for one in result.layers]
+        shares = counts / totals * 100
+        bars = axis.barh(rows, shares, left=start, color=color, label=kind)
+        texts = [str(n) if share >= 4 else "" for n, share in zip(counts, shares, strict=True)]
+        on = {"label_type": "center", "color": "white" if color == BLACK else "black"}
+        axis.bar_label(bars, texts, fontsize=9, **on)
+        start += shares
+    axis.set_yticks(rows, style.short_names(one.layer_name for one in result.layers), fontsize=9)
+    axis.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="% of the layer's filters")
+    axis.set_title(f"what the filters did on {counted(result.n_images, 'image')}", pad=24)
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(CENSUS_COLORS)}
+    axis.legend(**place, frameon=False, fontsize=9, borderpad=0, handlelength=1.2)
     return figure
 
 
-@described(descriptions.mistakes)
+@styled
 def draw_mistakes(
-    result: Mistakes, class_names: Sequence[str], *, value_range: tuple[float, float] = (0, 255)
+    result: Mistakes,
+    class_names: Sequence[str] = (),
+    *,
+    value_range: tuple[float, float] | None = None,
 ) -> DescribedFigure:
-    """Draw confident mistakes: the picture, the evidence for both classes, what it was taken for.
+    """Draw confident mistakes: the image, the evidence for both classes, the nearest neighbors.
 
     Args:
         result: Mistakes, as `confident_mistakes` returns it.
         class_names: The classes' names, by index; others are numbered.
-        value_range: The pixel values of black and of white.
+        value_range: The values of black and of white; None finds them: see `draw_images`.
 
     Returns:
-        Figure: a row for each mistake, the worst on top; the evidence for its label and that for
-        the model's answer are on one scale. Without any mistake the figure says so.
+        Figure: a row for each mistake, the worst on top, 12 at most. Without any mistake the figure
+        says so.
     """
-    rows, neighbours = len(result.images), result.neighbours.shape[1]
-    if not rows:
-        figure, axis = subplots(figsize=(5, 0.6))
-        axis.axis("off")
-        axis.set_title("no mistake was made")
-        return figure
-    size = (1.3 * (3 + neighbours), 1.8 * rows)
-    figure, axes = subplots(rows, 3 + neighbours, figsize=size, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for row, line in enumerate(axes):
-        picture = to_unit(result.images[row], value_range)
-        given = result.probabilities[row, result.labels[row]]
-        line[0].imshow(picture)
-        title = f"{name_of_class(class_names, result.labels[row])}: {given:.1%}"
-        line[0].set_title(wrapped(title, 1.3), fontsize=9)
-        top = max(float(maps.maps[row].max(initial=0)) for maps in result.evidence) or 1.0
-        for axis, maps in zip(line[1:3], result.evidence, strict=True):
-            draw_overlay(axis, picture, maps.maps[row] / top, EVIDENCE_COLORS, 0)
-            name = name_of_class(class_names, maps.class_index[row])
-            verdict = maps.verdicts[row]
+    if not len(result.images):
+        return style.draw_grid([[(np.ones((1, 9, 3)), "no mistakes")]], 2)
+    value_range = style.limits([result.images, result.neighbors], value_range)
+    images, rows = to_units(result.images, value_range), []
+    for row, (image, label) in enumerate(zip(images, result.labels, strict=True)):
+        title = f"{class_name(class_names, label)}: {result.probabilities[row, label]:.1%}"
+        panels = [(image, title)]
+        for maps in result.evidence:
+            name, verdict = class_name(class_names, maps.class_index[row]), maps.verdicts[row]
             title = f"for {name}" if verdict == "ok" else f"{verdict} ({name})"
-            axis.set_title(wrapped(title, 1.3), fontsize=9)
-        for place, axis in enumerate(line[3:]):
-            axis.imshow(to_unit(result.neighbours[row, place], value_range))
-            name = name_of_class(class_names, result.neighbour_labels[row, place])
-            title = f"{name}, {result.similarity[row, place]:.2f} alike"
-            axis.set_title(wrapped(title, 1.3), fontsize=9)
-    columns = "mistake and what its label got, evidence for the label and for the answer"
-    columns += ", nearest training pictures" if neighbours else ""
-    figure.suptitle(wrapped(columns, figure.get_figwidth()), x=0.01, ha="left", fontsize=10)
-    return figure
+            panels.append((overlay(image, maps.maps[row]), title))
+        near = result.neighbors[row], result.neighbor_labels[row], result.similarity[row]
+        for neighbor, index, alike in zip(*near, strict=True):
+            title = f"{class_name(class_names, index)}, {alike:.2f} alike"
+            panels.append((style.to_unit(neighbor, value_range), title))
+        rows.append(panels)
+    heading = "mistakes, with the probability of the label; evidence for the label; for the "
+    heading += "prediction" + ("; nearest training images" if result.neighbors.shape[1] else "")
+    return style.draw_grid(rows[: style.MOST_ROWS], 1.3, heading)
 
 
-@described(descriptions.changes)
-def draw_changes(
-    result: ModelChanges, *, value_range: tuple[float, float] = (0, 255)
+@styled
+def draw_suspects(
+    result: SuspectLabels, *, value_range: tuple[float, float] | None = None
 ) -> DescribedFigure:
-    """Draw what changed between two states of a network.
+    """Draw the images whose labels are most likely wrong.
+
+    Args:
+        result: SuspectLabels, as `suspect_labels` returns it.
+        value_range: The values of black and of white; None finds them: see `draw_images`.
+
+    Returns:
+        Figure: the images of `result.images`, the most suspect first, each with its label and the
+        probability of the label.
+
+    Raises:
+        ValueError: If the result holds no images.
+    """
+    if result.images is None:
+        raise ValueError("`result.images` (=None) must be there: load the data with shuffle=False")
+    panels = []
+    for image, index in zip(to_units(result.images, value_range), result.ranking, strict=False):
+        name = class_name(result.class_names, result.labels[index])
+        panels.append((image, f"label '{name}': {result.given[index]:.0%}"))
+    heading = f"the {len(panels)} most suspect of {counted(len(result.ranking), 'label')}"
+    rows = [panels[start : start + 6] for start in range(0, len(panels), 6)]
+    return style.draw_grid(rows, 1.4, f"{heading}, with the probability of the label")
+
+
+@styled
+def draw_changes(result: ModelChanges) -> DescribedFigure:
+    """Draw what changed between two states of a model.
 
     Args:
         result: ModelChanges, as `compare_models` returns it.
-        value_range: The pixel values of black and of white.
 
     Returns:
-        Figure: the change of each layer's weights and of what it puts out; below, for the filters
-        that changed most, their ascended pictures and their feature maps of the first picture,
-        before over after, all maps on one scale, with a colour bar.
+        Figure: left, how far the weights of each layer and its output moved, in percent of their
+        size; right, the first 3 images with the evidence for one class before and after.
     """
-    layers, filters = len(result.layer_names), len(result.filters)
-    heights = 0.7 + 0.19 * layers, 0.5 + 4 * min(1.6, 7.6 / filters)
-    size = (9, sum(heights))
+    rows, images = np.arange(len(result.layer_names)), to_units(result.images, result.value_range)
+    size = (9, max(4.2, 1 + 0.3 * len(rows)))
     figure = plt.figure(figsize=size, FigureClass=DescribedFigure, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=heights)
-    _draw_sizes_of_changes(above, result)
-    _draw_changed_filters(below, result, value_range)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
+    axis = left.subplots()
+    for shift, label, color in ((-0.2, "weights", "#0072b2"), (0.2, "activations", "#d55e00")):
+        shown = 100 * np.nan_to_num(getattr(result, label), posinf=0)
+        axis.barh(rows + shift, shown, 0.4, color=color, label=label)
+    axis.set_yticks(rows, style.short_names(result.layer_names), fontsize=9)
+    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="change, % of the size before")
+    before, after = (np.argmax(each, axis=1) for each in result.probabilities)
+    changed = (before != after).sum()
+    axis.set_title(f"{changed} of {counted(len(before), 'prediction')} changed", pad=24)
+    axis.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderpad=0)
+    grid = right.subplots(min(3, len(images)), 3, squeeze=False)
+    for row, line in enumerate(grid):
+        name = class_name(result.class_names, result.maps[0].class_index[row])
+        panels = [(images[row], f"image {row}")]
+        for maps, when in zip(result.maps, ("before", "after"), strict=True):
+            title = f"{when}: {name} {maps.scores[row]:+.2f}"
+            panels.append((overlay(images[row], maps.maps[row]), title))
+        for axis, (shown, title) in zip(line, panels, strict=True):
+            axis.imshow(shown)
+            axis.set_title(style.wrapped(title, 1.5), fontsize=9)
+            axis.axis("off")
     return figure
-
-
-def _draw_sizes_of_changes(figure, result):
-    """A bar for each layer: of its weights, and of what it puts out."""
-    layers = len(result.layer_names)
-    pair = figure.subplots(1, 2, sharey=True)
-    both = result.weights, result.activations
-    for axis, changes, title in zip(pair, both, CHANGES, strict=True):
-        shown = np.where(np.isfinite(changes), changes, 0) * 100
-        bars = axis.barh(range(layers), shown, color=TRAINING_COLOR)
-        texts = ["none" if c == 0 else "no map" if np.isnan(c) else f"{c:.1%}" for c in changes]
-        axis.bar_label(bars, texts, fontsize=9, padding=2)
-        axis.set_title(title, fontsize=9)
-        axis.tick_params(labelsize=9)
-        axis.set_xlim(0, max(1e-9, shown.max(initial=0)) * 1.2)
-        axis.set_ylim(layers - 0.4, -0.6)  # the first layer on top
-    pair[0].set_yticks(range(layers), result.layer_names, fontsize=9)
-
-
-def _draw_changed_filters(figure, result, value_range):
-    """A column for each filter: its ascended pictures and its maps, before over after."""
-    axes = figure.subplots(4, len(result.filters), squeeze=False)
-    maps = [maps[0] for maps in result.feature_maps]
-    least, top = min(0.0, np.min(maps)), np.max(maps)
-    top = top if top > least else least + 1
-    for column, index in enumerate(result.filters):
-        for axis, images in zip(axes[:2, column], result.filter_images, strict=True):
-            tile = to_unit(images.images[column], value_range)
-            axis.imshow(or_nothing(tile, images.verdicts[column] == "ok"))
-        for axis, values in zip(axes[2:, column], maps, strict=True):
-            look = {"cmap": ACTIVATION_COLORS, "vmin": least, "vmax": top}
-            shown = axis.imshow(values[..., column], **look)
-        axes[0, column].set_title(f"filter {index}", fontsize=9)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    kinds = itertools.product(("wants to see,", "map,"), ("before", "after"))
-    for line, (what, when) in zip(axes, kinds, strict=True):
-        line[0].set_ylabel(f"{what}\n{when}", fontsize=9)
-    beside_maps = {"shrink": 0.45, "anchor": (0, 0), "aspect": 24}  # but room beside all rows
-    figure.colorbar(shown, ax=axes, label="activation", pad=0.01, **beside_maps)
-    title = (
-        f"{result.layer_name}: what the filters want to see, and their maps of the first picture"
-    )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)

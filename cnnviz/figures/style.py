@@ -1,102 +1,94 @@
-"""(arrays) -> the style, the colours and the pieces that every figure is made of."""
+"""The style, the colors and the pieces that every figure is made of."""
 
 from __future__ import annotations
 
-import functools
+import base64
+import contextlib
+import html
+import io
 import math
 import textwrap
-from collections.abc import Callable
-from typing import Any, ParamSpec
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import cv2
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 STYLE: dict[str, Any] = {
-    # Black on white whatever the style of the person's own figures, which may be dark.
+    # Black on white whatever the person's own style is, which may be dark.
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "white"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color"), "black"),
     **dict.fromkeys(("xtick.color", "ytick.color"), "black"),
-    **dict.fromkeys(("savefig.facecolor", "axes.titlecolor"), "auto"),
     **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "inherit"),
+    **dict.fromkeys(("savefig.facecolor", "axes.titlecolor"), "auto"),
+    # Names of files, layers and classes may hold "$", "_" and "^".
+    **dict.fromkeys(("text.usetex", "text.parse_math", "axes.formatter.use_mathtext"), False),
     "figure.dpi": 110,
-    "font.size": 10,
-    "axes.titlesize": 10,
+    **dict.fromkeys(("font.size", "axes.titlesize", "figure.titlesize"), 10),
     "axes.titlelocation": "left",
-    "figure.titlesize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.grid"), False),
     "image.interpolation": "nearest",
     "savefig.bbox": "tight",
 }
-TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # told apart by every kind of eye
+TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # color-blind people can tell them apart
 ACTIVATION_COLORS, EVIDENCE_COLORS = "viridis", "inferno"
 SIGNED_COLORS = "PuOr_r"  # orange for the class, white for neither, purple against it
-NOTHING_TO_SEE = 0.88  # grey of a tile that holds no picture
-MOST_CHANNELS = 16  # of a picture; a longer last axis is a side
-GAP = 2  # pixels between the tiles of a mosaic
-# Inches. On a page of 640 pixels no letter is lower than 8: a figure 9 inches wide takes 9 points.
-TILES_WIDTH = 7.4  # of a mosaic
-TITLE_ROOM = 0.4  # over it
-PANEL = 1.6  # side of a picture that stands beside others
-P = ParamSpec("P")
+NOTHING_TO_SEE = 0.88  # gray of a tile that holds no image
+MOST_CHANNELS = 16  # of an image; a longer last axis is a side
+MOST_ROWS = 12  # of a figure with a row for each image or filter
+TILES_IN_A_ROW, GAP = 8, 0.04  # the gap between two is a share of their width
+PAGE_WIDTH, LARGEST = 8.4, 2.4  # inches: of a grid, and the side of its images where they are few
+
+
+@contextlib.contextmanager
+def _style():
+    """As `rc_context`, which would also take back the first figure's choice of a backend."""
+    before = {name: matplotlib.rcParams[name] for name in STYLE}
+    matplotlib.rcParams.update(STYLE)
+    try:
+        yield
+    finally:
+        matplotlib.rcParams.update(before)
+
+
+styled = _style()  # decorates what draws
 
 
 class DescribedFigure(Figure):
-    """A figure with alternative text, for who cannot see it.
+    """A Matplotlib figure in this package's style that describes itself in `alt`.
 
-    Jupyter keeps the text as metadata of the output. `jupyter nbconvert --template classic` makes
-    it the `alt` of the picture, and its default template too where `lab/index.html.j2` says so.
-
-    Attributes:
-        alt: What the figure is, and its main numbers.
+    It is registered in pyplot like any other: it appears in a notebook without `display`, also in a
+    loop, and `plt.show()` shows it in a script.
     """
 
-    alt: str = ""
+    draw = styled(Figure.draw)
+    savefig = styled(Figure.savefig)
 
-    def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """As in Matplotlib, in the style of this module."""
-        with plt.rc_context(STYLE):
-            super().savefig(*args, **kwargs)
+    @property
+    def alt(self) -> str:
+        """Alternative text: the figure's titles and the labels of its axes, each once."""
+        texts = [self.get_suptitle()]
+        texts += [axis.get_title(loc) for axis in self.axes for loc in ("left", "center")]
+        texts += [label for axis in self.axes for label in (axis.get_xlabel(), axis.get_ylabel())]
+        texts = [" ".join(text.split()) for text in texts if text.strip()] or ["images"]
+        return "; ".join(dict.fromkeys(texts))
 
-    def _repr_mimebundle_(
-        self, include: object = None, exclude: object = None
-    ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         """For Jupyter: metadata alone; its own formatters draw, in the formats that were chosen."""
-        from IPython import get_ipython
-
-        formatters = get_ipython().display_formatter.formatters
-        kinds = [kind for kind in ("image/png", "image/jpeg") if Figure in formatters[kind]]
-        return {}, _Joined({kind: {"alt": self.alt} for kind in kinds})
+        if "inline" in plt.get_backend():
+            plt.close(self)  # or it would appear again at the end of the cell
+        return {}, {kind: {"alt": self.alt} for kind in ("image/png", "image/jpeg")}
 
 
-class _Joined(dict[str, dict[str, Any]]):
-    """Metadata to which a formatter adds its own, in place of putting it there instead."""
-
-    def __setitem__(self, kind: str, metadata: dict[str, Any]) -> None:
-        super().__setitem__(kind, self.get(kind, {}) | metadata)
-
-
-def described(
-    describe: Callable[..., str],
-) -> Callable[[Callable[P, DescribedFigure]], Callable[P, DescribedFigure]]:
-    """Draw one figure in the style, describe it, and keep pyplot from showing it a second time."""
-
-    def decorate(draw: Callable[P, DescribedFigure]) -> Callable[P, DescribedFigure]:
-        @functools.wraps(draw)
-        def draw_described(*args: P.args, **kwargs: P.kwargs) -> DescribedFigure:
-            with plt.rc_context(STYLE):
-                figure = draw(*args, **kwargs)
-                figure.canvas.draw_idle()
-                plt.close(figure)
-            figure.alt = describe(*args, **kwargs)
-            return figure
-
-        return draw_described
-
-    return decorate
+def figure_html(figure: DescribedFigure) -> str:
+    """An `<img>` element that holds a figure as PNG, with its alternative text; closes it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    plt.close(figure)
+    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f'<img alt="{html.escape(figure.alt)}" style="max-width: 100%" src="{source}">'
 
 
 def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[DescribedFigure, Any]:
@@ -104,89 +96,109 @@ def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Described
     return plt.subplots(rows, columns, FigureClass=DescribedFigure, layout="constrained", **options)
 
 
-def wrapped(title, inches):
-    """Break a title into lines that fit a width; a character takes about 1/13 inch."""
-    return textwrap.fill(str(title), max(1, int(13 * inches)))
+def class_name(names: Sequence[str] | None, index: int) -> str:
+    """The name of a class, or "class 3" where there are fewer names."""
+    return str(names[index]) if names is not None and index < len(names) else f"class {index}"
 
 
-def pictures(images, *belonging):
-    """A list of (H, W, 3) pictures; what belongs to them must be as many, or None."""
+def counted(number: int, noun: str) -> str:
+    """Such as "1 filter" and "2 filters"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def wrapped(text: object, inches: float, lines: int = 4) -> str:
+    """Break a text into lines that fit a width; a character takes about 1/13 inch."""
+    text = str(text).strip().encode("utf-8", "replace").decode()  # names of files may be broken
+    options = {"max_lines": lines, "placeholder": " ...", "break_on_hyphens": False}
+    return textwrap.fill(text, max(4, int(13 * inches)), **options)
+
+
+def short_names(names: Iterable[str]) -> list[str]:
+    """The last part of each layer's path, without its middle where it is long."""
+    names = [wrapped(name.rsplit("/", 1)[-1], 99) for name in names]
+    return [name if len(name) <= 28 else f"{name[:12]}...{name[-13:]}" for name in names]
+
+
+def limits(images, value_range=None):
+    """The pixel values of black and of white: as given, or as the values of the images suggest."""
+    if value_range is not None:
+        return value_range
+    values = np.concatenate([np.ravel(image).astype(np.float32) for image in images])
+    values = values[np.isfinite(values)]
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    for lowest, highest in ((0, 1), (-1, 1), (0, 255)):
+        if lowest <= low and high <= highest:
+            return lowest, highest
+    return (float(low), float(high)) if low < high else (low - 1.0, low + 1.0)
+
+
+def to_unit(image, value_range):
+    """Pixel values -> (H, W, 3) in 0..1: gray, red and green, or the first three channels."""
+    low, high = value_range
+    unit = np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1)
+    unit = unit[..., None] if unit.ndim == 2 else unit
+    if unit.shape[-1] == 2:
+        unit = np.concatenate([unit, 0 * unit[..., :1]], axis=-1)
+    return unit.repeat(3, axis=-1) if unit.shape[-1] == 1 else unit[..., :3]
+
+
+def to_units(images, value_range, *belonging):
+    """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
     single = getattr(images, "ndim", 4) == 3
     if single and images.shape[2] > MOST_CHANNELS:
         raise ValueError(
-            f"`images` (of shape {images.shape}) must be (N, H, W, C) or one picture (H, W, C); "
-            "`images[..., None]` is a stack of grey ones"
+            f"`images` (of shape {images.shape}) must be (N, H, W, C) or one image (H, W, C); "
+            "`images[..., None]` is a stack of gray ones"
         )
     images = [images] if single else list(images)
     counts = [len(images), *(len(others) for others in belonging if others is not None)]
     if not images or len(set(counts)) > 1:
         raise ValueError(
-            f"`images` and what belongs to them (titles, maps) must be equally many, 1 or more; "
-            f"they are {counts}"
+            f"`images` ({counts[0]}) and their titles and maps ({counts[1:]}) must be equally "
+            "many, 1 or more"
         )
-    return images
+    value_range = limits(images, value_range)
+    return [to_unit(image, value_range) for image in images]
 
 
-def to_unit(image, value_range):
-    """Pixel values -> (..., 3) in 0..1 for display, whatever their range.
+def draw_grid(rows, side, heading=""):
+    """Draw rows of images with titles.
 
-    One channel, or none, is grey; two are red and green; of more than three the first are shown.
+    Args:
+        rows: Lists of (array, title) or (array, title, options): options of `imshow` for an array
+            that is not an RGB image in 0..1. It gets a color bar.
+        side: Width of an image in inches.
+        heading: What stands over all.
     """
-    low, high = value_range
-    unit = np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1)
-    unit = unit[..., None] if unit.ndim == 2 else unit
-    if unit.shape[-1] == 1:
-        return unit.repeat(3, axis=-1)
-    if unit.shape[-1] == 2:
-        return np.concatenate([unit, np.zeros_like(unit[..., :1])], axis=-1)
-    return unit[..., :3]
+    rows = [[(array, wrapped(t, side), *more) for array, t, *more in row] for row in rows]
+    columns, (height, width) = max(map(len, rows)), np.shape(rows[0][0][0])[:2]
+    lines = max(len(title.splitlines()) for row in rows for _, title, *_ in row)
+    wide = side * columns + 0.5 * sum(len(panel) > 2 for panel in rows[0])
+    tall = (side * height / width + 0.06 + 0.17 * lines) * len(rows) + (0.3 if heading else 0)
+    figure, axes = subplots(len(rows), columns, figsize=(wide, tall), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for line, row in zip(axes, rows, strict=True):
+        for axis, (array, title, *options) in zip(line, row, strict=False):
+            shown = axis.imshow(array, **dict(*options))
+            axis.set_title(title, fontsize=9)
+            if options:
+                figure.colorbar(shown, ax=axis, shrink=0.8, pad=0.03).ax.tick_params(labelsize=9)
+    figure.suptitle(wrapped(heading, wide), x=0.01, ha="left")
+    return figure
 
 
-def or_nothing(picture, there_is_something):
-    return picture if there_is_something else np.full_like(picture, NOTHING_TO_SEE)
-
-
-def draw_tiles(tiles, indices, labels, notes=None):
-    """Lay (T, h, w, 3) tiles in 0..1 out as one mosaic, numbered; labelled ones are crossed out.
-
-    The others bear their note, if there is one.
-    """
-    count, height, width, _ = tiles.shape
-    enlarge = max(1, math.ceil(40 / max(height, width)))  # so that the gaps stay thin
-    tiles = tiles.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
-    height, width = tiles.shape[1:3]
-    columns = min(count, 12 if count > 32 else 8)
-    tile_inches = min(2.5, TILES_WIDTH / columns)
-    rows = math.ceil(count / columns)
-    mosaic = np.ones((rows * (height + GAP), columns * (width + GAP), 3), np.float32)
-    figure, axis = subplots(figsize=(columns * tile_inches, rows * tile_inches + TITLE_ROOM))
-    for place, (tile, index, label) in enumerate(zip(tiles, indices, labels, strict=True)):
-        top, left = place // columns * (height + GAP), place % columns * (width + GAP)
-        mosaic[top : top + height, left : left + width] = tile
-        box = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "linewidth": 0}
-        look = {"color": "black"} if label else {"color": "white", "bbox": box}
-        axis.text(left, top, index, fontsize=7, ha="left", va="top", **look)
-        if label:
-            ends = ([left, left + width - 1], [top, top + height - 1])
-            axis.plot(*ends, color="0.55", linewidth=0.8)
-            axis.plot(ends[0], ends[1][::-1], color="0.55", linewidth=0.8)
-            x, y = left + width / 2, top + height - 2
-            axis.text(x, y, label, color="0.2", fontsize=7, ha="center", va="bottom")
-        elif notes is not None and notes[place]:
-            x, y = left + width - 1, top + height - 1
-            axis.text(
-                x, y, notes[place], color="white", fontsize=7, ha="right", va="bottom", bbox=box
-            )
-    axis.imshow(mosaic)
+def draw_tiles(tiles, labels, **options):
+    """Lay tiles out on one axis, with labels in their corners; -> figure, axis, the last tile."""
+    ratio = tiles[0].shape[0] / tiles[0].shape[1]
+    columns = min(len(tiles), TILES_IN_A_ROW)
+    rows, side = math.ceil(len(tiles) / columns), min(LARGEST, PAGE_WIDTH / columns)
+    figure, axis = subplots(figsize=(side * columns, side * ratio * rows + 0.4))
+    box = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "linewidth": 0}
+    for place, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
+        left, top = (1 + GAP) * (place % columns), (ratio + GAP) * (place // columns)
+        shown = axis.imshow(tile, extent=(left, left + 1, top + ratio, top), **options)
+        axis.text(left, top, label, fontsize=8, va="top", color="white", bbox=box)
+    axis.set(xlim=(0, (1 + GAP) * columns - GAP), ylim=((ratio + GAP) * rows - GAP, 0))
     axis.axis("off")
-    return figure, axis
-
-
-def draw_overlay(axis, picture, evidence, colors, least):
-    """Lay evidence in `least`..1 over the grey picture, as opaque as it is strong."""
-    height, width = picture.shape[:2]
-    strength = cv2.resize(evidence, (width, height), interpolation=cv2.INTER_LINEAR)
-    grey = picture.mean(axis=2)  # so that every colour in the overlay is evidence
-    axis.imshow(grey, cmap="gray", vmin=0, vmax=1)
-    opacity = 0.85 * np.minimum(np.abs(strength), 1) ** 0.5
-    axis.imshow(strength, cmap=colors, vmin=least, vmax=1, alpha=opacity)
+    return figure, axis, shown
