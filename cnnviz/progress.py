@@ -1,5 +1,6 @@
-"""(total, what is done) -> a progress bar where a person sees it: in a terminal or a notebook."""
+"""Shows a progress bar where a person sees it: in a terminal or a notebook."""
 
+import io
 import sys
 
 import tqdm
@@ -12,9 +13,7 @@ def in_notebook():
 
 
 def progress_bar(total, description, unit):
-    """A `tqdm` bar on standard output; nothing at all where the output is a file or a pipe.
-
-    It goes when all is done, so that a page made of a notebook is not full of them.
+    """A `tqdm` bar that leaves nothing behind; none where the output is a file or a pipe.
 
     Args:
         total: Number of units of work.
@@ -24,6 +23,24 @@ def progress_bar(total, description, unit):
     Returns:
         tqdm.tqdm, to be used in a `with` block.
     """
-    seen = description is not None and (sys.stdout.isatty() or in_notebook())
-    options = {"file": sys.stdout, "disable": not seen, "leave": False}
-    return tqdm.tqdm(total=total, desc=description, unit=unit, **options)
+    if in_notebook() and not isinstance(sys.stdout, io.StringIO):  # which nobody sees
+        options = {"file": _NotebookLine()}
+    else:
+        options = {"file": sys.stdout, "disable": not sys.stdout.isatty()}
+    return tqdm.tqdm(total=total, desc=description, unit=unit, leave=False, **options)
+
+
+class _NotebookLine:
+    """A line of a cell's output that is written over; written text would leave an empty line."""
+
+    def __init__(self):
+        from IPython.display import display
+
+        self.handle = display({}, raw=True, display_id=True)
+
+    def write(self, text):
+        text = text.strip()
+        self.handle.update({"text/plain": text} if text else {}, raw=True)
+
+    def flush(self):
+        """As `tqdm` asks of a file."""
