@@ -23,7 +23,9 @@ def progress_bar(total, description, unit):
     Returns:
         tqdm.tqdm, to be used in a `with` block.
     """
-    if in_notebook() and not isinstance(sys.stdout, io.StringIO):  # which nobody sees
+    if description is None:
+        options = {"disable": True}
+    elif in_notebook() and not isinstance(sys.stdout, io.StringIO):  # which nobody sees
         options = {"file": _NotebookLine()}
     else:
         options = {"file": sys.stdout, "disable": not sys.stdout.isatty()}

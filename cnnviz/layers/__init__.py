@@ -45,5 +45,6 @@ from cnnviz.layers.names import (
 )
 from cnnviz.layers.recorded import feature_maps, gradients, required_feature_map, required_output
 from cnnviz.layers.run import every_layer, no_layer, one_layer, run, stream, traced
+from cnnviz.layers.shapes import LayerShape, layer_shapes
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once
