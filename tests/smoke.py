@@ -38,6 +38,7 @@ def nested_model():
 
 def calls_without_model(folder):
     """Name -> what calls it; the folder holds drawn pets."""
+    file = next((folder / "train" / "cats").iterdir())
 
     def train():
         splits = (cnnviz.load_split(folder / name, image_size=SIZE) for name in ("train", "test"))
@@ -49,7 +50,7 @@ def calls_without_model(folder):
 
     return {
         "drawn_pets": lambda: cnnviz.drawn_pets(3, image_size=32, watermark="dog"),
-        "load_image": lambda: cnnviz.load_image(folder / "train" / "cats" / "0.png"),
+        "load_image": lambda: cnnviz.load_image(file, image_size=32),
         "sample_image": cnnviz.sample_image,
         "load_split": lambda: list(cnnviz.load_split(folder / "train", image_size=SIZE)),
         "build_model": cnnviz.build_model,
@@ -101,7 +102,7 @@ def calls_with_model(model, layer, folder):
 def display(result):
     """Show a result in every way that it has."""
     assert "\n" not in repr(result) and str(result) and result._repr_html_()
-    if hasattr(result, "to_frame"):
+    if hasattr(result, "_columns") or "to_frame" in vars(type(result)):
         assert len(result.to_frame())
     if hasattr(result, "plot"):
         result.plot().savefig(io.BytesIO())

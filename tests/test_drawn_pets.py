@@ -41,11 +41,13 @@ def test_shapes_types_range_and_exposure(pets):
     assert not pets.watermark_masks.any()
 
 
-def test_text_and_figure_say_what_was_drawn():
+def test_text_table_and_figure_say_what_was_drawn():
     pets = drawn_pets(5, image_size=32, seed=1, watermark="dog")
     n_dogs = int(pets.labels.sum())
     stamped = f"{5 - n_dogs} cats and {n_dogs} dogs of 32x32 pixels, {n_dogs} with a stamp"
     assert str(pets) == stamped and "\n" not in repr(pets)
+    table = pets.to_frame()
+    assert ((table["class"] == "dog") == (table["stamp"] > 0)).all() and len(table) == 5
     assert len([axes for axes in pets.plot(n_images=3).axes if axes.images]) == 3
 
 

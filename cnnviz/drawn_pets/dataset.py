@@ -57,6 +57,14 @@ class DrawnPets(Result):
         stamped = f", {n_stamped} with a stamp" if n_stamped else ""
         return f"{n_cats} cats and {n_dogs} dogs of {height}x{width} pixels{stamped}"
 
+    def _columns(self):
+        return {
+            "class": [CLASSES[label] for label in self.labels],
+            "animal": self.animal_masks.mean(axis=(1, 2)),  # share of the image
+            "ears and muzzle": self.part_masks.mean(axis=(1, 2)),
+            "stamp": self.watermark_masks.mean(axis=(1, 2)),
+        }
+
     def plot(self, *, n_images: int = 12) -> Figure:
         """Draw the first `n_images` with their classes as titles."""
         from cnnviz import figures
