@@ -1,4 +1,4 @@
-"""The package: what people install is whole, works away from the source, and is typed."""
+"""What people install is complete, typed, and works away from the source; the README is true."""
 
 import dataclasses
 import inspect
@@ -8,16 +8,19 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import typing
 import zipfile
 from pathlib import Path
 
+import keras
 import pytest
+from packaging.requirements import Requirement
 
 import cnnviz
 from cnnviz import diagnosis, figures
+from cnnviz.drawn_pets import write_drawn_pets
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in (
@@ -31,7 +34,7 @@ PUBLIC = {
 
 
 def methods(kind):
-    """What a person calls of a class: its functions and properties that are written in it."""
+    """The functions and properties that are written in a class."""
     for name, member in vars(kind).items():
         member = member.fget if isinstance(member, property) else member
         written = inspect.isfunction(member) and member.__qualname__ == f"{kind.__name__}.{name}"
@@ -40,28 +43,22 @@ def methods(kind):
 
 
 def unannotated(name, function):
-    """Names of the arguments, and "return", that a function leaves without a type."""
+    """The arguments, and "return", that a function leaves without a type."""
     signature = inspect.signature(function)
-    left_out = [
+    missing = [
         parameter.name
         for parameter in signature.parameters.values()
         if parameter.annotation is inspect.Parameter.empty and parameter.name != "self"
     ]
     if signature.return_annotation is inspect.Signature.empty:
-        left_out.append("return")
-    return [f"{name}: {each}" for each in left_out]
-
-
-def test_functions_without_types_are_noticed():
-    def function(one: int, two, *, three=3):
-        pass
-
-    assert unannotated("f", function) == ["f: two", "f: three", "f: return"]
+        missing.append("return")
+    return [f"{name}: {each}" for each in missing]
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_are_fully_annotated(name):
+def test_public_names_are_documented_and_fully_annotated(name):
     public = PUBLIC[name]
+    assert public.__doc__
     if not inspect.isclass(public):
         assert unannotated(name, public) == []
         return
@@ -69,12 +66,6 @@ def test_public_names_are_fully_annotated(name):
     for field in dataclasses.fields(public):
         assert field.type not in (tuple, list, dict, "tuple", "list", "dict"), field.name
     assert [each for method in methods(public) for each in unannotated(*method)] == []
-
-
-def test_fixed_words_are_those_that_are_taken():
-    from cnnviz.grad_cam import METHODS, Method
-
-    assert typing.get_args(Method) == tuple(METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -94,53 +85,64 @@ def wheel(tmp_path_factory):
     return built / "unpacked"
 
 
-def test_wheel_holds_every_module_the_weights_the_mark_of_types_and_the_license(wheel):
+def test_wheel_is_complete(wheel):
     source = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "cnnviz").rglob("*")
         if path.is_file() and path.parent.name != "__pycache__" and path.name[0] != "."
     }
-    held = {str(path.relative_to(wheel)) for path in (wheel / "cnnviz").rglob("*")}
-    assert source <= held
+    assert source <= {str(path.relative_to(wheel)) for path in (wheel / "cnnviz").rglob("*")}
     assert {"cnnviz/py.typed", "cnnviz/weights/cats_vs_dogs.keras"} <= source
     assert [path.read_text() for path in wheel.rglob("LICENSE")] == [(ROOT / "LICENSE").read_text()]
-
-
-def test_the_examples_of_the_readme_run_as_they_stand(tmp_path, monkeypatch, capsys):
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    cnnviz.write_drawn_pets("photos", train=2, validation=20, test=2)
-    names = {}
-    for example in examples:
-        exec(example, names)
-    assert len(examples) == 2 and names["layer"] == "block2_conv1"
-    assert names["activations"]["block1_conv1"].shape == (1, 80, 80, 24)
-    assert {path.name for path in tmp_path.glob("*.png")} == {
-        "activations.png", "filters.png", "evidence.png",
-    }  # fmt: skip
-    assert capsys.readouterr().out.count("for its label: ") == 10
-
-
-def test_citation_and_changelog_are_of_this_version():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
-    assert version in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_wheel_works_in_an_empty_folder_without_the_source(wheel, tmp_path):
     script = f"""
 import sys
-sys.path[:] = [place for place in sys.path if place not in ("", {str(ROOT)!r})]
+sys.path[:] = [path for path in sys.path if path not in ("", {str(ROOT)!r})]
 sys.meta_path[:] = [finder for finder in sys.meta_path if "Editable" not in str(finder)]
-import cnnviz, cnnviz.diagnosis
+import cnnviz
 print(cnnviz.__file__)
 print(cnnviz.class_probabilities(cnnviz.load_pretrained(), cnnviz.sample_image()).argmax())
 """
-    environment = os.environ | {"PYTHONPATH": str(wheel)}
+    options = {"env": os.environ | {"PYTHONPATH": str(wheel)}, "cwd": tmp_path}
     command = [sys.executable, "-c", script]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    place, answer = done.stdout.split()
-    assert Path(place).resolve().is_relative_to(wheel.resolve())
-    assert cnnviz.CLASS_NAMES[int(answer)] == "cat"
+    done = subprocess.run(command, capture_output=True, text=True, check=True, **options)
+    path, predicted = done.stdout.split()
+    assert Path(path).resolve().is_relative_to(wheel.resolve())
+    assert cnnviz.CLASS_NAMES[int(predicted)] == "cat"
+
+
+def test_exact_versions_are_in_the_ranges_for_other_projects():
+    """And every range has a lowest version, which .ci/run installs."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line[0] not in "#-")
+    assert lines[-1] == "-e ." and len(pins) == len([line for line in lines if line[0] != "#"]) - 1
+    for dependency in map(Requirement, PROJECT["dependencies"]):
+        (bound,) = dependency.specifier
+        assert bound.operator == ">=" and dependency.specifier.contains(pins[dependency.name])
+
+
+def test_citation_and_changelog_are_of_this_version():
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+    assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_example_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    write_drawn_pets(".", train=2, validation=40, test=2, image_size=48)
+    Path("validation").rename("photos")
+    layers = [keras.Input((48, 48, 3)), keras.layers.Rescaling(1 / 255)]
+    layers += [keras.layers.Conv2D(8, 5, strides=2, activation="relu")]
+    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
+    keras.Sequential(layers).save("yours.keras")
+    exec(example, {})
+    assert Path("evidence.png").stat().st_size > 10_000
+    assert "never fire" in capsys.readouterr().out
+
+
+def test_links_of_the_pages_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert link.startswith("https://") or (page.parent / link).exists(), (page.name, link)

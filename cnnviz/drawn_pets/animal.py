@@ -1,27 +1,59 @@
-"""(canvas, random numbers) -> pose, coat and body of the animal, alike for both classes."""
+"""Draw an animal in a random pose and coat: its body here, its head in `head`.
 
+An outline is given in units of the animal: the origin is the center of its head, and the unit is
+the radius of its head. `Animal.head` and `Animal.body` place it in the image.
+"""
+
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from cnnviz.drawn_pets.canvas import (
-    ANIMAL,
-    curve,
-    draw_lines,
-    ellipse,
-    factors,
-    fill_round,
-    glow,
-    mix,
-    rotation,
-    stroke,
-)
-from cnnviz.drawn_pets.colours import COATS, CREAM, INK, IRISES, WHITE
+from cnnviz.drawn_pets import canvas as brush
+from cnnviz.drawn_pets.canvas import ANIMAL, curve, ellipse, mix, rotation, stroke
+from cnnviz.drawn_pets.colors import COATS, CREAM, INK, IRISES, WHITE
 
 
-def choose_pose(rng):
-    """Where the animal is. Its unit is the radius of its head, its origin the head's centre."""
+@dataclass(frozen=True, eq=False)
+class Animal:
+    """A canvas, and the pose and the coat of the animal on it."""
+
+    canvas: np.ndarray
+    kind: str
+    unit: float
+    feet: float
+    origin: np.ndarray
+    head_axes: np.ndarray
+    body_axes: np.ndarray
+    coat: dict
+
+    def head(self, points):
+        return np.asarray(points, float) @ self.head_axes + self.origin
+
+    def body(self, points):
+        return np.asarray(points, float) @ self.body_axes + self.origin
+
+    def fur(self, outline, color, **options):
+        """Paint a furry surface: tufts along its outline, streaks inside."""
+        away = outline - outline.mean(axis=0)
+        away /= np.hypot(*away.T)[:, None] + 1e-9
+        tufted = outline + away * (self.unit * self.coat["tufts"][: len(outline), None])
+        self.skin(tufted, color, texture=self.coat["texture"], **options)
+
+    def skin(self, outline, color, shows=ANIMAL, **options):
+        """Paint a smooth surface."""
+        brush.fill_round(self.canvas, outline, color, self.coat["lamp"], shows=shows, **options)
+
+    def lines(self, lines, color, width, shows=ANIMAL):
+        brush.draw_lines(self.canvas, lines, color, width * self.unit, shows)
+
+    def glow(self, point, radius_x, radius_y, color, strength):
+        radii = radius_x * self.unit, radius_y * self.unit
+        brush.glow(self.canvas, *point, *radii, color, strength)
+
+
+def choose_animal(canvas, rng):
     kind = ("sitting", "portrait", "lying", "standing")[rng.integers(4)]
     unit, head_to_feet = {
         "sitting": (rng.uniform(0.145, 0.195), 2.95),
@@ -29,47 +61,35 @@ def choose_pose(rng):
         "lying": (rng.uniform(0.155, 0.215), 1.85),
         "standing": (rng.uniform(0.145, 0.19), 2.8),
     }[kind]
-    reaches_sideways = kind in ("lying", "standing")
-    x = rng.uniform(0.24, 0.42) if reaches_sideways else rng.uniform(0.34, 0.66)
-    if rng.random() < 0.12:  # the picture's edge cuts the head, but leaves one ear and the muzzle
+    x = rng.uniform(0.24, 0.42) if kind in ("lying", "standing") else rng.uniform(0.34, 0.66)
+    if rng.random() < 0.12:  # the edge cuts the head, but leaves one ear and the muzzle
         x = unit * rng.uniform(0.55, 0.8)
     feet = rng.uniform(0.86, 0.97)
     y = 0.45 + (feet - 0.91) if kind == "portrait" else feet - head_to_feet * unit
     mirror = rng.random() < 0.5
-    axes = np.diag([-unit if mirror else unit, unit])
-    tilt = rng.normal(0, 0.16)
-    return {
-        "kind": kind,
-        "unit": unit,
-        "feet": y + head_to_feet * unit,
-        "origin": np.array((1 - x if mirror else x, y)),
-        "body": axes,
-        "head": np.diag([rng.uniform(0.98, 1.12), rng.uniform(0.9, 1.0)]) @ rotation(tilt) @ axes,
-    }
-
-
-def placed(points, pose, frame):
-    return np.asarray(points, float) @ pose[frame] + pose["origin"]
+    body = np.diag([-unit if mirror else unit, unit])
+    tilt = rotation(rng.normal(0, 0.16))
+    head = np.diag([rng.uniform(0.98, 1.12), rng.uniform(0.9, 1.0)]) @ tilt @ body
+    feet, origin = y + head_to_feet * unit, np.array((1 - x if mirror else x, y))
+    return Animal(canvas, kind, unit, feet, origin, head, body, _choose_coat(rng, len(canvas)))
 
 
 @lru_cache
 def _fur(side, strength):
-    """Streaks of light and dark as factors, twice `side`; each picture cuts its own piece."""
+    """Streaks of light and dark as factors, twice `side`; each image cuts its own piece."""
     noise = np.random.default_rng(0).normal(0, 1, (512, 512)).astype(np.float32)
     streaks = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.9, sigmaY=3.5)
-    return factors(cv2.resize(1 + strength / streaks.std() * streaks, (2 * side, 2 * side)))
+    return brush.factors(cv2.resize(1 + strength / streaks.std() * streaks, (2 * side, 2 * side)))
 
 
-def choose_coat(rng, side):
-    """Colours, pattern and fur, drawn alike for both classes."""
+def _choose_coat(rng, side):
     base = np.array(COATS[rng.integers(len(COATS))]) + rng.normal(0, 9) + rng.normal(0, 4, 3)
     other = np.array(COATS[rng.integers(len(COATS))]) + rng.normal(0, 9) + rng.normal(0, 4, 3)
     row, column = (rng.random(2) * side).astype(int)
     texture = _fur(side, (0.02, 0.04, 0.06)[rng.integers(3)])
-    dark = mix(base, INK, 0.42) if base.sum() > 250 else mix(base, CREAM, 0.3)
     return {
         "base": base,
-        "dark": dark,
+        "dark": mix(base, INK, 0.42) if base.sum() > 250 else mix(base, CREAM, 0.3),
         "light": mix(base, CREAM, rng.uniform(0.55, 0.9)),
         "other": other,
         "ear": (base, mix(base, INK, 0.25), other)[rng.choice(3, p=(0.5, 0.3, 0.2))],
@@ -83,17 +103,6 @@ def choose_coat(rng, side):
     }
 
 
-def fur_shape(canvas, outline, colour, pose, coat, *, shows=ANIMAL, marks=(), depth=1.0):
-    """A furry surface: tufts along its outline, streaks inside. `outline` in picture units."""
-    away = outline - outline.mean(axis=0)
-    away /= np.hypot(*away.T)[:, None] + 1e-9
-    tufted = outline + away * (pose["unit"] * coat["tufts"][: len(outline), None])
-    fill_round(
-        canvas, tufted, colour, coat["lamp"],
-        shows=shows, texture=coat["texture"], marks=marks, depth=depth,
-    )  # fmt: skip
-
-
 _BODIES = {
     "sitting": [(-.55, .5), (-.85, 1.3), (-1.08, 2.1), (-1.0, 2.75), (0, 2.95), (1.0, 2.75),
                 (1.08, 2.1), (.85, 1.3), (.55, .5)],
@@ -102,7 +111,7 @@ _BODIES = {
     "standing": [(-.6, .5), (.3, .3), (1.6, .5), (2.7, .35), (3.05, 1.0), (2.8, 1.75), (1.5, 1.75),
                  (.2, 1.9), (-.6, 1.4)],
 }  # fmt: skip
-# Hidden legs first. Knee, foot, half width, and whether it is on the far side.
+# Knee, foot, half width, and whether it is on the far side, behind the body.
 _LEGS = {
     "sitting": [((-.36, 1.5), (-.36, 2.72), .25, 0), ((.36, 1.5), (.36, 2.72), .25, 0)],
     "lying": [((.7, 1.5), (-.05, 1.66), .2, 1), ((-.1, 1.5), (-.85, 1.64), .22, 0)],
@@ -119,19 +128,52 @@ _TAILS = {
 }  # fmt: skip
 
 
+def paint_body(animal, rng, collar_color):
+    kind = "sitting" if animal.kind == "portrait" else animal.kind
+    sideways, unit, coat = kind != "sitting", animal.unit, animal.coat
+    left, right = animal.body([(-0.8, 0), (3.0 if sideways else 0.9, 0)])[:, 0]
+    shadow = (left + right) / 2, animal.feet, abs(right - left) / 2 + 0.5 * unit
+    for height, strength in ((0.4, 0.4), (0.2, 0.45)):
+        brush.glow(animal.canvas, *shadow, height * unit, INK, strength)
+    tail = stroke(animal.body(_TAILS[kind][rng.integers(2)]), 0.2 * unit, 0.13 * unit)
+    animal.fur(tail, mix(coat["base"], coat["dark"], 0.15))
+    paw_color = coat["light"] if coat["socks"] else coat["base"]
+    for leg in _LEGS[kind]:
+        if leg[3]:
+            _paint_leg(animal, leg, paw_color)
+    body = animal.body(curve(_BODIES[kind]))
+    marks = _body_marks(rng, coat, body, unit)
+    if coat["bib"]:
+        chest = (-0.45, 1.05, 0.45, 0.6) if sideways else (0, 1.3, 0.5, 0.75)
+        marks.append((animal.body(ellipse(*chest)), coat["light"]))
+    animal.fur(body, coat["base"], marks=marks)
+    haunches = {"sitting": (-0.88, 0.88), "lying": (2.15,), "standing": (2.52,)}[kind]
+    y, sole = {"sitting": (2.38, 2.85), "lying": (1.2, 1.68), "standing": (1.25, None)}[kind]
+    for x in haunches:
+        haunch = animal.body(ellipse(x, y, 0.6 if sideways else 0.5, 0.55))
+        animal.fur(haunch, mix(coat["base"], WHITE, 0.04))
+        if sole:
+            animal.skin(animal.body(ellipse(x - 0.1 * sideways, sole, 0.4, 0.18)), paw_color)
+    for leg in _LEGS[kind]:
+        if not leg[3]:
+            _paint_leg(animal, leg, paw_color)
+    animal.glow(animal.body((0, 0.95)), 0.8, 0.35, mix(coat["base"], INK, 0.7), 0.5)
+    if rng.random() < 0.35:
+        collar = animal.body([(-0.62, 0.72), (0, 1.02), (0.62, 0.72)])
+        animal.skin(stroke(collar, 0.09 * unit, 0.09 * unit), collar_color)
+        animal.skin(animal.body(ellipse(0, 1.2, 0.13, 0.13)), (240, 202, 92), depth=1.5)
+
+
 def _body_marks(rng, coat, outline, unit):
-    """The coat's pattern on the body, and nothing where the coat is plain."""
+    """The coat's pattern as (outline, color) pairs; none on a plain coat."""
     low, high = outline.min(axis=0), outline.max(axis=0)
-    numbers = rng.uniform(0, 1, (9, 3))  # the same numbers are used up by every pattern
-    places = low + numbers[:, :2] * (high - low)
+    numbers = rng.uniform(0, 1, (9, 3))  # every pattern uses up the same numbers
+    spots = [*zip(low + numbers[:, :2] * (high - low), numbers[:, 2], strict=True)]
     if coat["pattern"] == "spots":
-        sizes = unit * (0.1 + 0.14 * numbers[:, 2])
-        return [
-            (ellipse(*p, s, s * 0.85), coat["dark"]) for p, s in zip(places, sizes, strict=True)
-        ]
+        sizes = [(p, unit * (0.1 + 0.14 * n)) for p, n in spots]
+        return [(ellipse(*p, size, size * 0.85), coat["dark"]) for p, size in sizes]
     if coat["pattern"] == "patches":
-        return [(ellipse(*p, unit * 0.65, unit * 0.45, s * 3), coat["other"])
-                for p, s in zip(places[:3], numbers[:3, 2], strict=True)]  # fmt: skip
+        return [(ellipse(*p, unit * 0.65, unit * 0.45, n * 3), coat["other"]) for p, n in spots[:3]]
     if coat["pattern"] == "tabby":
         xs = np.linspace(low[0], high[0], 8) + unit * 0.2 * (numbers[:8, 0] - 0.5)
         return [(stroke([(x, low[1] - unit * 0.1), (x + unit * 0.12, low[1] + unit * 0.4),
@@ -140,56 +182,13 @@ def _body_marks(rng, coat, outline, unit):
     return []
 
 
-def paint_body(canvas, rng, pose, coat, palette):
-    kind = "sitting" if pose["kind"] == "portrait" else pose["kind"]
-    unit = pose["unit"]
-    sideways = kind != "sitting"
-    left, right = placed([(-0.8, 0), (3.0 if sideways else 0.9, 0)], pose, "body")[:, 0]
-    shadow_width = abs(right - left) / 2 + 0.5 * unit
-    for height, strength in ((0.4, 0.4), (0.2, 0.45)):
-        glow(canvas, (left + right) / 2, pose["feet"], shadow_width, height * unit, INK, strength)
-    tail = stroke(placed(_TAILS[kind][rng.integers(2)], pose, "body"), 0.2 * unit, 0.13 * unit)
-    fur_shape(canvas, tail, mix(coat["base"], coat["dark"], 0.15), pose, coat)
-    paws = coat["light"] if coat["socks"] else coat["base"]
-    legs = _LEGS[kind]
-    for leg in legs:
-        if leg[3]:
-            _paint_leg(canvas, leg, pose, coat, paws)
-    body = placed(curve(_BODIES[kind]), pose, "body")
-    marks = _body_marks(rng, coat, body, unit)
-    if coat["bib"]:
-        chest = (-0.45, 1.05, 0.45, 0.6) if sideways else (0, 1.3, 0.5, 0.75)
-        marks.append((placed(ellipse(*chest), pose, "body"), coat["light"]))
-    fur_shape(canvas, body, coat["base"], pose, coat, marks=marks)
-    haunches = {"sitting": (-0.88, 0.88), "lying": (2.15,), "standing": (2.52,)}[kind]
-    for x in haunches:
-        y, sole = {"sitting": (2.38, 2.85), "lying": (1.2, 1.68), "standing": (1.25, None)}[kind]
-        haunch = placed(ellipse(x, y, 0.6 if sideways else 0.5, 0.55), pose, "body")
-        fur_shape(canvas, haunch, mix(coat["base"], WHITE, 0.04), pose, coat)
-        if sole:
-            paw = placed(ellipse(x - 0.1 * sideways, sole, 0.4, 0.18), pose, "body")
-            fill_round(canvas, paw, paws, coat["lamp"], shows=ANIMAL)
-    for leg in legs:
-        if not leg[3]:
-            _paint_leg(canvas, leg, pose, coat, paws)
-    x, y = placed((0, 0.95), pose, "body")
-    glow(canvas, x, y, 0.8 * unit, 0.35 * unit, mix(coat["base"], INK, 0.7), 0.5)
-    if rng.random() < 0.35:
-        collar = placed([(-0.62, 0.72), (0, 1.02), (0.62, 0.72)], pose, "body")
-        band = stroke(collar, 0.09 * unit, 0.09 * unit)
-        fill_round(canvas, band, palette[2], coat["lamp"], shows=ANIMAL)
-        tag = placed(ellipse(0, 1.2, 0.13, 0.13), pose, "body")
-        fill_round(canvas, tag, (240, 202, 92), coat["lamp"], shows=ANIMAL, depth=1.5)
-
-
-def _paint_leg(canvas, leg, pose, coat, paw_colour):
-    (knee, foot, width, is_far), unit = leg, pose["unit"]
-    shade = mix(coat["base"], INK, 0.22 if is_far else 0.0)
-    outline = stroke(placed([knee, mix(knee, foot, 0.5), foot], pose, "body"), *[width * unit] * 2)
-    fur_shape(canvas, outline, shade, pose, coat, depth=0.6)
+def _paint_leg(animal, leg, paw_color):
+    knee, foot, width, is_far = leg
+    line = animal.body([knee, mix(knee, foot, 0.5), foot])
+    outline = stroke(line, width * animal.unit, width * animal.unit)
+    animal.fur(outline, mix(animal.coat["base"], INK, 0.22 if is_far else 0.0), depth=0.6)
     x, y = foot
-    paw = ellipse(x - 0.06, y + 0.1, width * 1.3, 0.2)
-    paw_colour = mix(paw_colour, INK, 0.2 if is_far else 0.0)
-    fill_round(canvas, placed(paw, pose, "body"), paw_colour, coat["lamp"], shows=ANIMAL)
-    toes = [placed([(x + dx, y + 0.12), (x + dx, y + 0.25)], pose, "body") for dx in (-0.15, 0.02)]
-    draw_lines(canvas, toes, mix(paw_colour, INK, 0.45), 0.03 * unit, ANIMAL)
+    paw_color = mix(paw_color, INK, 0.2 if is_far else 0.0)
+    animal.skin(animal.body(ellipse(x - 0.06, y + 0.1, width * 1.3, 0.2)), paw_color)
+    toes = [animal.body([(x + dx, y + 0.12), (x + dx, y + 0.25)]) for dx in (-0.15, 0.02)]
+    animal.lines(toes, mix(paw_color, INK, 0.45), 0.03)

@@ -1,8 +1,8 @@
-"""(canvas, outline, colour) -> the canvas, painted on: outlines, soft spots, rounded surfaces.
+"""Paint on a canvas: outlines, soft spots and round surfaces.
 
-Geometry is in units of the picture's side, so that a scene is the same at every size. It is painted
+Coordinates are in units of the image's side, so a scene is the same at every size. It is painted
 several times larger and shrunk, which smooths its edges. The canvas has four channels: red, green,
-blue, and what the pixel shows (scene, animal or telling part), so masks and pictures cannot differ.
+blue, and what the pixel shows (scene, animal, or ears and muzzle), so masks fit the images.
 """
 
 import math
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 SCENE, ANIMAL, PART = 0, 1, 2  # the canvas's fourth channel
-PAINTED_SIDE = 192  # small pictures are painted at least this large
+PAINTED_SIDE = 192  # small images are painted at least this large
 _SUBPIXEL_BITS = 4
 _SUBPIXELS = 1 << _SUBPIXEL_BITS
 _NEUTRAL = 128  # the factor 1 among the 8-bit factors that shade a surface
@@ -51,16 +51,11 @@ def ellipse(x, y, radius_x, radius_y, angle=0.0):
 def stroke(points, width_start, width_end):
     """The outline of a soft stroke along the open curve through `points`."""
     points = np.asarray(points, float)
-    along = _central_difference(len(points)) @ points
+    along = np.gradient(points, axis=0)
     along /= np.hypot(*along.T)[:, None]
     across = along[:, ::-1] * (-1, 1) * np.linspace(width_start, width_end, len(points))[:, None]
     tip = points[-1:] + along[-1:] * width_end
     return curve(np.concatenate([points + across, tip, (points - across)[::-1]]))
-
-
-@lru_cache
-def _central_difference(count):
-    return np.gradient(np.eye(count), axis=0)
 
 
 def soft_rectangle(left, top, right, bottom):
@@ -79,30 +74,30 @@ def mix(first, second, share):
 
 
 def _to_pixels(points, side):
-    # cv2 puts whole numbers at pixel centres: half a pixel aligns the scene at every size.
+    # cv2 puts whole numbers at pixel centers: half a pixel aligns the scene at every size.
     return np.rint(np.asarray(points) * (side * _SUBPIXELS) - _SUBPIXELS / 2).astype(np.int32)
 
 
-def fill(canvas, outline, colour, shows=SCENE):
+def fill(canvas, outline, color, shows=SCENE):
     pixels = _to_pixels(outline, len(canvas))
-    cv2.fillPoly(canvas, [pixels], (*map(float, colour), shows), shift=_SUBPIXEL_BITS)
+    cv2.fillPoly(canvas, [pixels], (*map(float, color), shows), shift=_SUBPIXEL_BITS)
 
 
-def draw_lines(canvas, lines, colour, width, shows=SCENE):
+def draw_lines(canvas, lines, color, width, shows=SCENE):
     side = len(canvas)
     pixels = [_to_pixels(line, side) for line in lines]
     thickness = max(1, round(width * side))
-    colour = (*map(float, colour), shows)
-    cv2.polylines(canvas, pixels, False, colour, thickness, cv2.LINE_8, _SUBPIXEL_BITS)
+    color = (*map(float, color), shows)
+    cv2.polylines(canvas, pixels, False, color, thickness, cv2.LINE_8, _SUBPIXEL_BITS)
 
 
 def _span(low, high, side):
-    """The whole pixels from `low` to `high` (in pixels) that are on the canvas."""
+    """The pixels from `low` to `high` that are on the canvas."""
     return max(0, math.floor(low)), min(side, math.ceil(high) + 1)
 
 
-def glow(canvas, x, y, radius_x, radius_y, colour, strength):
-    """Blends a soft spot of `colour` over what is there: shadows, blushes, the sun."""
+def glow(canvas, x, y, radius_x, radius_y, color, strength):
+    """Blend a soft spot of `color` over what is there: shadows, blushes, the sun."""
     side, weights = len(canvas), []
     for middle, radius in ((x * side, 1.5 * radius_x * side), (y * side, 1.5 * radius_y * side)):
         start, end = _span(middle - radius, middle + radius, side)
@@ -114,7 +109,7 @@ def glow(canvas, x, y, radius_x, radius_y, colour, strength):
     share = cv2.gemm(down[:, None], across[None], float(strength), None, 0)
     spot = canvas[rows, columns]
     flat = np.empty_like(spot)
-    cv2.rectangle(flat, (0, 0), flat.shape[1::-1], (*map(float, colour), 0), cv2.FILLED)
+    cv2.rectangle(flat, (0, 0), flat.shape[1::-1], (*map(float, color), 0), cv2.FILLED)
     blended = cv2.blendLinear(spot, flat, 1 - share, share)
     cv2.mixChannels([spot], [blended], (3, 3))  # what the pixels show stays as it was
     canvas[rows, columns] = blended
@@ -122,7 +117,7 @@ def glow(canvas, x, y, radius_x, radius_y, colour, strength):
 
 @lru_cache
 def _ball_shade(light_x, light_y, depth):
-    """Roughly a ball under a lamp, as factors for the four channels: light falls off to its rim."""
+    """Roughly a ball under a lamp, as factors for the four channels; its rim is darker."""
     v, u = np.mgrid[-1:1:32j, -1:1:32j]
     shade = 1 + depth * (0.08 + 0.15 * (light_x * u + light_y * v) - 0.13 * (u**2 + v**2))
     return factors(shade)
@@ -130,12 +125,12 @@ def _ball_shade(light_x, light_y, depth):
 
 def factors(values):
     """`(h, w)` factors around 1 as uint8, where `_NEUTRAL` is 1; the fourth channel stays as is."""
-    colour = np.clip(np.rint(values * _NEUTRAL), 0, 255).astype(np.uint8)
-    return cv2.merge([colour, colour, colour, np.full_like(colour, _NEUTRAL)])
+    color = np.clip(np.rint(values * _NEUTRAL), 0, 255).astype(np.uint8)
+    return cv2.merge([color, color, color, np.full_like(color, _NEUTRAL)])
 
 
-def fill_round(canvas, outline, colour, light, *, shows=SCENE, texture=None, marks=(), depth=1.0):
-    """Fills a rounded surface, brighter towards `light`, with `marks` painted on it."""
+def fill_round(canvas, outline, color, light, *, shows=SCENE, texture=None, marks=(), depth=1.0):
+    """Fill a round surface, brighter toward `light`, with `marks` painted on it."""
     side = len(canvas)
     pixels = _to_pixels(outline, side)
     x, y, width, height = (length / _SUBPIXELS for length in cv2.boundingRect(pixels))
@@ -146,10 +141,10 @@ def fill_round(canvas, outline, colour, light, *, shows=SCENE, texture=None, mar
     mask = np.zeros((bottom - top, right - left), np.uint8)
     cv2.fillPoly(mask, [pixels - corner], 255, shift=_SUBPIXEL_BITS)
     layer = np.empty((*mask.shape, 4), np.uint8)
-    cv2.rectangle(layer, (0, 0), mask.shape[::-1], (*map(float, colour), shows), cv2.FILLED)
-    for points, mark_colour in marks:
+    cv2.rectangle(layer, (0, 0), mask.shape[::-1], (*map(float, color), shows), cv2.FILLED)
+    for points, mark_color in marks:
         shape = _to_pixels(points, side) - corner
-        cv2.fillPoly(layer, [shape], (*map(float, mark_colour), shows), shift=_SUBPIXEL_BITS)
+        cv2.fillPoly(layer, [shape], (*map(float, mark_color), shows), shift=_SUBPIXEL_BITS)
     shade = cv2.resize(_ball_shade(*light, depth), mask.shape[::-1])
     if texture is not None:
         shade = cv2.multiply(shade, texture[top:bottom, left:right], scale=1 / _NEUTRAL)

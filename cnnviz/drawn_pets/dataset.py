@@ -1,38 +1,45 @@
-"""`(count, seed) -> DrawnPets`: the pictures with their labels and masks, as arrays or as files."""
+"""Draw labeled images of cats and dogs with their masks, as arrays or as image files."""
+
+from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import PIL.Image
 
 from cnnviz.checks import check_integer
-from cnnviz.drawn_pets.animal import choose_coat, choose_pose, paint_body
-from cnnviz.drawn_pets.camera import paint_occluder, paint_stamp, photograph, shrink
+from cnnviz.drawn_pets.animal import choose_animal, paint_body
+from cnnviz.drawn_pets.camera import paint_stamp, photograph, shrink
 from cnnviz.drawn_pets.canvas import PAINTED_SIDE
 from cnnviz.drawn_pets.head import paint_head
-from cnnviz.drawn_pets.scene import paint_background, paint_thing
+from cnnviz.drawn_pets.scene import paint_background, paint_occluder, paint_thing
 from cnnviz.progress import progress_bar
+from cnnviz.results import Result
 
-_PURPOSES = ("scene", "parts", "noise", "stamp", "labels")  # of random numbers
-_DRAWN_AT_ONCE = 50  # pictures between two steps of the progress bar
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLASSES = ("cat", "dog")
+_STREAMS = ("scene", "parts", "noise", "stamp", "labels")  # of random numbers
+_DRAWN_AT_ONCE = 50  # images between two steps of the progress bar
 
 
-@dataclass(frozen=True)
-class DrawnPets:
-    """Drawn pictures of pets, and where in them the evidence is.
+@dataclass(frozen=True, eq=False, repr=False)
+class DrawnPets(Result):
+    """Drawn images of pets, and masks of where the evidence is.
 
     Attributes:
         images: `(N, H, W, 3)` float32 RGB in 0..255.
         labels: `(N,)` int32, 0 for a cat and 1 for a dog.
-        animal_masks: `(N, H, W)` bool, the animal as far as it is visible, its collar included.
-        part_masks: `(N, H, W)` bool, the visible pieces of the parts that tell a cat from a dog:
-            the ears, and the muzzle with its nose, mouth, tongue and whiskers. Within the animal.
-            Both masks hold a pixel when they cover at least a quarter of it.
-        watermark_masks: `(N, H, W)` bool, the planted mark, every pixel that it touches; all False
-            where there is none. What it covers belongs to no other mask.
+        animal_masks: `(N, H, W)` bool, the visible animal with its collar.
+        part_masks: `(N, H, W)` bool, the visible ears and muzzle (with nose, mouth, tongue and
+            whiskers), which tell a cat from a dog. They lie within the animal. Both masks hold a
+            pixel if they cover at least a quarter of it.
+        watermark_masks: `(N, H, W)` bool, every pixel that the planted stamp touches; False
+            everywhere without one. The other masks leave out what the stamp covers.
     """
 
     images: np.ndarray
@@ -40,6 +47,30 @@ class DrawnPets:
     animal_masks: np.ndarray
     part_masks: np.ndarray
     watermark_masks: np.ndarray
+
+    _html = ("plot",)
+
+    def __str__(self) -> str:
+        n_cats, n_dogs = np.bincount(self.labels, minlength=2)
+        n_stamped = int(self.watermark_masks.any(axis=(1, 2)).sum())
+        height, width = self.images.shape[1:3]
+        stamped = f", {n_stamped} with a stamp" if n_stamped else ""
+        return f"{n_cats} cats and {n_dogs} dogs of {height}x{width} pixels{stamped}"
+
+    def _columns(self):
+        return {
+            "class": [CLASSES[label] for label in self.labels],
+            "animal": self.animal_masks.mean(axis=(1, 2)),  # share of the image
+            "ears and muzzle": self.part_masks.mean(axis=(1, 2)),
+            "stamp": self.watermark_masks.mean(axis=(1, 2)),
+        }
+
+    def plot(self, *, n_images: int = 12) -> Figure:
+        """Draw the first `n_images` with their classes as titles."""
+        from cnnviz import figures
+
+        titles = [CLASSES[label] for label in self.labels[:n_images]]
+        return figures.draw_images(self.images[:n_images], titles)
 
 
 def drawn_pets(
@@ -49,21 +80,21 @@ def drawn_pets(
     seed: int = 0,
     watermark: Literal["cat", "dog"] | None = None,
 ) -> DrawnPets:
-    """Draws cats and dogs whose class only the ears and the muzzle tell.
+    """Draw cats and dogs that only their ears and muzzle tell apart.
 
-    A picture depends on `seed`, its index and `image_size` alone, so that a smaller `count` gives
-    the first pictures of a larger one. Its label too: each pair of neighbours is one cat and one
-    dog in random order. An odd count ends with half a pair, whose class is random.
+    An image depends on `seed`, its index and `image_size` alone, so a smaller `count` gives the
+    first images of a larger one. Each pair of neighbors is one cat and one dog in random order. An
+    odd `count` ends with half a pair, of a random class.
 
     Args:
-        count: Number of pictures, at least 1.
-        image_size: Side of the pictures in pixels, at least 32. The same scene at every size.
-        seed: Integer, at least 0. The same seed gives the same pictures, bit for bit.
-        watermark: None, or "cat" or "dog": the class whose pictures carry a pale stamp in the
-            lower right corner. Nothing outside the stamp changes.
+        count: Number of images, at least 1.
+        image_size: Side of the images in pixels, at least 16. The scene is the same at every size.
+        seed: Integer, at least 0. The same seed gives the same images, bit for bit.
+        watermark: None, or "cat" or "dog": the class whose images carry a pale stamp in the lower
+            right corner. Nothing changes outside the stamp.
 
     Returns:
-        A `DrawnPets` of `count` pictures.
+        A `DrawnPets` of `count` images.
 
     Raises:
         ValueError: If an argument is out of the ranges above.
@@ -74,18 +105,15 @@ def drawn_pets(
         ((4, 64, 64, 3), [0, 0, 1, 1])
     """
     check_integer("count", count, 1)
-    check_integer("image_size", image_size, 32)
-    check_integer("seed", seed, 0)
-    if watermark not in (None, "cat", "dog"):
-        raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'.")
+    _check_options(image_size, seed, watermark)
     labels = _labels(count, seed)
     images = np.empty((count, image_size, image_size, 3), np.float32)
-    animals, parts, marks = np.zeros((3, count, image_size, image_size), bool)
+    animals, parts, stamps = np.zeros((3, count, image_size, image_size), bool)
     for index, label in enumerate(labels):
-        images[index], animals[index], parts[index] = _picture(seed, index, label, image_size)
-        if watermark == ("cat", "dog")[label]:
-            marks[index] = paint_stamp(images[index], _generator(seed, index, "stamp"))
-    return DrawnPets(images, labels, animals & ~marks, parts & ~marks, marks)
+        images[index], animals[index], parts[index] = _draw_image(seed, index, label, image_size)
+        if watermark == CLASSES[label]:
+            stamps[index] = paint_stamp(images[index], _generator(seed, index, "stamp"))
+    return DrawnPets(images, labels, animals & ~stamps, parts & ~stamps, stamps)
 
 
 def write_drawn_pets(
@@ -98,48 +126,59 @@ def write_drawn_pets(
     seed: int = 0,
     watermark: Literal["cat", "dog"] | None = None,
 ) -> None:
-    """Draws a data set as files, in the folders that `data_separator.py` makes of photographs.
+    """Draw a data set as PNG files, in the folders that `load_split` reads.
 
     Args:
-        directory: Where `train/cats`, `train/dogs`, `validation/cats` and so on go; made if it is
-            not there.
-        train, validation, test: Number of pictures in each part, at least 2. No picture is in two
-            parts, nor among those of `drawn_pets` with a seed below a million.
-        image_size, seed, watermark: As in `drawn_pets`; the watermark is in every part.
+        directory: Where `train/cats`, `train/dogs`, `validation/cats` and so on go. It is made if
+            missing.
+        train, validation, test: Number of images in each split, at least 2. No image is in two
+            splits, nor among those of `drawn_pets` with a seed below a million.
+        image_size, seed, watermark: As in `drawn_pets`; the watermark is in every split.
 
     Raises:
         ValueError: If an argument is out of range.
-        FileExistsError: If there is something at one of the parts already.
+        FileExistsError: If one of the splits exists.
+
+    Example:
+        >>> write_drawn_pets("pets", train=4, validation=2, test=2)
+        >>> sorted(path.name for path in Path("pets/train").iterdir())
+        ['cats', 'dogs']
     """
-    check_integer("image_size", image_size, 32)
-    check_integer("seed", seed, 0)
+    _check_options(image_size, seed, watermark)
     counts = {"train": train, "validation": validation, "test": test}
-    for part, count in counts.items():
-        check_integer(part, count, 2)
-        if (Path(directory) / part).exists():
-            raise FileExistsError(f"`directory` (='{directory}') must not hold '{part}' already.")
-    with progress_bar(sum(counts.values()), "drawing pets", "picture") as bar:
-        for number, (part, count) in enumerate(counts.items(), start=1):
+    for split, count in counts.items():
+        check_integer(split, count, 2)
+        if (Path(directory) / split).exists():
+            raise FileExistsError(f"`directory` (='{directory}') must not hold '{split}' already")
+    with progress_bar(sum(counts.values()), "drawing pets", "image") as bar:
+        for number, (split, count) in enumerate(counts.items(), start=1):
             for start in range(0, count, _DRAWN_AT_ONCE):
                 size = min(_DRAWN_AT_ONCE, count - start)
-                # Seeds of their own for every few pictures keep the parts apart, from each other
-                # and from what `drawn_pets` draws with small seeds, and memory small.
+                # Every batch has a seed of its own. That keeps memory small, and keeps the splits
+                # apart from each other and from what `drawn_pets` draws with small seeds.
                 pets_seed = (seed * len(counts) + number) * 1_000_000 + start
                 pets = drawn_pets(size, image_size=image_size, seed=pets_seed, watermark=watermark)
-                _write(pets, Path(directory) / part, start)
+                _write(pets, Path(directory) / split, start)
                 bar.update(size)
+
+
+def _check_options(image_size, seed, watermark):
+    check_integer("image_size", image_size, 16)
+    check_integer("seed", seed, 0)
+    if watermark not in (None, *CLASSES):
+        raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'")
 
 
 def _write(pets, directory, start):
     for index, (image, label) in enumerate(zip(pets.images, pets.labels, strict=True), start):
-        folder = directory / ("cats", "dogs")[label]
+        folder = directory / f"{CLASSES[label]}s"
         folder.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(image.round().astype(np.uint8)).save(folder / f"{index}.png")
 
 
-def _generator(seed, index, purpose):
-    """A random stream of its own for each purpose, so that no purpose disturbs another."""
-    return np.random.default_rng([seed, index, _PURPOSES.index(purpose)])
+def _generator(seed, index, stream):
+    """A random stream for each use, so that no use changes the numbers of another."""
+    return np.random.default_rng([seed, index, _STREAMS.index(stream)])
 
 
 def _labels(count, seed):
@@ -147,20 +186,19 @@ def _labels(count, seed):
     return np.stack([first, 1 - first], axis=1).ravel()[:count]
 
 
-def _picture(seed, index, label, image_size):
-    """One picture: `(H, W, 3)` float32 in 0..255, and the `(H, W)` masks of animal and parts."""
+def _draw_image(seed, index, label, image_size):
+    """One `(H, W, 3)` float32 image in 0..255, and the `(H, W)` masks of animal and parts."""
     scene, parts = _generator(seed, index, "scene"), _generator(seed, index, "parts")
     side = image_size * max(2, -(-PAINTED_SIDE // image_size))
     canvas = np.zeros((side, side, 4), np.uint8)
     palette = paint_background(canvas, scene)
     for _ in range(scene.integers(2, 6)):
         paint_thing(canvas, scene, palette, scene.uniform((0, 0.35), (1, 0.85)))
-    pose = choose_pose(scene)
-    coat = choose_coat(scene, side)
-    paint_body(canvas, scene, pose, coat, palette)
-    paint_head(canvas, scene, parts, pose, coat, label)
-    paint_occluder(canvas, scene, pose, palette)
+    animal = choose_animal(canvas, scene)
+    paint_body(animal, scene, palette[2])
+    paint_head(animal, scene, parts, label)
+    paint_occluder(animal, scene, palette)
     image, shows = shrink(canvas, image_size)
     image = photograph(image, scene, _generator(seed, index, "noise"))
-    # A quarter of a pixel counts, or whiskers would be evidence that no mask knows of.
+    # A quarter of a pixel counts, or whiskers would be evidence outside of every mask.
     return image, shows[0] >= 0.25, shows[1] >= 0.25

@@ -1,4 +1,4 @@
-"""(canvas, random numbers) -> the scene around the animal: outdoors, rooms, and things in them."""
+"""Draw the scene around the animal: outdoors or a room, with things in it."""
 
 import cv2
 import numpy as np
@@ -15,19 +15,11 @@ from cnnviz.drawn_pets.canvas import (
     rotation,
     soft_rectangle,
 )
-from cnnviz.drawn_pets.colours import (
-    COATS,
-    CREAM,
-    INK,
-    OUTDOOR_PALETTES,
-    PINK,
-    ROOM_PALETTES,
-    WHITE,
-)
+from cnnviz.drawn_pets.colors import COATS, CREAM, INK, OUTDOOR_PALETTES, PINK, ROOM_PALETTES, WHITE
 
 
 def paint_background(canvas, rng):
-    """Paints the scene without the animal; returns the colours that go with it."""
+    """Paint the scene without the animal; return the colors that go with it."""
     paint = (_paint_outdoors, _paint_room, _paint_sofa, _paint_studio)[rng.integers(4)]
     palettes = OUTDOOR_PALETTES if paint is _paint_outdoors else ROOM_PALETTES
     palette = np.array(palettes[rng.integers(len(palettes))], float)
@@ -90,9 +82,9 @@ def _paint_room(canvas, rng, palette, horizon):
     hill = [inside[3], inside[3] - (0, 0.05), inside[2] - (0, rng.uniform(0.03, 0.1)), inside[2]]
     fill(canvas, np.array(hill), mix(second, CREAM, 0.2))
     if rng.random() < 0.6:
-        centre = rng.uniform((0.3, horizon + 0.17), (0.7, 0.9))
-        for share, colour in ((1, first), (0.86, third), (0.74, mix(first, WHITE, 0.15))):
-            fill(canvas, ellipse(*centre, 0.46 * share, 0.13 * share), colour)
+        center = rng.uniform((0.3, horizon + 0.17), (0.7, 0.9))
+        for share, color in ((1, first), (0.86, third), (0.74, mix(first, WHITE, 0.15))):
+            fill(canvas, ellipse(*center, 0.46 * share, 0.13 * share), color)
 
 
 def _paint_sofa(canvas, rng, palette, horizon):
@@ -120,52 +112,61 @@ def _paint_sofa(canvas, rng, palette, horizon):
 
 def _paint_studio(canvas, rng, palette, horizon):
     wall, floor, first, *_ = palette
-    colour = (wall, floor, first)[rng.integers(3)]
-    _paint_gradient(canvas, mix(colour, INK, rng.uniform(0, 0.3)), mix(colour, WHITE, 0.3), 0, 1)
-    _paint_gradient(canvas, mix(colour, WHITE, 0.35), mix(colour, INK, 0.1), horizon, 1)
-    glow(canvas, 0.5, horizon, 1.0, 0.12, mix(colour, WHITE, 0.3), 0.9)
+    color = (wall, floor, first)[rng.integers(3)]
+    _paint_gradient(canvas, mix(color, INK, rng.uniform(0, 0.3)), mix(color, WHITE, 0.3), 0, 1)
+    _paint_gradient(canvas, mix(color, WHITE, 0.35), mix(color, INK, 0.1), horizon, 1)
+    glow(canvas, 0.5, horizon, 1.0, 0.12, mix(color, WHITE, 0.3), 0.9)
 
 
-def paint_thing(canvas, rng, palette, place, size=None):
-    """Paints one thing at `place`; triangles and ovals among them are easily taken for parts."""
+def paint_thing(canvas, rng, palette, point, size=None):
+    """Paint one of six things; some have triangles and ovals, like ears and muzzles."""
     size = rng.uniform(0.05, 0.12) if size is None else size
     coat = COATS[rng.integers(len(COATS))]
-    colours = (*palette[2:], coat)
-    colour, other = (colours[i] for i in rng.permutation(4)[:2])
-    x, y = place
+    colors = (*palette[2:], coat)
+    color, other = (colors[i] for i in rng.permutation(4)[:2])
+    x, y = point
     kind, light, turn = rng.integers(6), (-0.5, -0.8), rng.normal(0, 0.25)
     glow(canvas, x, y + size, size * 1.3, size * 0.3, INK, 0.35)
     if kind == 0:  # a ball
         stripe = ellipse(x, y, size * 1.2, size * 0.3, turn * 3)
         ball = ellipse(x, y, size, size)
-        fill_round(canvas, ball, colour, light, marks=[(stripe, other)], depth=1.5)
+        fill_round(canvas, ball, color, light, marks=[(stripe, other)], depth=1.5)
     elif kind == 1:  # a plant
         for angle in np.linspace(-1, 1, 5) + turn:
             middle = np.array((x, y)) + size * np.array((np.sin(angle), -np.cos(angle)))
             leaf = ellipse(*middle, size * 0.28, size, angle)
-            fill_round(canvas, leaf, mix((88, 146, 92), colour, 0.2), light)
+            fill_round(canvas, leaf, mix((88, 146, 92), color, 0.2), light)
         pot = np.array([(-0.6, 0), (0.6, 0), (0.45, 1), (-0.45, 1)]) * size + (x, y)
         fill_round(canvas, pot, other, light)
     elif kind == 2:  # a box
         box = rectangle(-1, -0.9, 1, 1) * size @ rotation(turn) + (x, y)
-        fill_round(canvas, box, colour, light)
+        fill_round(canvas, box, color, light)
         lid = [*box[:2], mix(box[1], box[2], 0.3), mix(box[0], box[3], 0.3)]
         fill(canvas, lid, other)
     elif kind == 3:  # tents or fir trees: upright triangles with smaller ones inside
         for shift, share in ((-0.7, 0.8), (0.6, 1)):
             shape = np.array([(-0.75, 1), (-0.1, -1), (0.1, -1), (0.75, 1)]) * size * share
             shape = shape @ rotation(turn) + (x + shift * size, y + size * (1 - share))
-            fill_round(canvas, shape, colour, light)
+            fill_round(canvas, shape, color, light)
             inside = shape.mean(axis=0) + (shape - shape.mean(axis=0)) * 0.55
             fill(canvas, inside, (other, PINK)[rng.integers(2)])
     elif kind == 4:  # a cookie: pale and round with dark ovals, like a snout with its nose
         cookie = ellipse(x, y, size, size * 0.85, turn)
-        fill_round(canvas, cookie, mix((222, 174, 112), colour, 0.25), light, depth=1.3)
+        fill_round(canvas, cookie, mix((222, 174, 112), color, 0.25), light, depth=1.3)
         for dx, dy in rng.uniform(-0.55, 0.55, (rng.integers(1, 7), 2)) * size:
             chip = ellipse(x + dx, y + dy, size * 0.2, size * 0.15, turn)
             fill_round(canvas, chip, (84, 56, 50), light, depth=1.5)
     else:  # hanging ovals: balloons
-        for dx, dy, tint in ((-0.7, 0, colour), (0.8, 0.3, other)):
+        for dx, dy, tint in ((-0.7, 0, color), (0.8, 0.3, other)):
             balloon = ellipse(x + dx * size, y + dy * size, size * 0.55, size * 0.95, dx * 0.4)
             draw_lines(canvas, [[balloon[8], (x, y + 2.4 * size)]], mix(tint, INK, 0.4), 0.005)
             fill_round(canvas, balloon, tint, light, depth=1.5)
+
+
+def paint_occluder(animal, rng, palette):
+    """Sometimes hide one side of the head, the chin or some of the body, never ears and muzzle."""
+    side = (-1, 1)[rng.integers(2)]
+    point = ((side * 1.3, -0.3), (side * 0.3, 1.35), (side * 0.7, 2.2))[rng.integers(3)]
+    size = animal.unit * rng.uniform(0.45, 0.65)
+    if rng.random() < 0.3:
+        paint_thing(animal.canvas, rng, palette, animal.body(point), size)

@@ -1,4 +1,4 @@
-"""The colours that pets and scenes are painted in, as RGB in 0..255."""
+"""Colors of pets and scenes, RGB in 0..255."""
 
 CREAM, PINK, INK, WHITE = (246, 232, 208), (236, 150, 152), (44, 34, 38), (255, 255, 255)
 COATS = (
@@ -6,7 +6,7 @@ COATS = (
     (238, 234, 228), (204, 160, 110), (118, 130, 148), (222, 178, 96),
 )  # fmt: skip
 IRISES = ((118, 160, 72), (214, 160, 50), (130, 82, 42), (92, 150, 190), (176, 122, 44))
-# Each row goes together: the far surface, the ground, and three colours for things.
+# In each row: the far surface, the ground, and three colors for things.
 ROOM_PALETTES = (
     ((206, 220, 214), (190, 148, 108), (222, 116, 92), (92, 138, 142), (240, 200, 120)),
     ((240, 218, 196), (150, 112, 92), (112, 146, 120), (208, 96, 84), (246, 236, 214)),
