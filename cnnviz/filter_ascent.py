@@ -35,9 +35,8 @@ class FilterImages(Result):
         activations: (F,) float32, mean activation of the filter on its image, or the logit of the
             class.
         start_activations: (F,) float32, the same on the starting noise.
-        verdicts: F words: "ok", "dead" (the filter does not react to any change of the image, or
-            never fired during the ascent; use 30 steps or more) or "no gain" (the ascent did not
-            raise its activation).
+        verdicts: F words: "ok", "dead" (the filter never fired, or reacts to no change; use 30
+            steps or more) or "no gain" (the ascent did not raise its activation).
         layer_name: The layer; `CLASSES` for classes.
         value_range: Lowest and highest pixel value.
     """
@@ -79,34 +78,30 @@ def ascend_filters(
 ) -> FilterImages:
     """Find images that excite filters or classes, by gradient ascent from a gray image.
 
-    Each image starts gray with faint noise and climbs the mean activation of its filter over the
-    feature map (Erhan et al. 2009), or the logit of its class. An inactive filter has zero gradient
-    behind its ReLU, so 0.1 x the pre-activation is added to the objective. Every step has a fixed
-    length, which falls towards the end. Low spatial frequencies of the gradient get more weight,
-    most in the first steps, so that shapes come before detail. In all but the first and the last
-    steps the image is moved by a few random pixels (both from Olah et al. 2017, "Feature
-    Visualization", https://doi.org/10.23915/distill.00007). All filters share the starting noise
-    and the moves, so a filter's image does not depend on the other filters.
+    Each image starts gray with faint noise and climbs the mean activation of its filter (Erhan et
+    al. 2009), or the logit of its class. An inactive filter has zero gradient behind its ReLU, so
+    0.1 x the pre-activation is added to the objective. Low spatial frequencies of the gradient get
+    more weight, most in the first steps, and the image is moved by a few random pixels in each
+    (both from Olah et al. 2017, https://doi.org/10.23915/distill.00007). A filter's image does not
+    depend on the other filters.
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
-        class_index: Instead of a layer and its filters: the classes whose logits are climbed, an
-            integer or a sequence (Simonyan et al. 2014, https://arxiv.org/abs/1312.6034). With one
-            output, class 1 is that output and class 0 its negative.
-        image_size: Side length of the images in pixels, or (height, width); None takes the model's
-            own, or 96.
+        class_index: Instead of a layer: the classes whose logits are climbed (Simonyan et al. 2014,
+            https://arxiv.org/abs/1312.6034), as in `grad_cam`.
+        image_size: Side in pixels, or (height, width); None takes the model's own, or 96.
         steps: Steps of the ascent, 1 or more.
         step_size: Root mean square change of an image in the first step, as a share of the value
-            range; it falls to zero in even steps.
+            range; it falls to zero linearly.
         smoothness: Exponent by which the weight of a spatial frequency falls, on average over the
-            steps: 1.75 times it in the first, 0.25 in the last. 0 weighs all alike.
-        jitter: Pixels up to which the image is moved at random in each step; 0 leaves it.
+            steps: 1.75 times it in the first, 0.25 in the last.
+        jitter: Pixels up to which the image is moved at random in each step.
         value_range: Lowest and highest pixel value that the model takes.
         seed: Seed of the noise and the moves.
-        batch_size: Images in one call of the model, which bounds the memory; None takes as many as
-            have the pixels of 32 images of 96x96.
+        batch_size: Images in one call of the model; None takes as many as have the pixels of 32
+            images of 96x96.
         output_name: The output of `class_index`, of a model with several: see `grad_cam`.
 
     Returns:

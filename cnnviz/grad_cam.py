@@ -30,14 +30,13 @@ class GradCAM(Result):
     """Where the evidence for a class lies, for N images.
 
     Attributes:
-        maps: (N, h, w) float32, raw evidence at the layer's own resolution, of "fine" at that of
-            the finest of its layers; >= 0 unless `signed` was asked for, never NaN.
+        maps: (N, h, w) float32, raw evidence at the layer's resolution (of "fine" the finest
+            layer's); >= 0 unless `signed`, never NaN.
         scores: (N,) float32, the logit that was differentiated.
         class_index: (N,) int32, the class that was explained.
         layer_name: The layer whose feature map was weighted; of "fine" all of them, the last first.
-        verdicts: N words: "ok", "no positive evidence" (no evidence for the class; the map is all
-            zero; of a signed map "no evidence") or "zero gradient" (the score does not depend on
-            the layer; likewise).
+        verdicts: N words: "ok", or why a map is all zero: "no positive evidence" ("no evidence" if
+            signed), or "zero gradient" (the score does not depend on the layer).
         method: How it was computed, one of `METHODS`.
         images: (N, H, W, C) float32, the images.
         class_names: The names of the classes, by index; may be empty.
@@ -118,37 +117,33 @@ def grad_cam(
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
         images: (N, H, W, C) or (H, W, C), in the model's input range.
-        class_index: The class to explain: an integer, or one integer for each image; None takes the
-            predicted class of each. For a head with one output, class 1 is that output and class 0
-            its negative.
+        class_index: The class to explain: one integer, or one for each image; None takes the
+            predicted class. With one output, class 1 is that output and class 0 its negative.
         layer_name: The layer, also inside nested models ("backbone/block_13_expand"). None takes
             the last feature map larger than 1x1, after its activation or addition, before pooling.
-            Operations written directly in a subclassed model's `call` are not layers; the last
-            layer's own output is used.
         method: "grad-cam" (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391); "hires-cam"
-            (Draelos & Carin 2020, https://arxiv.org/abs/2011.08891), which shows exactly what the
-            model used if pooling and one dense layer follow; "grad-cam++" (Chattopadhyay et al.
-            2018, https://arxiv.org/abs/1710.11063), which gives several objects of the class equal
-            weight; "layer-cam" (Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943), sharp
-            at early layers; "fine", this project's own: HiResCAM of the layer, averaged over 5x5
-            cells, redistributed by HiResCAM of the last layers at the next two higher resolutions
-            (after Poly-CAM, Englebert et al. 2022, https://arxiv.org/abs/2204.13359).
-        signed: Whether evidence against the class is kept, as negative numbers. With two classes it
-            is the evidence for the other one. Only for "grad-cam", "hires-cam" and "fine".
-        output_name: The output to explain, of a model with several: its name in
-            `model.output_names`, its key or its index.
+            (Draelos & Carin 2020, https://arxiv.org/abs/2011.08891), exact if pooling and one dense
+            layer follow; "grad-cam++" (Chattopadhyay et al. 2018, https://arxiv.org/abs/1710.11063)
+            for several objects of the class; "layer-cam" (Jiang et al. 2021,
+            https://doi.org/10.1109/TIP.2021.3089943), sharp at early layers; "fine", this project's
+            own: HiResCAM, averaged over 5x5 cells and redistributed by HiResCAM at the next two
+            higher resolutions (after Poly-CAM, Englebert et al. 2022,
+            https://arxiv.org/abs/2204.13359).
+        signed: Whether to keep evidence against the class, as negative numbers; for "grad-cam",
+            "hires-cam" and "fine".
+        output_name: Of a model with several outputs, the one to explain: its name, key or index.
         class_names: The names of the classes, by index, for tables and figures.
 
     Returns:
         GradCAM
 
     Raises:
-        ValueError: If an argument is out of range, the model's layer or output does not fit, or NaN
-            comes out.
+        ValueError: If an argument is out of range, a layer or an output does not fit, or NaN comes
+            out.
 
     Warns:
-        UserWarning: If the layer's feature map is 1x1, or the value range of the images can hardly
-            be the one of the training, or the head is unknown (see `class_probabilities`).
+        UserWarning: If the map is 1x1, the value range is hardly that of the training, or the head
+            is unknown (see `class_probabilities`).
 
     Example:
         >>> import cnnviz
@@ -267,16 +262,9 @@ def _refine(coarse, fine):
 
 
 def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
-    """The last feature map that the output depends on, and the last ones at finer resolutions.
+    """[(path, feature map, gradient)] of a layer, and of the last ones at finer resolutions.
 
-    Args:
-        call: layers.Call in which every layer was recorded, or the named one.
-        gradient_of: Function from a tensor to the gradient of the score, or None.
-        layer_name: The layer to begin with; None takes the last that is larger than 1x1.
-        n_finer: How many finer ones there are to be, each the last at its resolution.
-
-    Returns:
-        [(path, feature map, gradient)], the last layer first.
+    Without `layer_name` it begins with the last layer larger than 1x1 that the score depends on.
     """
     used = []
     if layer_name is not None:

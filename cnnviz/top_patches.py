@@ -20,14 +20,13 @@ class TopPatches(Result):
     """Where real images excite F filters of one layer most.
 
     Attributes:
-        patches: (F, n, h, w, C) float32, of each filter's strongest images the patch around the
-            pixels that the strongest position depends on, in the model's input range. All have the
-            size of the largest, as far as the images allow.
+        patches: (F, n, h, w, C) float32, of each filter's strongest images the pixels that the
+            strongest position depends on, all of one size, in the model's input range.
         activations: (F, n) float32, the filter's activation at that position, highest first.
         image_index: (F, n) int, the image, a different one for each patch of a filter.
         positions: (F, n, 2) int, row and column in the feature map.
-        boxes: (F, n, 4) int, top, left, bottom and right of the pixels that this activation depends
-            on: where its gradient is not zero. Four zeros if there are none.
+        boxes: (F, n, 4) int, top, left, bottom and right of the pixels where the gradient of this
+            activation is not zero; four zeros if there are none.
         mean_activations: (F,) float32, the highest mean over the feature map that any image
             reaches, to compare with `FilterImages.activations`.
         filters: (F,) int, the filters' indices.
@@ -144,11 +143,7 @@ def _strongest(model, images, path, filters):
 
 
 def _boxes(model, images, path, filters, positions):
-    """(M, 4) boxes of the pixels on which one position of one filter depends, for M images.
-
-    The box of a non-zero gradient holds the receptive field, less what a ReLU or a maximum shuts
-    off in this very image.
-    """
+    """(M, 4) boxes of the pixels on which one position of one filter depends, for M images."""
 
     def compute(call, filters, positions):
         maps = tf.cast(layers.required_feature_map(call, path, "a patch"), tf.float32)
