@@ -114,8 +114,8 @@ def class_indices(labels, n_images, name="labels"):
     if classes is None or classes.shape != (n_images,):
         given = np.asarray(labels, object)
         raise ValueError(
-            f"`{name}` (with labels of shape {given.shape}, such as {given.ravel()[:3]}) must have "
-            f"one class index for each of its {n_images} images"
+            f"`{name}` (labels such as {given.ravel()[:3].tolist()}, of shape {given.shape}) must "
+            f"have one class index for each of its {n_images} images"
         )
     return classes.astype(np.int32)
 

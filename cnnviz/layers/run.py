@@ -247,9 +247,10 @@ def _call(model, images, record):
 
         return recording_call
 
+    wrapped = {path: named[path] for path in named if path in chosen or path in with_kernel}
     before = len(images.graph.get_operations())
     try:
-        with wrapped_calls({path: named[path] for path in {*chosen, *with_kernel}}, wrap):
+        with wrapped_calls(wrapped, wrap):
             output = model(images, training=False)
     except tf.errors.OperatorNotAllowedInGraphError as error:
         raise ValueError(HIDDEN.format(model.name)) from error
