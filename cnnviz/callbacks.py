@@ -1,4 +1,4 @@
-"""What `train` does around each epoch: keep the best weights, continue after a kill, draw curves.
+"""What `train` does around its epochs: keep the best weights, continue after a kill, draw curves.
 
 Beside a checkpoint `best.keras`, the file `best.keras.csv` holds the history, and the folder
 `best.keras.resume` the state of a training that has not ended.
@@ -19,9 +19,9 @@ from cnnviz.model import save_model
 class BestEpoch(keras.callbacks.Callback):
     """Keeps the weights of the best epoch, and adds image size and seconds to each epoch's log.
 
-    The best epoch is the one with the highest validation accuracy, and of equals the one with the
-    lowest loss. Accuracies at different image sizes cannot be compared: only the largest size
-    counts.
+    The best epoch has the highest validation accuracy, and of equals the lowest loss. Accuracies at
+    different image sizes cannot be compared: only the largest size counts. Keras's ModelCheckpoint
+    compares one number, and writes in place: a kill would lose the file.
 
     Attributes:
         image_size: Of the epochs to come; set by the caller.
@@ -40,7 +40,7 @@ class BestEpoch(keras.callbacks.Callback):
             except Exception as error:  # Keras raises several kinds
                 raise ValueError(
                     f"`checkpoint` (='{checkpoint}') holds the unfinished training of another "
-                    f"model; choose another file, or delete '{resume_folder(checkpoint)}'"
+                    f"model; choose another file, or delete '{checkpoint}.resume'"
                 ) from error
             qualities = [_quality(epoch) for epoch in pd.DataFrame(past).to_dict("records")]
             self.quality = max(qualities)
@@ -81,33 +81,17 @@ class LiveCurves(keras.callbacks.Callback):
         self.output.update(figures.draw_learning_curves(self.past.history))
 
 
-def file_callbacks(checkpoint):
-    """Callbacks that write the history and what is needed to continue."""
-    if checkpoint is None:
-        return []
-    # In this order: the history of every epoch that the backup holds is written.
-    return [
-        keras.callbacks.CSVLogger(history_file(checkpoint), append=True),
-        keras.callbacks.BackupAndRestore(
-            str(resume_folder(checkpoint)), double_checkpoint=True, delete_checkpoint=False
-        ),
-    ]
-
-
 def begin_or_continue(checkpoint):
-    """The history of an unfinished training; if there is none, an empty dict.
+    """The history of an unfinished training; an empty dict if there is none.
 
-    Files of a training that ended are renamed to `<name>.earlier.keras`, since the first epochs of
-    the next one are worse.
+    The files of a training that ended are renamed to `<name>.earlier.keras`, since the first epochs
+    of the next one are worse.
     """
-    if checkpoint is None:
-        return {}
-    checkpoint, folder = Path(checkpoint), resume_folder(checkpoint)
+    rows, folder = Path(f"{checkpoint}.csv"), Path(f"{checkpoint}.resume")
     if folder.exists():
-        rows = history_file(checkpoint)
         return read_history(checkpoint) if rows.exists() and rows.stat().st_size else {}
-    earlier = checkpoint.with_suffix(".earlier.keras")
-    for file, kept in ((checkpoint, earlier), (history_file(checkpoint), history_file(earlier))):
+    earlier = Path(checkpoint).with_suffix(".earlier.keras")
+    for file, kept in ((Path(checkpoint), earlier), (rows, f"{earlier}.csv")):
         if file.exists():
             os.replace(file, kept)
     folder.mkdir(parents=True)
@@ -120,14 +104,6 @@ def read_history(checkpoint):
     Returns:
         dict of lists, one number for each epoch, as `keras.callbacks.History.history`.
     """
-    rows = pd.read_csv(history_file(checkpoint))
+    rows = pd.read_csv(f"{checkpoint}.csv")
     # An epoch that was killed while its state was written was run again.
     return rows.drop_duplicates("epoch", keep="last").drop(columns="epoch").to_dict("list")
-
-
-def history_file(checkpoint):
-    return Path(f"{checkpoint}.csv")
-
-
-def resume_folder(checkpoint):
-    return Path(f"{checkpoint}.resume")

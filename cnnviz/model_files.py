@@ -45,12 +45,14 @@ def suffix_of(path):
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(HDF5):
-        if not h5py.is_hdf5(path):
-            raise problem(path, "is damaged", AGAIN)
-        with h5py.File(path) as file:
-            if "model_config" not in file.attrs:
-                load = f"model.load_weights({str(path)!r})"
-                raise problem(path, "holds weights but no model", f"Build the model, then {load}")
+        try:
+            with h5py.File(path) as file:
+                holds_model = "model_config" in file.attrs
+        except OSError:
+            raise problem(path, "is damaged", AGAIN) from None
+        if not holds_model:
+            load = f"model.load_weights({str(path)!r})"
+            raise problem(path, "holds weights but no model", f"Build the model, then {load}")
         return ".h5"
     if not zipfile.is_zipfile(path):
         _, what, remedy = next(kind for kind in OTHER_FILES if re.match(kind[0], head, re.DOTALL))

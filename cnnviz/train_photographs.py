@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 import cnnviz
-from cnnviz.callbacks import read_history, resume_folder
+from cnnviz.callbacks import read_history
 from cnnviz.diagnosis import expected_calibration_error
 from cnnviz.model import calibrate, fold_batch_normalization
 from cnnviz.recipe import BATCH_SIZE, RECIPES, STORED_SIZES, USED_SIZES
@@ -45,7 +45,8 @@ def main():
     keras.utils.set_random_seed(options.seed)
     model = cnnviz.build_model(precision=options.precision)
     checkpoint, epochs = options.model.with_suffix(".training.keras"), len(recipe["image_sizes"])
-    if checkpoint.exists() and not resume_folder(checkpoint).exists():
+    if checkpoint.exists() and not Path(f"{checkpoint}.resume").exists():
+        print(f"{checkpoint} is trained already")
         model.load_weights(checkpoint)
         history = read_history(checkpoint)
     else:

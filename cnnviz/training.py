@@ -14,15 +14,7 @@ import tensorflow as tf
 
 from cnnviz import layers
 from cnnviz.augmentation import augmented
-from cnnviz.callbacks import (
-    BestEpoch,
-    LiveCurves,
-    begin_or_continue,
-    file_callbacks,
-    history_file,
-    read_history,
-    resume_folder,
-)
+from cnnviz.callbacks import BestEpoch, LiveCurves, begin_or_continue, read_history
 from cnnviz.checks import check_integer
 from cnnviz.keras_internals import reset_initial_epoch
 from cnnviz.model import processor_has
@@ -111,38 +103,42 @@ def train(
             jit_compile=_is_faster_compiled(model, steps),
         )
     history = keras.callbacks.History()
-    history.history = begin_or_continue(checkpoint)
+    history.history = begin_or_continue(checkpoint) if checkpoint else {}
     best = BestEpoch(model, checkpoint, history.history)
     callbacks = [best, history, keras.callbacks.TerminateOnNaN()]
     if verbose and in_notebook():
         callbacks.append(LiveCurves(history))
+    rows, folder = f"{checkpoint}.csv", f"{checkpoint}.resume"
     sizes = [None] * epochs if image_sizes is None else list(image_sizes)
-    stages = itertools.groupby(range(epochs), lambda epoch: sizes[epoch])
     try:
-        for size, (first, *more) in stages:
+        for size, (first, *more) in itertools.groupby(range(epochs), sizes.__getitem__):
             best.image_size = size or 0
+            files = []
+            if checkpoint:  # rows first: so they hold each epoch that the backup holds
+                files.append(keras.callbacks.CSVLogger(rows, append=True))
+                keep = {"double_checkpoint": True, "delete_checkpoint": False}
+                files.append(keras.callbacks.BackupAndRestore(folder, **keep))
             how = {"strength": float(augment), "cut_mix": cut_mix, "seed": seed + first}
             model.fit(
                 augmented(train_data, image_size=size, **how),
                 validation_data=augmented(validation_data, image_size=size),
                 initial_epoch=first,
                 epochs=first + len(more) + 1,
-                callbacks=callbacks + file_callbacks(checkpoint),
+                callbacks=callbacks + files,
                 shuffle=False,  # the data set shuffles itself
                 verbose=verbose,
             )
             if best.diverged_in is not None:
                 break
+        if checkpoint:
+            shutil.rmtree(folder)
     except KeyboardInterrupt:
         print("\nInterrupted; the best weights so far are kept.", end=" ")
         print("Call `train` again to continue." if checkpoint else "")
-    else:
-        if checkpoint:
-            shutil.rmtree(resume_folder(checkpoint))
     finally:
         reset_initial_epoch(model)
     model.set_weights(best.weights)
-    if checkpoint and history_file(checkpoint).exists():
+    if checkpoint and history.history:
         history.history = read_history(checkpoint)
     history.epoch = list(range(len(history.history.get("loss", ()))))
     history.best_epoch = best.epoch

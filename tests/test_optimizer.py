@@ -1,10 +1,10 @@
-"""The step size's one cycle, and Muon's steps against the singular values they should have."""
+"""The learning rate's one cycle, and the steps against the methods written out in NumPy."""
 
 import keras
 import numpy as np
 import pytest
 
-from cnnviz.optimizer import ConvolutionMuon, one_cycle
+from cnnviz.optimizer import ConvolutionMuon, one_cycle, orthogonalized
 
 
 @pytest.mark.parametrize("steps", [5, 10, 100])
@@ -24,49 +24,68 @@ def test_one_cycle_of_few_steps_is_finite(steps):
     assert all(0 < rate <= 0.021 for rate in rates)
 
 
-# ConvolutionMuon
-
-
-def step_of(gradient, **options):
-    """What one step without decay takes from a kernel, divided by the step size."""
-    kernel = keras.Variable(np.zeros(gradient.shape, np.float32))
-    optimizer = ConvolutionMuon(0.5, weight_decay=None, adam_weight_decay=None, **options)
-    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
-    return -kernel.numpy() / 0.5
-
-
-@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (3, 3, 2, 24), (1, 1, 8, 8)])
-def test_step_of_a_kernel_has_the_gradients_singular_vectors_and_nearly_equal_values(shape):
-    gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    step = step_of(gradient).reshape(-1, shape[-1])
-    left, values, right = np.linalg.svd(gradient.reshape(-1, shape[-1]), full_matrices=False)
-    scale = 0.2 * max(step.shape) ** 0.5  # as large as a step of Adam (Liu et al. 2025)
-    along = left.T @ step @ right.T / scale
+@pytest.mark.parametrize("shape", [(36, 6), (18, 24), (8, 8)])
+def test_orthogonalizing_keeps_singular_vectors_and_brings_values_near_one(shape):
+    matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    along = left.T @ np.asarray(orthogonalized(matrix, steps=5)) @ right.T
     # Five steps of Jordan's polynomial bring each singular value to between 0.7 and 1.2.
     large = values > 0.1 * values[0]
     assert (np.diag(along)[large] > 0.65).all() and (np.diag(along) < 1.25).all()
     np.testing.assert_allclose(along - np.diag(np.diag(along)), 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (3, 3, 2, 24), (3, 3, 16, 32)])
-@pytest.mark.parametrize("steps", [1, 3, 5])
-def test_orthogonalising_is_that_of_keras(shape, steps):
-    gradient = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    ours = ConvolutionMuon().zeropower_via_newtonschulz5(gradient, steps)
-    matrix = keras.ops.convert_to_tensor(gradient.reshape(-1, shape[-1]))
-    theirs = keras.optimizers.Muon().zeropower_via_newtonschulz5(matrix, steps)
-    np.testing.assert_allclose(ours, np.reshape(theirs, shape), atol=2e-5)
+def newton_schulz(x, steps):
+    """As published: https://kellerjordan.github.io/posts/muon."""
+    x = x / np.linalg.norm(x)
+    x = x.T if x.shape[0] > x.shape[1] else x
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
 
 
-def test_everything_but_kernels_takes_the_steps_of_adam():
-    gradient = np.array([3.0, -0.01], np.float32)
-    np.testing.assert_allclose(step_of(gradient), [1, -1], rtol=1e-3)
+def muon(kernel, gradients, rate, decay):
+    momentum = 0
+    for gradient in gradients:
+        kernel = kernel * (1 - rate * decay)
+        momentum = 0.95 * momentum + gradient
+        matrix = (gradient + 0.95 * momentum).reshape(-1, kernel.shape[-1])
+        step = newton_schulz(matrix, 3)
+        step = step if step.shape == matrix.shape else step.T
+        kernel = kernel - rate * 0.2 * max(matrix.shape) ** 0.5 * step.reshape(kernel.shape)
+    return kernel
 
 
-def test_muon_survives_saving(tmp_path):
+def adamw(weights, gradients, rate, decay):
+    mean = square = 0
+    for count, gradient in enumerate(gradients, start=1):
+        weights = weights * (1 - rate * decay)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        weights = weights - rate * (mean / (1 - 0.9**count)) / (
+            (square / (1 - 0.999**count)) ** 0.5 + 1e-7
+        )
+    return weights
+
+
+def test_steps_are_those_of_muon_for_kernels_and_of_adamw_for_the_rest():
+    rng = np.random.default_rng(1)
+    shapes = {(3, 3, 4, 6): muon, (3, 3, 2, 24): muon, (6,): adamw, (24, 5): adamw}
+    start = [rng.normal(size=shape) for shape in shapes]
+    gradients = [[rng.normal(size=shape) for shape in shapes] for _ in range(10)]
+    variables = [keras.Variable(values.astype(np.float32)) for values in start]
+    optimizer = ConvolutionMuon(0.05, weight_decay=0.02)
+    for step in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in step], variables)
+    for index, method in enumerate(shapes.values()):
+        expected = method(start[index], [step[index] for step in gradients], 0.05, 0.02)
+        np.testing.assert_allclose(variables[index].numpy(), expected, atol=1e-3)
+
+
+def test_the_optimizer_survives_saving(tmp_path):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)])
-    model.compile(ConvolutionMuon(0.25, ns_steps=3), "mse")
+    model.compile(ConvolutionMuon(0.25, weight_decay=0.01), "mse")
     model.optimizer.build(model.trainable_variables)
     model.save(tmp_path / "model.keras")
     optimizer = keras.saving.load_model(tmp_path / "model.keras").optimizer
-    assert isinstance(optimizer, ConvolutionMuon) and optimizer.ns_steps == 3
+    assert isinstance(optimizer, ConvolutionMuon) and optimizer.weight_decay == 0.01
