@@ -1,4 +1,4 @@
-"""(an argument's name, its value) -> it in one form, or an error that says what would be right."""
+"""Brings arguments into one form, or raises an error that says what would be right."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def check_integer(name, value, least):
 
 
 def whole_numbers(values):
-    """Integers of the same shape, or None if one of the values is no whole number."""
+    """Integers of the same shape, or None if one of the values is not a whole number."""
     try:
         values = np.asarray(values)
     except ValueError:  # lists of different lengths
@@ -21,13 +21,13 @@ def whole_numbers(values):
     return values.astype(int) if np.all(values == np.trunc(values)) else None
 
 
-def check_indices(name, indices, count, owner):
-    """Bring the chosen ones of `count` filters or classes into one form; None takes all.
+def check_indices(name, indices, n_indices, owner):
+    """Check which of `n_indices` filters or classes are chosen; None takes all.
 
     Args:
         name: The argument's name, for the error.
         indices: An integer, a sequence of integers, or None.
-        count: How many there are.
+        n_indices: How many there are.
         owner: Whose they are, such as "layer 'conv1'", for the error.
 
     Returns:
@@ -38,11 +38,11 @@ def check_indices(name, indices, count, owner):
     """
     given = indices
     try:
-        indices = np.arange(count) if given is None else np.atleast_1d(given)
+        indices = np.arange(n_indices) if given is None else np.atleast_1d(given)
     except ValueError:  # lists of different lengths
         indices = np.empty(0)
     if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
         raise ValueError(f"`{name}` (={given!r}) must be integers, one or more, or None for all")
-    for wrong in indices[(indices < 0) | (indices >= count)]:
-        raise ValueError(f"`{name}` (={wrong}) must be in [0, {count}) for {owner}")
+    for wrong in indices[(indices < 0) | (indices >= n_indices)]:
+        raise ValueError(f"`{name}` (={wrong}) must be in [0, {n_indices}) for {owner}")
     return indices

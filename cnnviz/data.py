@@ -205,7 +205,8 @@ def load_split(
 
     def load(names, labels):
         images = tf.numpy_function(_read_all, [names, image_size], tf.uint8, stateful=False)
-        return tf.ensure_shape(images, (None, image_size, image_size, 3)), labels
+        images = tf.ensure_shape(images, (None, image_size, image_size, 3))
+        return (images if cache else tf.cast(images, tf.float32)), labels
 
     names = [os.fsencode(path) for path in paths]  # which need not be valid UTF-8
     data = tf.data.Dataset.from_tensor_slices((names, labels))
@@ -214,16 +215,15 @@ def load_split(
     # In batches, because every call of a NumPy function costs a third of decoding an image.
     data = data.batch(batch_size).map(load, num_parallel_calls=os.cpu_count())
     if cache:
-        count = tf.data.experimental.assert_cardinality(len(paths))  # unknown after unbatching
-        data = data.unbatch().apply(count).cache()
+        cardinality = tf.data.experimental.assert_cardinality(len(paths))  # else unknown
+        data = data.unbatch().apply(cardinality).cache()
         if shuffle:  # one more than there are, so that the first pass reads the end and is kept
             data = data.shuffle(len(paths) + 1, seed=seed)
-        data = data.batch(batch_size)
-    data = data.map(_as_float).prefetch(2)
+        data = data.batch(batch_size).map(_as_float)
     options = tf.data.Options()
     # The thread that tunes parallelism can hold up the end of a pass for 40 s (TensorFlow 2.21).
     options.autotune.enabled = False
-    data = data.with_options(options)
+    data = data.prefetch(2).with_options(options)
     data.file_paths = paths
     return data
 

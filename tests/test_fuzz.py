@@ -1,7 +1,7 @@
 """Any bytes and any arrays -> a right result or a ValueError in one line; never anything else.
 
 `FUZZ_EXAMPLES=20000 pytest tests/test_fuzz.py` tries for minutes; what that finds belongs into the
-corpus of pictures and among the other tests.
+corpus of images and among the other tests.
 """
 
 import os
@@ -13,11 +13,12 @@ import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as some
 import keras
 import numpy as np
+import PIL.Image
 import pytest
-from picture_corpus import FORMATS, NOISE, SMOOTH, bad_files, encode, good_files
+from image_corpus import FORMATS, NOISE, SMOOTH, bad_files, encode, good_files
 
 from cnnviz.activations import extract_activations
-from cnnviz.data import MAX_PIXELS, decode_image
+from cnnviz.data import decode_image
 from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import grad_cam
 from cnnviz.layers import class_probabilities
@@ -42,7 +43,7 @@ def names_an_argument(error):
     return one_line(error) and re.match(r"`\w+` ", str(error))
 
 
-# pictures
+# image files
 
 
 @some.composite
@@ -67,14 +68,14 @@ def changed_files(draw):
 @pytest.mark.filterwarnings("ignore")  # what Pillow remarks beside
 @fuzz
 @hypothesis.given(changed_files())
-def test_any_bytes_are_a_picture_or_an_error(data):
+def test_any_bytes_are_an_image_or_an_error(data):
     try:
         pixels = decode_image(data)
     except ValueError as error:
         assert one_line(error)
     else:
         assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
-        assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
+        assert 0 < pixels.shape[0] * pixels.shape[1] <= 2 * PIL.Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -83,8 +84,9 @@ def test_any_bytes_are_a_picture_or_an_error(data):
 def test_no_file_that_was_cut_off_is_accepted(name, noisy, share):
     data = encode(NOISE if noisy else SMOOTH, name, **FORMATS[name][0])
     decode_image(data)
+    # A GIF without its last byte has all its pixels.
     with pytest.raises(ValueError):
-        decode_image(data[: int(share * (len(data) - 1))])
+        decode_image(data[: int(share * (len(data) - 2))])
 
 
 # arrays and names
