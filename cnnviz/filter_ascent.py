@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -55,7 +56,7 @@ class FilterImages(Result):
         columns = {"filter": self.filters, "activation": self.activations}
         return columns | {"on noise": self.start_activations, "verdict": self.verdicts}
 
-    def plot(self, **options) -> figures.DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw all images; options of `figures.draw_filters`."""
         return figures.draw_filters(self, **options)
 

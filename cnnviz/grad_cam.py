@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ class GradCAM(Result):
         columns = {"class": names, "score": self.scores, "verdict": self.verdicts}
         return columns | {"strongest evidence": peaks}
 
-    def plot(self, n_images: int = 8, **options) -> figures.DescribedFigure:
+    def plot(self, n_images: int = 8, **options: Any) -> figures.DescribedFigure:
         """Draw the first images, each with its map; options of `figures.draw_heat_maps`."""
         few = {name: getattr(self, name)[:n_images] for name in ("maps", "scores", "class_index")}
         first = dataclasses.replace(self, verdicts=self.verdicts[:n_images], **few)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,7 +53,7 @@ class TopPatches(Result):
             "column": self.positions[..., 1].ravel(),
         }
 
-    def plot(self, **options) -> figures.DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw the patches, a row for each filter; options of `figures.draw_patches`."""
         return figures.draw_patches(self, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -82,7 +83,7 @@ class FilterCensus(Result):
         columns["channels"] = [len(one.verdicts) for one in self.layers]
         return columns | {kind: [one.count(kind) for one in self.layers] for kind in KINDS}
 
-    def plot(self, **options) -> figures.DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw a bar for each layer; options of `figures.draw_census`."""
         return figures.draw_census(self, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -58,7 +59,7 @@ class ModelChanges(Result):
         columns = {"layer": self.layer_names, "weights": self.weights}
         return columns | {"activations": self.activations}
 
-    def plot(self, **options) -> figures.DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw the changes and both heat maps; options of `figures.draw_changes`."""
         return figures.draw_changes(self, **options)
 

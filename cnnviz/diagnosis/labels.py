@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -71,7 +72,7 @@ class SuspectLabels(Result):
             columns["file"] = [self.file_paths[index] for index in self.ranking]
         return columns
 
-    def plot(self, **options) -> figures.DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw the most suspect images; options of `figures.draw_suspects`."""
         return figures.draw_suspects(self, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -65,7 +66,7 @@ class Mistakes(Result):
             columns[name] = [figures.class_name(self.class_names, index) for index in classes]
         return columns | {"probability": self.probabilities.max(axis=1, initial=0)}
 
-    def plot(self, **options) -> figures.DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw mistakes, their evidence and neighbors; options of `figures.draw_mistakes`."""
         return figures.draw_mistakes(self, self.class_names, **options)
 

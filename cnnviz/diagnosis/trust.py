@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import keras
@@ -76,7 +77,7 @@ class MapTrust(Result):
     def _columns(self):
         return {"method": self.methods} | {name: getattr(self, name) for name in MEASURES}
 
-    def plot(self, **options) -> figures.DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw a panel for each measure; options of `figures.draw_map_trust`."""
         return figures.draw_map_trust(self, **options)
 
