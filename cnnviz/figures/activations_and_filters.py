@@ -46,7 +46,8 @@ def draw_images(
     """
     images = style.to_units(images, value_range, titles)
     columns = min(columns, len(images))
-    panels = list(zip(images, titles or [""] * len(images), strict=True))
+    titles = [""] * len(images) if titles is None else titles
+    panels = list(zip(images, titles, strict=True))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     return style.draw_grid(rows, min(style.LARGEST, style.PAGE_WIDTH / columns))
 
@@ -92,9 +93,10 @@ def draw_activations(maps: ArrayLike, layer_name: str, *, n_channels: int = 48) 
     figure, axis, image = style.draw_tiles(tiles, shown, **scale)
     figure.set_figwidth(figure.get_figwidth() + 0.8)
     figure.colorbar(image, ax=axis, label="activation", extend="max", aspect=30, pad=0.01)
-    title = f"{layer_name}: {_some(len(shown), channels, 'channel')} of {height}x{width}; "
+    title = f"{layer_name}: {_some(len(shown), channels, 'channel')} of {height}x{width}"
     broken = np.ma.getmaskarray(maps).any((0, 1))
-    title += f"{((highest <= 0) & ~broken).sum()} nowhere above 0 on this image"
+    silent = (highest <= 0) & ~broken
+    title += f"; {silent.sum()} nowhere above 0 on this image" if silent.any() else ""
     title += f"; {broken.sum()} with NaN or infinity" if broken.any() else ""
     axis.set_title(style.wrapped(title, figure.get_figwidth()))
     return figure
@@ -174,9 +176,10 @@ def draw_patches(
         panels = list(zip(patches[row], words, strict=True))
         if found:
             place = found.index(index)
-            tile, word = to_unit(ascended.images[place], value_range), ascended.verdicts[place]
-            panels.insert(0, (tile if word == "ok" else 0 * tile + NOTHING_TO_SEE, word))
-        panels[0] = panels[0][0], f"filter {index}: {panels[0][1]}"
+            tile, verdict = to_unit(ascended.images[place], value_range), ascended.verdicts[place]
+            seen = (tile, "") if verdict == "ok" else (0 * tile + NOTHING_TO_SEE, verdict)
+            panels.insert(0, seen)
+        panels[0] = panels[0][0], f"filter {index}: {panels[0][1]}".rstrip(": ")
         rows.append(panels)
     which = "each filter" if len(rows) == total else f"the first {len(rows)} of {total} filters"
     heading = f"{result.layer_name}: the {count} patches of {height}x{width} that excite {which} "

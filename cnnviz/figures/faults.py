@@ -15,10 +15,9 @@ from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, s
 if TYPE_CHECKING:
     from cnnviz.diagnosis import FilterCensus, MapTrust, Mistakes, ModelChanges, SuspectLabels
 
-BLACK = "#000000"
 CENSUS_COLORS = {  # from Okabe and Ito: color-blind people can tell them apart
     "ok": "#cfe3f2",
-    "never fires": BLACK,
+    "never fires": "#000000",
     "same everywhere": "#d55e00",
     "always fires": "#e69f00",
     "copy": "#009e73",
@@ -78,8 +77,8 @@ def draw_census(result: FilterCensus) -> DescribedFigure:
         shares = counts / totals * 100
         bars = axis.barh(rows, shares, left=start, color=color, label=kind)
         texts = [str(n) if share >= 4 else "" for n, share in zip(counts, shares, strict=True)]
-        on = {"label_type": "center", "color": "white" if color == BLACK else "black"}
-        axis.bar_label(bars, texts, fontsize=9, **on)
+        look = {"fontsize": 9, "color": "white" if kind == "never fires" else "black"}
+        axis.bar_label(bars, texts, label_type="center", **look)
         start += shares
     axis.set_yticks(rows, style.short_names(one.layer_name for one in result.layers), fontsize=9)
     axis.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="% of the layer's filters")

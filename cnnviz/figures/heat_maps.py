@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cnnviz.grad_cam import GradCAM
 
 MANY_CELLS = 256  # of a heat map, so that 1 in 200 is more than one
-DARKEST = 0.2  # what is left of the colors where there is no evidence
+DARKEST = 0.25  # what is left of the colors where there is no evidence
 
 
 @styled
@@ -59,12 +59,13 @@ def draw_heat_maps(
     """
     results = [results] if hasattr(results, "maps") else list(results)
     images = to_units(images, value_range, titles, *(result.maps for result in results))
-    if names is not None and len(names) != len(results):
+    names = [""] * len(results) if names is None else names
+    if len(names) != len(results):
         raise ValueError(f"`names` (={names!r}) must be {len(results)}, one for each result")
     rows, shape = [], np.shape(images[0])
     for row, image in enumerate(images[: style.MOST_ROWS]):
         rows.append([(image, f"image {row}" if titles is None else titles[row])])
-        for result, name in zip(results, names or [""] * len(results), strict=True):
+        for result, name in zip(results, names, strict=True):
             evidence, verdict, signed = (
                 result.maps[row],
                 result.verdicts[row],

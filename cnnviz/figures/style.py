@@ -170,7 +170,7 @@ def draw_grid(rows, side, heading=""):
         side: Width of an image in inches.
         heading: What stands over all.
     """
-    rows = [[(array, wrapped(t, side), *more) for array, t, *more in row] for row in rows]
+    rows = [[(array, wrapped(t, 1.1 * side), *more) for array, t, *more in row] for row in rows]
     columns, (height, width) = max(map(len, rows)), np.shape(rows[0][0][0])[:2]
     lines = max(len(title.splitlines()) for row in rows for _, title, *_ in row)
     wide = side * columns + 0.5 * sum(len(panel) > 2 for panel in rows[0])
@@ -198,7 +198,7 @@ def draw_tiles(tiles, labels, **options):
     for place, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
         left, top = (1 + GAP) * (place % columns), (ratio + GAP) * (place // columns)
         shown = axis.imshow(tile, extent=(left, left + 1, top + ratio, top), **options)
-        axis.text(left, top, label, fontsize=8, va="top", color="white", bbox=box)
+        axis.text(left, top, label, fontsize=9, va="top", color="white", bbox=box)
     axis.set(xlim=(0, (1 + GAP) * columns - GAP), ylim=((ratio + GAP) * rows - GAP, 0))
     axis.axis("off")
     return figure, axis, shown
