@@ -38,7 +38,6 @@ def extract_activations(
             the images can hardly be the one of the training.
 
     Example:
-        >>> import cnnviz
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> maps = cnnviz.extract_activations(model, image, "block1_conv1")
         >>> maps["block1_conv1"].ndim

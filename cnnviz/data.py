@@ -242,5 +242,9 @@ def sample_image() -> np.ndarray:
     Returns:
         (300, 451, 3) float32 array in 0..255: "Chelsea the cat" by Stéfan van der Walt (CC0), from
         scikit-image.
+
+    Example:
+        >>> cnnviz.sample_image().shape
+        (300, 451, 3)
     """
     return skimage.data.chelsea().astype(np.float32)

@@ -55,6 +55,11 @@ def explore(
     Raises:
         ValueError: If the images do not fit the model, or no layer outputs feature maps larger than
             1x1. Later errors stand in the figure, in place of what cannot be shown.
+
+    Example:
+        >>> pets = cnnviz.drawn_pets(2, image_size=32)
+        >>> controls = cnnviz.explore(model, pets.images, labels=pets.labels, steps=2)
+        Figure(...)
     """
     images = layers.check_images(model, images, fewest=1)
     if image_size is None and not any(layers.input_shape(model)):

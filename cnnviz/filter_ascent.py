@@ -115,7 +115,6 @@ def ascend_filters(
         UserWarning: If `value_range` can hardly be the one of the training.
 
     Example:
-        >>> import cnnviz
         >>> model = cnnviz.load_pretrained()
         >>> found = cnnviz.ascend_filters(model, "block1_conv1", [0, 1], image_size=32, steps=5)
         >>> found.images.shape

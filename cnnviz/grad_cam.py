@@ -146,7 +146,6 @@ def grad_cam(
             is unknown (see `class_probabilities`).
 
     Example:
-        >>> import cnnviz
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> cnnviz.grad_cam(model, image, class_index=0).verdicts
         ('ok',)
@@ -158,7 +157,6 @@ def grad_cam(
             f"`signed` (={signed}) needs a method that keeps evidence against the class, "
             f"{', '.join(map(repr, SIGNED_METHODS))}; `method` is {method!r}"
         )
-    layers.check_model(model)
     images = layers.check_images(model, images)
     class_index = _check_class_index(class_index, len(images))
 

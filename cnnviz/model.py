@@ -268,7 +268,7 @@ def load_model(path: str | os.PathLike[str], *, trusted: bool = False) -> keras.
             what the file is, and the remedy.
 
     Example:
-        >>> model = cnnviz.load_model("keras_model.h5")
+        >>> model = cnnviz.load_model("yours.keras")
     """
     path = Path(path)
     suffix = model_files.suffix_of(path)

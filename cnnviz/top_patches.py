@@ -91,7 +91,6 @@ def top_patches(
         UserWarning: If the value range of the images can hardly be the one of the training.
 
     Example:
-        >>> import cnnviz
         >>> images = cnnviz.drawn_pets(8, seed=0).images
         >>> found = cnnviz.top_patches(cnnviz.load_pretrained(), images, "block1_conv1", [0, 1])
         >>> found.activations.shape

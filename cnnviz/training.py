@@ -86,9 +86,10 @@ def train(
         UserWarning: If the loss is no longer finite. The training ends and keeps the best weights.
 
     Example:
-        >>> model = cnnviz.build_model()
-        >>> history = cnnviz.train(model, train, validation, epochs=9, checkpoint="best.keras")
-        >>> history.history["val_accuracy"][history.best_epoch]
+        >>> model = cnnviz.build_model(width=4)
+        >>> history = cnnviz.train(model, train, validation, epochs=1, verbose=0)
+        >>> sorted(history.history)[:2]
+        ['accuracy', 'image_size']
     """
     for name, data in (("train_data", train_data), ("validation_data", validation_data)):
         _check_data(name, data, is_augmented=augment and name == "train_data")

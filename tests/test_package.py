@@ -25,7 +25,7 @@ PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in (
         (cnnviz, cnnviz.__all__),
-        (diagnosis, diagnosis.__all__),
+        (diagnosis, [name for name in vars(diagnosis) if not name.startswith("_")]),
         (figures, [name for name in vars(figures) if name.startswith("draw_")]),
     )
     for name in names

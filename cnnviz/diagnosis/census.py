@@ -113,7 +113,6 @@ def filter_census(
         UserWarning: If the value range of the images can hardly be the one of the training.
 
     Example:
-        >>> import cnnviz
         >>> images = cnnviz.drawn_pets(8, seed=0).images
         >>> census = cnnviz.filter_census(cnnviz.load_pretrained(), images, "block1_conv1")
         >>> len(census.layers[0].verdicts)

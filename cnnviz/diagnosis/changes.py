@@ -92,7 +92,6 @@ def compare_models(
         UserWarning: As `grad_cam` and `extract_activations`.
 
     Example:
-        >>> import cnnviz
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> cnnviz.compare_models(model, model, image).weights.max().item()
         0.0

@@ -111,7 +111,6 @@ def check_inputs(
             to predict it would make them right.
 
     Example:
-        >>> import cnnviz
         >>> pets = cnnviz.drawn_pets(40, seed=0)
         >>> cnnviz.check_inputs(cnnviz.load_pretrained(), (pets.images, pets.labels)).n_images
         40

@@ -110,7 +110,6 @@ def suspect_labels(
         UserWarning: If the data come in another order in each pass, so that indices mean nothing.
 
     Example:
-        >>> import cnnviz
         >>> pets = cnnviz.drawn_pets(40, seed=0)
         >>> data = pets.images, pets.labels
         >>> cnnviz.suspect_labels(cnnviz.load_pretrained(), data).ranking.shape

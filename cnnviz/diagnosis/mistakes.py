@@ -106,7 +106,6 @@ def confident_mistakes(
         UserWarning: If the data come in another order in each pass, so that indices mean nothing.
 
     Example:
-        >>> import cnnviz
         >>> pets = cnnviz.drawn_pets(8, seed=0)
         >>> test = pets.images, 1 - pets.labels
         >>> len(cnnviz.confident_mistakes(cnnviz.load_pretrained(), test, n_mistakes=2).images)

@@ -111,7 +111,6 @@ def map_trust(
         UserWarning: As `grad_cam` does.
 
     Example:
-        >>> import cnnviz
         >>> pets = cnnviz.drawn_pets(8, image_size=64, seed=0)
         >>> options = {"methods": ["grad-cam"], "n_mosaics": 2}
         >>> trust = cnnviz.map_trust(cnnviz.load_pretrained(), pets.images, pets.labels, **options)

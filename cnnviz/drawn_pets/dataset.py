@@ -100,7 +100,7 @@ def drawn_pets(
         ValueError: If an argument is out of the ranges above.
 
     Example:
-        >>> pets = drawn_pets(4, image_size=64)
+        >>> pets = cnnviz.drawn_pets(4, image_size=64)
         >>> pets.images.shape, sorted(pets.labels.tolist())
         ((4, 64, 64, 3), [0, 0, 1, 1])
     """

@@ -41,7 +41,6 @@ def draw_images(
         ValueError: If images and titles are not equally many, 1 or more.
 
     Example:
-        >>> import cnnviz
         >>> figure = cnnviz.figures.draw_images(cnnviz.sample_image(), ["a cat"])
     """
     images = style.to_units(images, value_range, titles)
@@ -70,7 +69,6 @@ def draw_activations(maps: ArrayLike, layer_name: str, *, n_channels: int = 48) 
         ValueError: If `maps` has another shape.
 
     Example:
-        >>> import cnnviz
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> maps = cnnviz.extract_activations(model, image, "block2_conv2")["block2_conv2"]
         >>> figure = cnnviz.figures.draw_activations(maps[0], "block2_conv2")
@@ -119,7 +117,6 @@ def draw_filters(result: FilterImages, *, n_filters: int = 48) -> DescribedFigur
         dead ones, are counted in the title and left out. If there are only such, gray tiles say so.
 
     Example:
-        >>> import cnnviz
         >>> images = cnnviz.ascend_filters(cnnviz.load_pretrained(), "block1_conv1", range(4))
         >>> figure = cnnviz.figures.draw_filters(images)
     """

@@ -33,7 +33,6 @@ def draw_architecture(shapes: Sequence[LayerShape]) -> DescribedFigure:
         are left out, and what is squeezed to 1x1 on the way.
 
     Example:
-        >>> import cnnviz
         >>> from cnnviz.layers import layer_shapes
         >>> shapes = layer_shapes(cnnviz.load_pretrained())
         >>> figure = cnnviz.figures.draw_architecture(shapes)

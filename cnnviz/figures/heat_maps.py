@@ -52,7 +52,6 @@ def draw_heat_maps(
         ValueError: If images, maps and titles, or results and names, are not equally many.
 
     Example:
-        >>> import cnnviz
         >>> image = cnnviz.sample_image()
         >>> result = cnnviz.grad_cam(cnnviz.load_pretrained(), image)
         >>> figure = cnnviz.figures.draw_heat_maps(image, result, cnnviz.CLASS_NAMES)

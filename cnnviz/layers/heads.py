@@ -55,7 +55,6 @@ def class_probabilities(
             (and, if there are several, sum to one), else for logits.
 
     Example:
-        >>> import cnnviz
         >>> model = cnnviz.load_pretrained()
         >>> image = cnnviz.sample_image()
         >>> cnnviz.class_probabilities(model, image).shape

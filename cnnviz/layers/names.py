@@ -62,7 +62,6 @@ def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str
     With `pooling`, also those of pooling layers that output a feature map.
 
     Example:
-        >>> import cnnviz
         >>> from cnnviz.layers import convolution_layers
         >>> convolution_layers(cnnviz.load_pretrained())[0]
         'block1_conv1'

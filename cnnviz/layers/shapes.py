@@ -52,7 +52,6 @@ def layer_shapes(
         ValueError: If the model does not take images of this size.
 
     Example:
-        >>> import cnnviz
         >>> from cnnviz.layers import layer_shapes
         >>> layer_shapes(cnnviz.load_pretrained(), image_size=64)[0].shape
         (64, 64, 3)
