@@ -51,7 +51,8 @@ class BestEpoch(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs):
-        logs |= {"image_size": self.image_size, "seconds": time.perf_counter() - self.started}
+        seconds = round(time.perf_counter() - self.started, 1)
+        logs |= {"image_size": self.image_size, "seconds": seconds}
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             self.diverged_in, self.model.stop_training = epoch, True
         elif _quality(logs) > self.quality:

@@ -76,13 +76,9 @@ def test_a_saved_model_comes_back(name, tmp_path):
     for again in (load_model(path), load_model(str(path))):
         assert not again.compiled
         np.testing.assert_array_equal(again(IMAGES), model(IMAGES))
-
-
-def test_saved_files_have_no_settings_that_older_versions_reject(tmp_path):
-    save_model(small_model(L.Conv2D(3, 3)), tmp_path / "model.keras")
-    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+    with zipfile.ZipFile(path) as archive:
         config = archive.read("config.json").decode()
-    assert not re.search("|".join(model_files.NEW_SETTINGS), config)
+    assert not re.search("|".join(model_files.NEW_SETTINGS), config)  # which older versions reject
 
 
 def new_settings(config):
@@ -203,6 +199,9 @@ class Unregistered(keras.layers.Layer):
         return images
 
 
+Unregistered.__module__ = "elsewhere"  # as in the file of a stranger
+
+
 class Harmful:
     """Makes a file when it is unpickled."""
 
@@ -279,9 +278,6 @@ def test_what_cannot_be_loaded_is_an_error_of_two_lines(kind, tmp_path):
     assert str(raised.value).startswith(f"`path` (='{path}')")
     assert str(raised.value).count("\n") == 1 and len(str(raised.value)) < 700 + 3 * len(str(path))
     assert not (tmp_path / "was here").exists()
-
-
-def test_a_missing_file_is_an_error_by_its_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing.keras"):
         load_model(tmp_path / "missing.keras")
 
