@@ -212,7 +212,11 @@ def _step_of(path, output_name):
             climbed, weights = [*climbed, before], [*weights, LEAK * one_hot]
         gradient = layers.gradients(call.model, climbed, call.images, weights)
         if gradient is None:
-            raise ValueError(_no_gradient(call.model, path))
+            argument = "class_index" if path == CLASSES else "layer_name"
+            problem = f"`{argument}` (='{path}') does not depend on the image"
+            if layers.takes_integers(call.model):
+                problem = "`model` takes images as integers, which have no gradient; use float32"
+            raise ValueError(problem)
         reacts = tf.reduce_max(tf.abs(gradient), (1, 2, 3)) > 0
         gradient = _smooth(gradient, smoothness)
         length = tf.sqrt(tf.reduce_mean(tf.square(gradient), (1, 2, 3), keepdims=True))
@@ -220,16 +224,6 @@ def _step_of(path, output_name):
         return (tf.clip_by_value(images, low, high), activation, reacts), responses.shape[1]
 
     return step
-
-
-def _no_gradient(model, path):
-    if layers.takes_integers(model):
-        return (
-            f"`model` (='{model.name}') takes images as integers, which have no gradient; build it "
-            "on a keras.Input of float32"
-        )
-    argument = "class_index" if path == CLASSES else "layer_name"
-    return f"`{argument}` (='{path}') does not depend on the image"
 
 
 def _means(feature_map):

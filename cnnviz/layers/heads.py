@@ -38,21 +38,18 @@ def class_probabilities(
     Args:
         model: keras.Model that returns one logit, one sigmoid, logits, a softmax or a log-softmax.
         images: (N, H, W, C) or (H, W, C), in the model's input range, or a dataset of batches.
-        output_name: The output to take, of a model with several: its name in
-            `model.output_names`, its key or its index.
+        output_name: Of a model with several outputs, the one to take: its name, key or index.
 
     Returns:
         (N, classes) float32 array in 0..1. A head with one output has two classes; it gives the
         probability of the second. Sigmoids of several labels are returned as they are.
 
     Raises:
-        ValueError: If the images or the model's output have another shape, or NaN comes out, or the
-            head cannot be seen, as that of a SavedModel.
+        ValueError: If images or output do not fit, NaN comes out, or the head cannot be seen.
 
     Warns:
-        UserWarning: If the value range of the images can hardly be the one of the training, or the
-            head is not a usual one: its outputs are taken for probabilities where they lie in 0..1
-            (and, if there are several, sum to one), else for logits.
+        UserWarning: If the value range is hardly that of the training, or the head is unknown: its
+            outputs are probabilities if they lie in 0..1 (and, if several, sum to one), else logits.
 
     Example:
         >>> model = cnnviz.load_pretrained()
@@ -138,21 +135,16 @@ def _is_unbounded(tensor):
 
 
 def _check_output(output):
-    remedy = "give keras.Model(model.inputs, one_output)"
-    if not tf.is_tensor(output):
+    if not tf.is_tensor(output) or output.shape.rank != 2:
+        found = f"shape {output.shape}" if tf.is_tensor(output) else f"a {type(output).__name__}"
         raise ValueError(
-            f"`model` returns a {type(output).__name__}; a classifier must return (N, classes): "
-            + remedy
-        )
-    if output.shape.rank != 2:
-        raise ValueError(
-            f"`model` returns shape {tuple(output.shape)}; a classifier must return (N, classes)"
+            f"`model` returns {found}; a classifier must return (N, classes): give "
+            "keras.Model(model.inputs, one_output)"
         )
     if hides(output.op):
         raise ValueError(
-            "`model` ends in a tf.function, or in the function of a SavedModel, which cannot be "
-            "looked into: it may return logits or probabilities. Remove the decorator, or say "
-            "which by a model around it that ends in keras.layers.Softmax()(logits), or in "
+            "`model` ends in a tf.function or a SavedModel, which cannot be looked into. Remove the "
+            "decorator, or put a model around it that ends in keras.layers.Softmax()(logits) or "
             "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
             "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
         )

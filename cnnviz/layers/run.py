@@ -63,17 +63,11 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
-    """A traced computation.
+    """A traced computation, and what `compute` found out about the model while it was traced."""
 
-    Attributes:
-        function: (images, *arguments) -> (results, sum of the squared weights, value range).
-        facts: What `compute` found out about the model.
-        warned: The warnings of the tracing, which every use repeats.
-    """
-
-    function: Callable
+    function: Callable  # (images, *arguments) -> (results, sum of squared weights, value range)
     facts: Any
-    warned: list
+    warned: list  # the warnings of the tracing, which every use repeats
 
 
 def every_layer(named):
@@ -92,11 +86,7 @@ def one_layer(name):
 
 
 def run(model, data, compute, **options):
-    """As `stream`, over all images at once.
-
-    Returns:
-        (results, facts): the results as writable NumPy arrays, and the facts.
-    """
+    """As `stream`, over all images: (results as writable NumPy arrays, facts)."""
     _, results, facts = zip(*stream(model, data, compute, **options), strict=True)
     if len(results) == 1:
         return results[0], facts[0]
@@ -175,10 +165,9 @@ def stream(
 
 
 def traced(model, shape, compute, key, record, specs, *, named=None, state=None):
-    """The `Trace` of a computation for images of a shape, kept for the next time.
+    """The `Trace` of a computation for images of a shape, kept until the model changes.
 
-    It is traced again when layers, activations, variables or simple attributes of layers have
-    changed since; new values of weights count anyway.
+    New values of weights count anyway.
     """
     named = check_model(model) if named is None else named
     state = _state(model, named) if state is None else state

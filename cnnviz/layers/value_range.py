@@ -10,12 +10,8 @@ LARGE = 50  # what reaches the first kernel of a network trained on rescaled ima
 
 
 def measure_range(images, received):
-    """Lowest value, highest value, and largest difference within a channel, of both: (6,) tensor.
-
-    Args:
-        images: (N, H, W, C) tensor, what the model was given.
-        received: What the first layer with a kernel was given, or None.
-    """
+    """(6,) tensor: lowest, highest, and largest difference within a channel, of the images and of
+    what the first layer with a kernel received, if it is known."""
     return tf.concat([_span(images), _span(images if received is None else received)], 0)
 
 
@@ -31,11 +27,7 @@ def warn_of_range(model, ranges, name="images"):
 
     What the model does to the images before its first kernel tells. A model that makes them far
     smaller takes 0..255; one that leaves numbers up to 255 as they are was hardly trained on them.
-
-    Args:
-        model: keras.Model.
-        ranges: What `measure_range` returned, for each batch of a call.
-        name: The argument's name, for the warning.
+    `ranges` is what `measure_range` returned for each batch, `name` that of the argument.
     """
     if not len(ranges):
         return

@@ -24,8 +24,7 @@ def warn(message):
 
 @contextlib.contextmanager
 def warn_once():
-    """Within the `with` block, collect warnings; afterwards, give each that differs by more than
-    its numbers."""
+    """Collect the warnings of a `with` block; give each once, whatever numbers are in it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
