@@ -23,9 +23,9 @@ KINDS = ("ok", "never fires", "always fires", "same everywhere", "copy")
 ADVICE = (  # without dead filters, with some, with a layer that has many
     "No filter is dead.",
     "In this number dead filters do no harm.",
-    "If the accuracy is low, train with a lower learning rate or BatchNormalization; if not, the "
-    "layer needs no more filters than those that fire.",
+    "If the accuracy is low, train with a lower learning rate or BatchNormalization.",
 )
+MERGE = (np.add, np.add, np.minimum, np.maximum, np.add, np.add)  # merges the `_moments` of batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -33,11 +33,10 @@ class LayerCensus(Result):
     """What the C filters of one layer do over a dataset.
 
     Attributes:
-        layer_name: The layer.
         firing: (C,) float32, share of all positions in all images with a value above 0.
         verdicts: C words: "ok", "never fires" (a dead filter: nowhere above 0), "same everywhere"
             (one value, above 0), "always fires" (above 0 everywhere: a ReLU then does nothing) or
-            "copy of 7" (follows filter 7 in all that it does, up to scale and offset).
+            "copy of 7" (follows filter 7, up to scale and offset).
     """
 
     layer_name: str
@@ -46,19 +45,10 @@ class LayerCensus(Result):
 
     _html = ()
 
-    def count(self, kind: str) -> int:
-        """How many filters have the verdict `kind`, one of `KINDS`."""
-        return sum(verdict.startswith(kind) for verdict in self.verdicts)
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FilterCensus(Result):
-    """What the filters of a model do over a dataset.
-
-    Attributes:
-        layers: LayerCensus of each layer, in the order of the calls.
-        n_images: How many images were seen.
-    """
+    """What the filters of a model do over a dataset: layer by layer, on `n_images` images."""
 
     layers: tuple[LayerCensus, ...]
     n_images: int
@@ -74,14 +64,15 @@ class FilterCensus(Result):
         text += f"{dead:,} never fire ({dead / total:.0%})"
         if dead:
             text += f", most in '{worst['layer']}' ({worst['never fires']} of {worst['channels']})"
-        others = ((kind, counts[kind].sum()) for kind in KINDS[2:])
-        text += "".join(f"; {count:,} '{kind}'" for kind, count in others if count)
+        others = [kind for kind in KINDS[2:] if counts[kind].any()]
+        text += "".join(f"; {counts[kind].sum():,} '{kind}'" for kind in others)
         return f"{text}. {ADVICE[int(dead > 0) + int(shares.max() >= MANY)]}"
 
     def _columns(self):
         columns = {"layer": [one.layer_name for one in self.layers]}
-        columns["channels"] = [len(one.verdicts) for one in self.layers]
-        return columns | {kind: [one.count(kind) for one in self.layers] for kind in KINDS}
+        words = [[verdict.partition(" of ")[0] for verdict in one.verdicts] for one in self.layers]
+        columns["channels"] = [len(each) for each in words]
+        return columns | {kind: [each.count(kind) for each in words] for kind in KINDS}
 
     def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw a bar for each layer; options of `figures.draw_census`."""
@@ -93,29 +84,16 @@ def filter_census(
 ) -> FilterCensus:
     """Count, over a dataset, the filters that never fire, always fire, are constant or copies.
 
-    The dataset is streamed: memory does not grow with the number of images.
-
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
-        data: Dataset of batches, of (images, labels) or images; a pair of arrays; or an array of
-            images, in the model's input range. The more images, the surer is a "never".
+        data: Dataset of batches, with labels or without; a pair of arrays; or an array of images,
+            in the model's input range, or a warning says so. The more, the surer is a "never".
         layer_names: Names of layers that output feature maps (N, h, w, C). None takes each layer
             that applies an activation function, or the convolutions if there is none.
 
-    Returns:
-        FilterCensus
-
-    Raises:
-        ValueError: If a layer is unknown or outputs no feature maps, the data do not fit, or NaN
-            comes out.
-
-    Warns:
-        UserWarning: If the value range of the images can hardly be the one of the training.
-
     Example:
-        >>> images = cnnviz.drawn_pets(8, seed=0).images
-        >>> census = cnnviz.filter_census(cnnviz.load_pretrained(), images, "block1_conv1")
-        >>> len(census.layers[0].verdicts)
+        >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
+        >>> len(cnnviz.filter_census(model, image, "block1_conv1").layers[0].verdicts)
         24
     """
 
@@ -135,21 +113,21 @@ def filter_census(
     for _, (count, found), paths in layers.stream(model, data, compute, record=record, **options):
         if not paths:
             raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
-        for path, moments in zip(paths, found, strict=True) if len(count) else ():
-            moments = [np.asarray(moment[0], np.float64) for moment in moments]
-            seen[path] = _combined(seen[path], moments) if path in seen else moments
+        for path, new in zip(paths, found, strict=True) if len(count) else ():
+            old = seen.setdefault(path, new)
+            if old is not new:
+                seen[path] = [merge(*both) for merge, *both in zip(MERGE, old, new, strict=True)]
         n_images += int(count.sum())
     if not n_images:
         raise ValueError("`data` (without a single image) must not be empty")
-    censuses = (LayerCensus(path, *_verdicts(*moments)) for path, moments in seen.items())
+    censuses = [LayerCensus(path, *_verdicts(*moments)) for path, moments in seen.items()]
     return FilterCensus(tuple(censuses), n_images)
 
 
 def _firing(named):
     """The layers that apply an activation function; the convolutions if there is none."""
-    leaves = layers.leaves(named)
+    leaves, linear = layers.leaves(named), (None, keras.activations.linear)
     convolutions = {path: layer for path, layer in leaves.items() if layers.is_a(layer, "Conv")}
-    linear = (None, keras.activations.linear)
     firing = {
         path: layer
         for path, layer in leaves.items()
@@ -160,33 +138,18 @@ def _firing(named):
 
 
 def _moments(maps):
-    """Number of positions, at how many of them each filter fires, lowest, highest and mean value,
-    and scatter matrix; each with a first axis of 1."""
-    flat = tf.reshape(tf.cast(maps, tf.float32), (-1, maps.shape[3]))
-    mean = tf.reduce_mean(flat, 0)
-    centered = flat - mean
-    moments = [tf.shape(flat)[0], tf.math.count_nonzero(flat > 0, 0)]
-    moments += [tf.reduce_min(flat, 0), tf.reduce_max(flat, 0), mean]
-    moments.append(tf.matmul(centered, centered, transpose_a=True))
-    return [moment[None] for moment in moments]
+    """Number of positions, and of each filter: of those where it fires, extremes, sum, products."""
+    flat = tf.reshape(tf.cast(maps, tf.float64), (1, -1, maps.shape[3]))
+    fired = tf.math.count_nonzero(flat > 0, 1)
+    lowest, highest = tf.reduce_min(flat, 1), tf.reduce_max(flat, 1)
+    products = tf.matmul(flat, flat, transpose_a=True)
+    return tf.shape(flat, tf.int64)[1:2], fired, lowest, highest, tf.reduce_sum(flat, 1), products
 
 
-def _combined(one, other):
-    """The moments of two sets of positions together (Chan, Golub & LeVeque 1983)."""
-    count = one[0] + other[0]
-    step = other[4] - one[4]
-    return [
-        count,
-        one[1] + other[1],
-        np.minimum(one[2], other[2]),
-        np.maximum(one[3], other[3]),
-        one[4] + step * other[0] / count,
-        one[5] + other[5] + np.outer(step, step) * one[0] * other[0] / count,
-    ]
-
-
-def _verdicts(count, fired, lowest, highest, mean, scatter):
+def _verdicts(*moments):
     """-> (share of the positions at which each filter fires, one word for each)."""
+    count, fired, lowest, highest, total, products = (moment[0] for moment in moments)
+    scatter = products - np.outer(total, total) / count
     flat = highest - lowest <= FLAT * np.maximum(np.abs(lowest), np.abs(highest))
     deviation = np.sqrt(np.maximum(np.diag(scatter), np.finfo(float).tiny))
     similar = np.abs(scatter) > COPY_CORRELATION * np.outer(deviation, deviation)
@@ -195,5 +158,4 @@ def _verdicts(count, fired, lowest, highest, mean, scatter):
     copies = [f"copy of {first}" for first in earlier.argmax(1)]
     cases = [highest <= 0, flat, earlier.any(1), lowest > 0]
     words = ["never fires", "same everywhere", copies, "always fires"]
-    verdicts = np.select(cases, words, "ok").tolist()
-    return (fired / count).astype(np.float32), tuple(verdicts)
+    return (fired / count).astype(np.float32), tuple(np.select(cases, words, "ok").tolist())

@@ -23,17 +23,15 @@ class ModelChanges(Result):
     """What changed between two states of a model with L layers that have weights.
 
     Attributes:
-        layer_names: L layers, in the model's order; a block that holds weights beside those of its
-            layers is one too, and the model itself, if it does, the last.
+        layer_names: L layers, in the model's order; a block or model that holds weights beside
+            those of its layers is one too.
         weights: (L,) float64, how far each layer's weights moved, relative to their size:
             |after - before| / |before|; exactly 0 where they are the same.
-        activations: (L,) float64, the same of the layer's outputs for the images; NaN for a layer
-            that outputs no feature map (N, h, w, C).
+        activations: (L,) float64, the same of the layer's outputs; NaN if it is no feature map.
         probabilities: Two (N, classes) arrays, before and after.
         maps: Two GradCAM of the same classes, those that were predicted before.
-        images: (N, H, W, C) float32, the images.
-        class_names: The names of the classes, by index; may be empty.
-        value_range: Lowest and highest pixel value, or None if unknown.
+        images: (N, H, W, C) float32.
+        class_names, value_range: As given to `compare_models`.
     """
 
     layer_names: tuple[str, ...]
@@ -56,8 +54,7 @@ class ModelChanges(Result):
         return f"{text}; {(before != after).sum()} of {len(before)} predictions changed"
 
     def _columns(self):
-        columns = {"layer": self.layer_names, "weights": self.weights}
-        return columns | {"activations": self.activations}
+        return {"layer": self.layer_names, "weights": self.weights, "activations": self.activations}
 
     def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw the changes and both heat maps; options of `figures.draw_changes`."""
@@ -81,16 +78,6 @@ def compare_models(
         class_names: The names of the classes, by index, for the figure.
         value_range: Lowest and highest pixel value, for the figure; None finds them.
 
-    Returns:
-        ModelChanges
-
-    Raises:
-        ValueError: If the two differ in their layers or the shapes of their weights, or the images
-            do not fit.
-
-    Warns:
-        UserWarning: As `grad_cam` and `extract_activations`.
-
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> cnnviz.compare_models(model, model, image).weights.max().item()
@@ -98,48 +85,35 @@ def compare_models(
     """
     images = layers.check_images(before, layers.check_images(after, images), fewest=1)
     models, sums = (before, after), []
-    names, weights = _weight_changes(before, after)
+    owners = [layers.weights_by_owner(model) for model in models]
+    shapes = [[[weight.shape for weight in weights] for _, weights in each] for each in owners]
+    if shapes[0] != shapes[1]:
+        both = f"`before` (='{before.name}') and `after` (='{after.name}')"
+        raise ValueError(f"{both} must be of one architecture, with weights of the same shapes")
+    # Layers are paired by their order: the names that Keras gives differ from model to model.
+    (names, weights), (new_names, new_weights) = (zip(*each, strict=True) for each in owners)
+    moved = _relative(_squares(weights, new_weights))
     with layers.warn_once():
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]
-            one, other = (extract_activations(model, part) for model in models)
-            pairs = ((one.get(path), other.get(same)) for path, same in zip(*names, strict=True))
-            sums.append([_squares(*pair) for pair in pairs])
+            old, new = (extract_activations(model, part) for model in models)
+            maps = ([old.get(path)] for path in names), ([new.get(path)] for path in new_names)
+            sums.append(_squares(*maps))
         probabilities = tuple(layers.class_probabilities(model, images) for model in models)
         classes = probabilities[0].argmax(axis=1)
         maps = tuple(grad_cam(model, images, class_index=classes) for model in models)
-    activations = _relative(np.sum(sums, axis=0))
-    options = tuple(class_names), value_range
-    return ModelChanges(names[0], weights, activations, probabilities, maps, images, *options)
-
-
-def _weight_changes(before, after):
-    """-> ((paths before, paths after), (L,) change) of the layers with weights.
-
-    Layers are paired by their order: the names that Keras gives differ from model to model.
-    """
-    owners = [layers.weights_by_owner(model) for model in (before, after)]
-    shapes = [[[weight.shape for weight in weights] for _, weights in each] for each in owners]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"`before` (='{before.name}', {len(shapes[0])} layers with weights) and `after` "
-            f"(='{after.name}', {len(shapes[1])}) must be of one architecture, weights of the same "
-            "shapes in the same order"
-        )
-    names, weights = zip(*(zip(*each, strict=True) for each in owners), strict=True)
-    flat = (
-        [np.concatenate([np.ravel(keras.ops.convert_to_numpy(w)) for w in one]) for one in each]
-        for each in weights
-    )
-    return names, _relative([_squares(*pair) for pair in zip(*flat, strict=True)])
+    options = _relative(np.sum(sums, axis=0)), probabilities, maps, images, tuple(class_names)
+    return ModelChanges(names, moved, *options, value_range)
 
 
 def _squares(before, after):
-    """The sums of the squares of how far an array moved, and of the array; NaN if there is none."""
-    if before is None:
-        return np.nan, np.nan
-    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    return np.sum((after - before) ** 2), np.sum(before**2)
+    """(L, 2) sums of squares: of how far the arrays of each layer moved, and of the arrays."""
+    sums = []
+    for old, new in zip(before, after, strict=True):
+        old, new = ([np.asarray(x, np.float64) for x in arrays] for arrays in (old, new))
+        moved = sum(np.sum((y - x) ** 2) for x, y in zip(old, new, strict=True))
+        sums.append((moved, sum(np.sum(x**2) for x in old)))
+    return sums
 
 
 def _relative(squares):

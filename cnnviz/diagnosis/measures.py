@@ -1,13 +1,39 @@
-"""Measure where evidence lies, and how well probabilities are calibrated."""
+"""Measure features of images, where evidence lies, and how well probabilities are calibrated."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz import layers
-from cnnviz.checks import check_integer
+from cnnviz.grad_cam import last_feature_maps
+
+
+def image_features(model, data, **options):
+    """Yield (images, labels, means of the last feature map) of each batch; as `layers.stream`."""
+    options |= {"key": "features", "record": layers.every_layer}
+    for labels, (images, features), _ in layers.stream(model, data, _features, **options):
+        yield images, labels, features
+
+
+def _features(call):
+    outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
+    score = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
+    ((_, feature_map, _),) = last_feature_maps(call, lambda x: tf.gradients(score, x)[0])
+    return (call.images, tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))), None
+
+
+def pick(model, data, indices):
+    """The images and labels with these indices, in their order, read in little memory."""
+    found, start = {}, 0
+    for images, labels in layers.batches(model, data, labels=True):
+        for index in indices[(indices >= start) & (indices < start + len(images))]:
+            found[index] = images[index - start].copy(), labels[index - start]
+        start += len(images)
+    images, labels = zip(*(found[index] for index in indices), strict=True)
+    return np.stack(images), np.stack(labels)
 
 
 def evidence_share(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
@@ -17,14 +43,11 @@ def evidence_share(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
     map without any knowledge reaches `masks.mean(axis=(1, 2))` on average.
 
     Args:
-        maps: (N, h, w) evidence >= 0, as in `GradCAM.maps`; enlarged bilinearly to the masks' size.
+        maps: (N, h, w) evidence >= 0, as in `GradCAM.maps`; enlarged to the masks' size.
         masks: (N, H, W) bool, such as `DrawnPets.animal_masks`.
 
     Returns:
         (N,) float32 in 0..1; NaN where a map holds no evidence at all: use `np.nanmean`.
-
-    Raises:
-        ValueError: If the shapes do not fit together.
 
     Example:
         >>> from cnnviz.diagnosis import evidence_share
@@ -33,13 +56,11 @@ def evidence_share(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
     """
     maps, masks = np.asarray(maps, np.float32), np.asarray(masks, bool)
     if maps.ndim != 3 or masks.ndim != 3 or len(maps) != len(masks):
-        raise ValueError(
-            f"`maps` (of shape {maps.shape}) and `masks` (of shape {masks.shape}) must be "
-            "(N, h, w) and (N, H, W)"
-        )
+        shapes = f"`maps` (of shape {maps.shape}) and `masks` (of shape {masks.shape})"
+        raise ValueError(f"{shapes} must be (N, h, w) and (N, H, W)")
     shares = np.full(len(maps), np.nan, np.float32)
     for index, (evidence, mask) in enumerate(zip(maps, masks, strict=True)):
-        evidence = cv2.resize(evidence, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        evidence = cv2.resize(evidence, mask.shape[::-1])  # bilinearly
         if evidence.sum() > 0:
             shares[index] = evidence[mask].sum() / evidence.sum()
     return shares
@@ -53,22 +74,15 @@ def mean_color(images):
 def expected_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, *, n_bins: int = 15
 ) -> float:
-    """How far the confidence of a model is from its accuracy.
+    """How far the confidence of a model is from its accuracy, 0..1, on average over the images.
 
     See Guo et al. 2017, https://arxiv.org/abs/1706.04599. For few images the error is
     overestimated: a perfectly calibrated model of 97 % accuracy shows about 0.013 on 500 images.
 
     Args:
-        probabilities: (N, classes) array, as `class_probabilities` returns it.
+        probabilities: (N, classes) array in 0..1, as `class_probabilities` returns it.
         labels: (N,) class indices, or one-hot.
         n_bins: Bins of equal width between 0 and 1.
-
-    Returns:
-        float in 0..1: the mean difference over the images.
-
-    Raises:
-        ValueError: If the shapes do not fit together, there is no image, or `probabilities` are not
-            those of all classes.
 
     Example:
         >>> from cnnviz.diagnosis import expected_calibration_error
@@ -82,38 +96,21 @@ def expected_calibration_error(
 def calibration_bins(
     probabilities: ArrayLike, labels: ArrayLike, *, n_bins: int = 15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sort predictions into bins by their confidence, for a reliability diagram.
-
-    Args:
-        probabilities, labels, n_bins: As for `expected_calibration_error`.
+    """Sort predictions by confidence, as `expected_calibration_error`, for a reliability diagram.
 
     Returns:
         (edges, shares, confidences, accuracies): (n_bins + 1,) array and three (n_bins,) arrays:
-        the share of the images, their mean probability of the predicted class, and their accuracy.
-        A bin without images has zeros.
-
-    Raises:
-        ValueError: As `expected_calibration_error`.
+        the share of the images, their mean probability of the predicted class, their accuracy.
     """
-    check_integer("n_bins", n_bins, 1)
     probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.ndim != 2 or not len(probabilities):
-        raise ValueError(
-            f"`probabilities` (of shape {probabilities.shape}) must be (N, classes) of one image "
-            "or more"
-        )
+    is_table = probabilities.ndim == 2 and len(probabilities) and probabilities.shape[1] > 1
+    if not is_table or not np.all((0 <= probabilities) & (probabilities <= 1)):
+        given = f"`probabilities` (of shape {probabilities.shape}, {probabilities[:1]}...)"
+        raise ValueError(f"{given} must be (N, classes), two classes or more, in 0..1")
     labels = layers.class_indices(labels, len(probabilities))
-    if probabilities.shape[1] < 2 or not np.all((0 <= probabilities) & (probabilities <= 1)):
-        raise ValueError(
-            f"`probabilities` (of shape {probabilities.shape}, in {probabilities.min():.3g}.."
-            f"{probabilities.max():.3g}) must be those of two classes or more, in 0..1, as "
-            "`class_probabilities` returns them for any head"
-        )
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     index = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    counts, confidences, accuracies = (
-        np.bincount(index, weights, n_bins) for weights in (None, confidence, correct)
-    )
-    filled = np.maximum(counts, 1)
-    edges = np.linspace(0, 1, n_bins + 1)
+    weights = None, confidence, correct
+    counts, confidences, accuracies = (np.bincount(index, each, n_bins) for each in weights)
+    edges, filled = np.linspace(0, 1, n_bins + 1), np.maximum(counts, 1)
     return edges, counts / len(labels), confidences / filled, accuracies / filled
