@@ -157,6 +157,7 @@ def grad_cam(
             f"`signed` (={signed}) needs a method that keeps evidence against the class, "
             f"{', '.join(map(repr, SIGNED_METHODS))}; `method` is {method!r}"
         )
+    layers.check_model(model)
     images = layers.check_images(model, images)
     class_index = _check_class_index(class_index, len(images))
 

@@ -48,8 +48,8 @@ def class_probabilities(
         ValueError: If images or output do not fit, NaN comes out, or the head cannot be seen.
 
     Warns:
-        UserWarning: If the value range is hardly that of the training, or the head is unknown: its
-            outputs are probabilities if they lie in 0..1 (and, if several, sum to one), else logits.
+        UserWarning: If the value range is hardly that of the training, or the head is unknown: then
+            outputs in 0..1 (that, if several, sum to one) are probabilities, others logits.
 
     Example:
         >>> model = cnnviz.load_pretrained()
@@ -143,7 +143,7 @@ def _check_output(output):
         )
     if hides(output.op):
         raise ValueError(
-            "`model` ends in a tf.function or a SavedModel, which cannot be looked into. Remove the "
+            "`model` ends in a tf.function or SavedModel, which cannot be looked into: remove the "
             "decorator, or put a model around it that ends in keras.layers.Softmax()(logits) or "
             "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
             "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
