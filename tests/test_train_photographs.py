@@ -9,7 +9,8 @@ import pytest
 
 import cnnviz
 from cnnviz import train_photographs
-from cnnviz.callbacks import read_history
+from cnnviz.drawn_pets import write_drawn_pets
+from cnnviz.training import read_history
 
 RECIPE = {"image_sizes": (32, 48), "augment": 0.4}
 
@@ -36,7 +37,7 @@ def test_stopped_after_the_training_it_goes_on_to_model_report_and_curves(
     def stopped(model, data):
         raise KeyboardInterrupt
 
-    cnnviz.write_drawn_pets(tmp_path / "photos", train=32, validation=20, test=12)
+    write_drawn_pets(tmp_path / "photos", train=32, validation=20, test=12)
     with monkeypatch.context() as patch:
         patch.setattr(train_photographs, "calibrate", stopped)
         with pytest.raises(KeyboardInterrupt):
