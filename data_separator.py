@@ -3,8 +3,7 @@
 SOURCE is any form in which they are published: the competition's zip (`train.zip` and `test1.zip`
 inside), `train.zip` alone, Microsoft's zip (`PetImages/Cat/0.jpg`), or the unpacked folders of
 each. It is left as it is. Photographs without a label go to `DEST/unlabeled/`.
-`DEST/separation.csv` has a row for every file of the source: where it went, or why it was left out.
-Zips are read as folders are, and have no row themselves.
+`DEST/separation.csv` has a row for every file of the source: where it went, or why it did not.
 
 The split of a photograph depends only on its decoded pixels. So a second run, or one with more
 photographs, moves nothing, and identical images never lie in two splits.
@@ -19,6 +18,7 @@ import functools
 import hashlib
 import http.client
 import io
+import itertools
 import os
 import re
 import shutil
@@ -50,9 +50,6 @@ COLUMNS = ["source", "class", "destination", "reason", "sha256"]
 # File names need not be valid UTF-8.
 TABLE_TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
-JPEG_QUALITY = 95  # shrinking hides what little is lost
-BLOCK = 1 << 20  # bytes
-
 
 class SeparationError(ValueError):
     """An expected failure, told in one line."""
@@ -60,11 +57,21 @@ class SeparationError(ValueError):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of the source: its path inside, its label ("cat", "dog" or ""), and its bytes."""
+    """One file of the source: its path inside, and how to read its bytes."""
 
     name: str
-    label: str
     read: Callable[[], bytes]
+
+    @property
+    def base_name(self):
+        return PurePosixPath(self.name).name
+
+    @property
+    def label(self):
+        """By the folder directly above, else by a name like `cat.0.jpg`, else ""."""
+        folder = PurePosixPath(self.name).parent.name.lower().removesuffix("s")
+        by_name = re.match(r"(cat|dog)\.\d+\.", self.base_name.lower())
+        return folder if folder in FOLDERS else by_name[1] if by_name else ""
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,12 @@ def separate(source, destination, *, shares=(80, 10, 10), n_images=None, size=No
         shares: Three numbers on any scale, for train, validation and test.
         n_images: How many labeled photographs to take, half of each class, the first by natural
             order of names; and at most as many unlabeled ones. None takes all.
-        size: Photographs whose longer side has more pixels are shrunk to it and stored as JPEG of
-            quality 95, as are all that are not JPEG; the others are copied. None copies all.
+        size: Photographs with a longer side are shrunk to it and stored as JPEG, as are all that
+            are not JPEG; the others are copied. None copies all.
 
     Returns:
-        List of Placement, one a file, in natural order of names.
-
-    Raises:
-        SeparationError: If the source is not what it should be, or the destination is in use.
-            `destination` is then as it was.
+        List of Placement, one a file, in natural order of names. A SeparationError says why the
+        source or the destination, which then is as it was, cannot be used.
     """
     source, destination = Path(source).resolve(), Path(destination).resolve()
     if not source.exists():
@@ -114,13 +118,10 @@ def separate(source, destination, *, shares=(80, 10, 10), n_images=None, size=No
     return placements
 
 
-# What is in the source
-
-
 def list_files(source):
     """List the files of a folder or a zip, and of the zips in it, as SourceFile."""
-    is_folder = source.is_dir()
-    files = _files_in_folder(source) if is_folder else _files_in_zip(source, source.name, "")
+    folder = source.is_dir()
+    files = _files_in_folder(source) if folder else _files_in_zip(source, source.name, "")
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
@@ -130,22 +131,8 @@ def natural_key(name):
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
 
 
-def label_of(name):
-    """The label by the folder directly above, else by a name like `cat.0.jpg`, else ""."""
-    path = PurePosixPath(name)
-    folder = path.parent.name.lower().removesuffix("s")
-    by_name = re.match(r"(cat|dog)\.\d+\.", path.name.lower())
-    return folder if folder in FOLDERS else by_name[1] if by_name else ""
-
-
-def is_photograph(name):
-    """Whether a file has the name of an image; macOS adds a `._0.jpg` that is none."""
-    return _has_suffix(name, _cnnviz_data().IMAGE_SUFFIXES)
-
-
-def _has_suffix(name, suffixes):
-    path = PurePosixPath(name)
-    return path.suffix.lower() in suffixes and not path.name.startswith(".")
+def _is_zip(path):
+    return path.suffix.lower() == ".zip" and not path.name.startswith(".")
 
 
 def _cnnviz_data():
@@ -162,10 +149,10 @@ def _files_in_folder(folder):
     for parent, _, names in os.walk(folder, onerror=fail, followlinks=True):
         for path in (Path(parent, name) for name in names):
             name = path.relative_to(folder).as_posix()
-            if _has_suffix(name, {".zip"}):
+            if _is_zip(path):
                 yield from _files_in_zip(path, name, name + "/")
             else:
-                yield SourceFile(name, label_of(name), path.read_bytes)
+                yield SourceFile(name, path.read_bytes)
 
 
 def _files_in_zip(file, shown_name, prefix):
@@ -173,36 +160,30 @@ def _files_in_zip(file, shown_name, prefix):
         archive = zipfile.ZipFile(file)  # closed when the last SourceFile is gone
     except zipfile.BadZipFile:
         raise SeparationError(
-            f"{shown_name} is not a complete zip: fetch it again. The competition gives its files "
-            f"only to those who are logged in and have accepted its rules ({COMPETITION_RULES})."
+            f"{shown_name} is not a complete zip: fetch it again, for the competition's files "
+            f"logged in and after you have accepted its rules ({COMPETITION_RULES})."
         ) from None
     for member in (member for member in archive.infolist() if not member.is_dir()):
         name = prefix + member.filename.replace("\\", "/")
         read = functools.partial(_read_member, archive, member, name)
-        if _has_suffix(name, {".zip"}):  # in memory: reading a zip jumps about
+        if _is_zip(PurePosixPath(name)):  # in memory: reading a zip jumps about
             yield from _files_in_zip(io.BytesIO(read()), name, name + "/")
         else:
-            yield SourceFile(name, label_of(name), read)
+            yield SourceFile(name, read)
 
 
 def _read_member(archive, member, name):
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise SeparationError(
-            f"{name} cannot be unpacked ({error}): fetch its zip again."
-        ) from None
-
-
-# Which file goes where
+        raise SeparationError(f"{name} cannot be unpacked ({error}): fetch it again.") from None
 
 
 def examine(files):
     """Decode every photograph: (SHA-256 of its shape and pixels, ""), or ("", reason), a file."""
-    photographs = [file for file in files if is_photograph(file.name)]
-    found = _in_threads(fingerprint, photographs, "decoding")
-    nothing = ("", "not a photograph")
-    return [next(found) if is_photograph(file.name) else nothing for file in files]
+    are_images = [_cnnviz_data().is_image_name(file.base_name) for file in files]
+    found = _in_threads(fingerprint, list(itertools.compress(files, are_images)), "decoding")
+    return [next(found) if is_image else ("", "not a photograph") for is_image in are_images]
 
 
 def fingerprint(data):
@@ -211,9 +192,7 @@ def fingerprint(data):
         image = _cnnviz_data().decode_image(data)
     except ValueError as error:
         return "", f"unreadable: {error}"
-    digest = hashlib.sha256(str(image.shape).encode())
-    digest.update(image.tobytes())
-    return digest.hexdigest(), ""
+    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), ""
 
 
 def split_of(sha256, shares):
@@ -228,25 +207,24 @@ def split_of(sha256, shares):
 def place(files, fingerprints, shares, n_images=None, as_jpeg=False):
     """Decide where each file goes; see `separate`.
 
-    Identical images share their hash, and with it their split. Only where they share the name too
-    (a folder beside its own zip) is the same file there twice, and left out the second time.
-    Duplicates and double labels are sought among all files whatever `n_images` is, since a larger
-    number must not take back what a smaller one has placed.
+    Identical images share their split. Only where they share the name too (a folder beside its own
+    zip) is the same file there twice, and left out the second time. Duplicates and double labels
+    are sought among all files, so that a larger `n_images` takes back nothing.
     """
     first, first_of_name = {}, {}
-    for i, (file, (sha256, _)) in enumerate(zip(files, fingerprints, strict=True)):
-        first.setdefault((sha256, file.label), i)
-        first_of_name.setdefault((sha256, file.label, _base_name(file)), i)
+    for file, (sha256, _) in zip(files, fingerprints, strict=True):
+        first.setdefault((sha256, file.label), file)
+        first_of_name.setdefault((sha256, file.label, file.base_name), file)
     n_most = sys.maxsize if n_images is None else n_images
     limits = {"": n_most, "cat": (n_most + 1) // 2, "dog": n_most // 2}
     taken, names, placements = collections.Counter(), set(), []
-    for i, (file, (sha256, reason)) in enumerate(zip(files, fingerprints, strict=True)):
-        same = first_of_name[sha256, file.label, _base_name(file)]
+    for file, (sha256, reason) in zip(files, fingerprints, strict=True):
+        same = first_of_name[sha256, file.label, file.base_name]
         opposite = first.get((sha256, OTHER_LABEL.get(file.label)))
         if not reason and opposite is not None:
-            reason = f"both labels: also {files[opposite].name}"
-        elif not reason and same != i:
-            reason = f"duplicate: also {files[same].name}"
+            reason = f"both labels: also {opposite.name}"
+        elif not reason and same is not file:
+            reason = f"duplicate: also {same.name}"
         elif not reason and taken[file.label] == limits[file.label]:
             reason = "beyond --count"
         taken[file.label] += not reason
@@ -255,13 +233,9 @@ def place(files, fingerprints, shares, n_images=None, as_jpeg=False):
     return placements
 
 
-def _base_name(file):
-    return PurePosixPath(file.name).name
-
-
 def _destination(file, sha256, shares, names, as_jpeg):
     # Only the base name: a member called ../../0.jpg must not climb out of DEST.
-    name = PurePosixPath(_base_name(file))
+    name = PurePosixPath(file.base_name)
     if as_jpeg and name.suffix.lower() not in (".jpg", ".jpeg"):
         name = name.with_suffix(".jpg")
     folder = f"{split_of(sha256, shares)}/{FOLDERS[file.label]}" if file.label else "unlabeled"
@@ -271,20 +245,14 @@ def _destination(file, sha256, shares, names, as_jpeg):
     return f"{folder}/{name}"
 
 
-# Reading and writing
-
-
 def _in_threads(function, files, doing):
-    """Yield function(bytes of a file), in order, with few files in memory at a time.
-
-    One thread reads, since a zip is one file; the work on the images is done beside it.
-    """
+    """Yield function(bytes of a file), in order; one thread reads, since a zip is one file."""
     workers = os.cpu_count() or 1
     pending = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for file in tqdm(files, doing, unit=" photographs", disable=None):
             pending.append(pool.submit(function, file.read()))
-            if len(pending) > 4 * workers:
+            if len(pending) > 4 * workers:  # few files in memory at a time
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -293,12 +261,12 @@ def _in_threads(function, files, doing):
 def write_photographs(placements, folder, size):
     """Copy what is placed into `folder`, shrunk where `size` is given."""
     placed = [placement for placement in placements if placement.destination]
-    folders = {f"{split}/{name}" for split in SPLITS for name in FOLDERS.values()}
-    for name in folders | {str(PurePosixPath(item.destination).parent) for item in placed}:
+    for name in (f"{split}/{name}" for split in SPLITS for name in FOLDERS.values()):
         (folder / name).mkdir(parents=True)
     function = functools.partial(shrink, size=size) if size else bytes
     contents = _in_threads(function, [item.file for item in placed], "writing")
     for item, content in zip(placed, contents, strict=True):
+        (folder / item.destination).parent.mkdir(exist_ok=True)  # unlabeled/
         (folder / item.destination).write_bytes(content)
 
 
@@ -310,33 +278,25 @@ def shrink(data, size):
     image = PIL.Image.fromarray(pixels)
     image.thumbnail((size, size), PIL.Image.Resampling.LANCZOS)
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=JPEG_QUALITY)
+    image.save(encoded, "JPEG", quality=95)  # shrinking hides what little is lost
     return encoded.getvalue()
 
 
 def write_table(placements, path):
-    """Write one row a file of the source: source, class, destination, reason, sha256."""
+    """Write one row a file of the source, of COLUMNS."""
+    rows = [(p.file.name, p.file.label, p.destination, p.reason, p.sha256) for p in placements]
     with open(path, "w", **TABLE_TEXT) as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for item in placements:
-            row = (item.file.name, item.file.label, item.destination, item.reason, item.sha256)
-            table.writerow(row)
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
 def summary(placements):
     """How many files went where, as text."""
     counts = collections.Counter(
-        str(PurePosixPath(item.destination).parent)
-        if item.destination
-        else "left out: " + item.reason.partition(":")[0]
+        item.destination.rpartition("/")[0] or "left out: " + item.reason.partition(":")[0]
         for item in placements
     )
     rows = [*sorted(counts.items()), ("files in the source", len(placements))]
     return "\n".join(f"{name:28}{number:8,}" for name, number in rows)
-
-
-# The destination
 
 
 def check_destination(source, destination):
@@ -354,25 +314,23 @@ def check_destination(source, destination):
     for path in destination.rglob("*"):
         name = path.relative_to(destination).as_posix()
         if not path.is_dir() and name not in known:
-            raise SeparationError(
-                f"DEST {destination} holds {name}, which is not from an earlier separation and "
-                f"would be lost: move it away."
-            )
+            mine = f"{name}, which is not from an earlier separation and would be lost"
+            raise SeparationError(f"DEST {destination} holds {mine}: move it away.")
 
 
 @contextlib.contextmanager
 def working_folder(destination):
-    """A folder beside DEST that takes its place when the block ends well, and goes otherwise.
-
-    What a killed run left is known by its name, and removed or put back first.
-    """
+    """A folder beside DEST that takes its place when the block ends well, and goes otherwise."""
     working = destination.with_name(f".{destination.name}.unfinished-separation")
     replaced = destination.with_name(f".{destination.name}.replaced-separation")
-    if replaced.exists() and not destination.exists():  # killed between the two renames below
-        replaced.rename(destination)
-    for leftover in (working, replaced):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+
+    def tidy():  # at first what a killed run has left
+        if replaced.exists() and not destination.exists():  # killed between the two renames below
+            replaced.rename(destination)
+        for leftover in (working, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    tidy()
     working.mkdir(parents=True)
     try:
         yield working
@@ -380,25 +338,14 @@ def working_folder(destination):
             destination.rename(replaced)
         working.rename(destination)
     finally:
-        if replaced.exists() and not destination.exists():
-            replaced.rename(destination)
-        for leftover in (working, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-# Fetching the archive
+        tidy()
 
 
 def download(archive, *, url=ARCHIVE_URL, sha256=ARCHIVE_SHA256):
-    """Fetch `url` to the path `archive` and check its SHA-256; resume where it was cut off.
+    """Fetch `url` to the path `archive` and check its SHA-256, unless it is there already.
 
-    What has come so far lies beside it, in a file named `.part`. An `archive` that is there and
-    right is not fetched again.
-
-    Raises:
-        SeparationError: If not all came, or the sum is wrong.
+    What has come so far lies beside it, in a file named `.part`, and is not fetched again.
     """
-    archive = Path(archive)
     if archive.exists():
         if _sha256_of(archive) != sha256:
             raise SeparationError(f"{archive} is there, but is not the archive: move it away.")
@@ -411,9 +358,7 @@ def download(archive, *, url=ARCHIVE_URL, sha256=ARCHIVE_SHA256):
         raise SeparationError(f"{url} cannot be fetched ({error}); run again to resume.") from None
     if (found := _sha256_of(part)) != sha256:
         part.unlink()
-        raise SeparationError(
-            f"What {url} gave has the SHA-256 {found} instead of {sha256}, and is deleted."
-        )
+        raise SeparationError(f"{url} has the SHA-256 {found}, not {sha256}, and is deleted.")
     part.rename(archive)
 
 
@@ -434,7 +379,7 @@ def _fetch_rest(url, part):
         total = start + int(response.headers["Content-Length"])
         bar = {"total": total, "initial": start, "unit": "B", "unit_scale": True, "disable": None}
         with open(part, "ab" if start else "wb") as file, tqdm(desc="fetching", **bar) as progress:
-            while block := response.read(BLOCK):
+            while block := response.read(1 << 20):
                 progress.update(file.write(block))
             if file.tell() < total:
                 raise ConnectionError("the connection was cut")
@@ -443,9 +388,6 @@ def _fetch_rest(url, part):
 def _sha256_of(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# The command line
 
 
 def parse_arguments(argv):

@@ -10,18 +10,13 @@ from cnnviz.data import resize_image
 from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 
 
-def augmented(data, *, image_size=None, strength=0.0, cut_mix=0.0, seed=0):
-    """Resize the images of a data set and augment them, differently in each pass.
+def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
+    """Resize the images of a tf.data.Dataset of batches and augment them, differently in each pass.
 
     Args:
-        data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,) or (B, 1)).
-        image_size: Side length in pixels of the results; None keeps (H, W).
+        image_size: Side length in pixels of the results; 0 keeps (H, W).
         strength: Of `augment_batch`; 0 only resizes.
-        cut_mix: Fraction of the images that get a piece of another one; see `cut_mix_batch`.
-        seed: int.
-
-    Returns:
-        tf.data.Dataset of as many batches; with `cut_mix`, labels are float32.
+        cut_mix: Fraction of the images for `cut_mix_batch`; above 0 labels become float32.
     """
 
     def change(images, labels, seed):
@@ -46,30 +41,20 @@ def augmented(data, *, image_size=None, strength=0.0, cut_mix=0.0, seed=0):
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         data = tf.data.Dataset.zip((data, seeds)).map(change_batch, num_parallel_calls=2)
     options = tf.data.Options()
-    # The thread that tunes parallelism can hold up the end of a pass for a minute.
-    options.autotune.enabled = False
-    # More threads would compete with the training step.
-    options.threading.private_threadpool_size = max(1, os.cpu_count() // 2)
+    options.autotune.enabled = False  # its thread can hold up the end of a pass for a minute
+    options.threading.private_threadpool_size = max(1, os.cpu_count() // 2)  # the step needs some
     return data.prefetch(4).with_options(options)
 
 
-def augment_batch(images, rng, *, image_size=None, strength=1.0):
-    """Augment each image of a batch: crop, mirror, light, and paint a gray square (cut-out).
+def augment_batch(images, rng, *, image_size=0, strength=1.0):
+    """Crop, mirror and light each image, and paint a gray square on it.
 
-    Cut-out is from DeVries & Taylor 2017 (https://arxiv.org/abs/1708.04552). OpenCV needs a
-    fraction of a millisecond for an image, which is little beside the training step.
-
-    Args:
-        images: (B, H, W, 3) array in 0..255.
-        rng: numpy.random.Generator.
-        image_size: Side length in pixels of the results; None keeps (H, W).
-        strength: How far to go, in multiples of the recipe's crops, lighting and squares; 0..2.
-
-    Returns:
-        (B, image_size, image_size, 3) float32 array in 0..255.
+    The square is cut-out (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552). `images` are
+    (B, H, W, 3) in 0..255, the results float32 with sides of `image_size`; 0 keeps (H, W).
+    `strength` is in multiples of the recipe's, 0..2. OpenCV needs little time beside the training.
     """
     n_images, *whole = images.shape[:3]
-    height, width = whole if image_size is None else (image_size, image_size)
+    height, width = (image_size, image_size) if image_size else whole
     fractions = 1 - strength * (1 - SMALLEST_CROP) * rng.random((n_images, 2))
     sizes = np.maximum(1, (fractions * whole).astype(int))
     corners = rng.integers(0, whole - sizes + 1)
@@ -78,7 +63,6 @@ def augment_batch(images, rng, *, image_size=None, strength=1.0):
     contrasts, brightnesses = rng.uniform(1 - lighting, 1 + lighting, (2, n_images))
     squares = (rng.random((n_images, 2)) * (height, width)).astype(int)
     half = int(strength * CUT_OUT * min(height, width) / 2)
-
     results = np.empty((n_images, height, width, 3), np.float32)
     for index, (image, result) in enumerate(zip(images, results, strict=True)):
         (top, left), (rows, columns), (y, x) = corners[index], sizes[index], squares[index]
@@ -94,20 +78,11 @@ def augment_batch(images, rng, *, image_size=None, strength=1.0):
 
 
 def cut_mix_batch(images, labels, rng, *, share):
-    """Paste a piece of another image into some images of a batch, and mix their labels alike.
+    """Paste a piece of another image into a `share` of the images, and mix their labels by area.
 
     CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899): the network learns to use more of an
     animal than its most telling part. `keras.layers.CutMix` draws other pieces, in all images.
-
-    Args:
-        images: (B, H, W, 3) float32 array.
-        labels: (B,) or (B, 1) array.
-        rng: numpy.random.Generator.
-        share: Fraction of the images, 0..1, drawn for each image.
-
-    Returns:
-        (images, labels): (B, H, W, 3) float32, and float32 labels, each a mean of two labels
-        weighted by the areas of their images.
+    Returns images (B, H, W, 3) and labels, both float32.
     """
     mixed, mixed_labels = images.copy(), np.array(labels, np.float32)
     size = np.array(images.shape[1:3])

@@ -22,27 +22,13 @@ def whole_numbers(values):
 
 
 def check_indices(name, indices, n_indices, owner):
-    """Check which of `n_indices` filters or classes are chosen; None takes all.
-
-    Args:
-        name: The argument's name, for the error.
-        indices: An integer, a sequence of integers, or None.
-        n_indices: How many there are.
-        owner: Whose they are, such as "layer 'conv1'", for the error.
-
-    Returns:
-        (F,) integer array.
-
-    Raises:
-        ValueError: If one of them does not exist, or there is none.
-    """
-    given = indices
+    """(F,) integers below `n_indices`: some filters or classes of `owner`; None takes all."""
     try:
-        indices = np.arange(n_indices) if given is None else np.atleast_1d(given)
+        chosen = np.arange(n_indices) if indices is None else np.atleast_1d(indices)
     except ValueError:  # lists of different lengths
-        indices = np.empty(0)
-    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
-        raise ValueError(f"`{name}` (={given!r}) must be integers, one or more, or None for all")
-    for wrong in indices[(indices < 0) | (indices >= n_indices)]:
+        chosen = np.empty(0)
+    if chosen.dtype.kind not in "iu" or chosen.ndim != 1 or not len(chosen):
+        raise ValueError(f"`{name}` (={indices!r}) must be integers, one or more, or None for all")
+    for wrong in chosen[(chosen < 0) | (chosen >= n_indices)]:
         raise ValueError(f"`{name}` (={wrong}) must be in [0, {n_indices}) for {owner}")
-    return indices
+    return chosen

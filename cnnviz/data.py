@@ -7,33 +7,27 @@ from pathlib import Path
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import skimage.data
 import tensorflow as tf
 
 from cnnviz.checks import check_integer
 
-CLASS_NAMES = ("cat", "dog")
-"""The index is the label; the folders of a split are `cats` and `dogs`."""
-
+CLASS_NAMES = ("cat", "dog")  # the index is the label; the folders of a split are `cats` and `dogs`
 IMAGE_SUFFIXES = set(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .avif".split())
 
 
+def is_image_name(name):
+    """Whether a file has the name of an image; macOS adds a `._0.jpg` that is none."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
 def decode_image(data):
-    """Decode the bytes of an image file strictly: a damaged file is an error, not a gray image.
+    """Decode the bytes of an image file -> (H, W, 3) uint8 array, RGB, EXIF orientation applied.
 
-    Training, figures and `data_separator.py` all read images through this one function, so they
-    agree on what is readable and on which way is up. Pillow reads the header. TensorFlow decodes
-    JPEG, because it rejects damaged data that Pillow fills with gray. Transparent images are laid
-    on white. The first frame of an animation is taken.
-
-    Args:
-        data: The file's content, bytes.
-
-    Returns:
-        (H, W, 3) uint8 array, RGB, EXIF orientation applied.
-
-    Raises:
-        ValueError: If the bytes are not a complete image; the message is the reason.
+    A damaged file is a ValueError with the reason, not a gray image: TensorFlow decodes JPEG,
+    because Pillow fills what is missing with gray. Transparent images are laid on white. The first
+    frame of an animation is taken.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -68,30 +62,20 @@ def _to_rgb(image):
 
 
 def _turn_upright(pixels, image):
-    """Undo the EXIF orientation of 1 to 8 (EXIF 2.3, tag 0x0112) that the header of `image` has."""
+    """Apply the EXIF orientation (TIFF 6.0, tag 0x0112) that the header of `image` has."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # unreadable EXIF data beside whole pixels
+        orientation = 1
+    if orientation == 1:
         return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    stored = PIL.Image.fromarray(pixels)
+    stored.getexif()[0x0112] = orientation
+    return np.asarray(PIL.ImageOps.exif_transpose(stored))
 
 
 def resize_image(image, image_size):
-    """Resize one image as training does: area averaging down, bilinear interpolation up.
-
-    Args:
-        image: (H, W, 3) array.
-        image_size: Side length in pixels of a square, or (height, width).
-
-    Returns:
-        (height, width, 3) array of the same dtype. The aspect ratio is not kept.
-    """
+    """Resize an (H, W, 3) array to a side or (height, width): area means down, bilinear up."""
     height, width = np.broadcast_to(image_size, 2).tolist()
     smaller = min(image.shape[1], width), min(image.shape[0], height)
     # In two steps: where one side grows, OpenCV would not average along the other either.
@@ -101,64 +85,38 @@ def resize_image(image, image_size):
 
 
 def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -> np.ndarray:
-    """Load one image file of any common format.
+    """Load one image file of any common format; one that is damaged is a ValueError.
 
-    Args:
-        path: The file.
-        image_size: Side length in pixels of the square to resize to; None keeps the size.
+    `image_size` is the side length in pixels of the square to resize to; None keeps the size.
 
     Returns:
         (H, W, 3) float32 array, RGB in 0..255, EXIF orientation applied.
 
-    Raises:
-        OSError: If the file cannot be read; FileNotFoundError if there is none.
-        ValueError: If the file is not a complete image, or `image_size` is below 1.
-
     Example:
-        >>> images = cnnviz.load_image("cat.jpg", image_size=160)[None]  # (1, 160, 160, 3)
+        >>> import cnnviz, skimage
+        >>> image = cnnviz.load_image(skimage.data_dir + "/chelsea.png", image_size=160)
     """
     if image_size is not None:
         check_integer("image_size", image_size, 1)
-    return _read(path, image_size).astype(np.float32)
-
-
-def _read(path, image_size):
-    """One file -> uint8 array; the error names the file."""
     try:
         image = decode_image(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"`path` (='{path}') cannot be read as an image: {error}") from None
-    as_it_is = image_size is None or image.shape[:2] == (image_size, image_size)
-    return image if as_it_is else resize_image(image, image_size)
+    return (resize_image(image, image_size) if image_size else image).astype(np.float32)
 
 
 def list_split(directory):
-    """List the image files of one split, such as `photos/train`.
-
-    Args:
-        directory: A folder that holds the folders `cats` and `dogs`.
-
-    Returns:
-        (paths, labels): sorted file paths as a list of str, and an (N,) int32 array, 0 for a cat
-        and 1 for a dog. Hidden files and files without the suffix of an image are left out.
-
-    Raises:
-        FileNotFoundError: If a class folder is missing or holds no image.
-    """
+    """List the images of a split -> sorted paths (N,), int32 labels (N,): 0 for cat, 1 for dog."""
     paths, labels = [], []
     for label, name in enumerate(CLASS_NAMES):
         folder = Path(directory) / f"{name}s"
-        found = sorted(
-            str(path)
-            for path in (folder.iterdir() if folder.is_dir() else ())
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        )
+        files = sorted(folder.iterdir()) if folder.is_dir() else ()
+        found = [str(path) for path in files if is_image_name(path.name)]
         if not found:
+            what = "holds none" if folder.is_dir() else "does not exist"
             raise FileNotFoundError(
-                f"`directory` (='{directory}') must hold images in the folders 'cats' and 'dogs', "
-                f"as data_separator.py makes them, but '{folder}' "
-                + ("holds none" if folder.is_dir() else "does not exist")
-                + "; keras.utils.image_dataset_from_directory loads folders of other classes"
+                f"`directory` (='{directory}') must hold images in cats/ and dogs/, but '{folder}' "
+                f"{what}; keras.utils.image_dataset_from_directory loads folders of other classes"
             )
         paths += found
         labels += [label] * len(found)
@@ -179,34 +137,36 @@ def load_split(
     Args:
         directory: A folder that holds `cats` and `dogs`, such as `photos/train`.
         image_size: Side length in pixels; images are resized to this square.
-        batch_size: Images in a batch; the last batch may be smaller.
+        batch_size: Images in a batch; the last one may be smaller.
         shuffle: Whether to draw a new order in each pass. In order, cats come before dogs.
         seed: Seed of the order.
-        cache: Whether the first full pass keeps the decoded images (image_size * image_size * 3
-            bytes each) in memory for the later ones. With `shuffle`, the first batch then comes
-            only when all images are decoded.
+        cache: Whether the first pass keeps the decoded images in memory. With `shuffle`, the first
+            batch then comes only when all images are decoded.
 
     Returns:
         tf.data.Dataset of (images, labels): (B, image_size, image_size, 3) float32 in 0..255 and
-        (B,) int32, 0 for a cat and 1 for a dog. Its attribute `file_paths` lists the files, in the
-        order of the images if `shuffle` is False.
+        (B,) int32, 0 for cat and 1 for dog. Its `file_paths` are in the order without `shuffle`.
 
     Raises:
         FileNotFoundError: If a class folder is missing or empty.
-        ValueError: If a number is out of range.
         tf.errors.OpError: While reading, if a file is damaged; the message names it.
 
     Example:
-        >>> train = cnnviz.load_split("photos/train", image_size=96, shuffle=True, cache=True)
+        >>> from cnnviz.drawn_pets import write_drawn_pets
+        >>> write_drawn_pets("pets", train=4, validation=2, test=2)
+        >>> train = cnnviz.load_split("pets/train", image_size=96, shuffle=True, cache=True)
     """
     check_integer("image_size", image_size, 1)
     check_integer("batch_size", batch_size, 1)
     paths, labels = list_split(directory)
 
+    def read(names):
+        images = [load_image(os.fsdecode(name), image_size=image_size) for name in names]
+        return np.stack(images).astype(np.uint8)  # for the cache: a quarter of the memory
+
     def load(names, labels):
-        images = tf.numpy_function(_read_all, [names, image_size], tf.uint8, stateful=False)
-        images = tf.ensure_shape(images, (None, image_size, image_size, 3))
-        return (images if cache else tf.cast(images, tf.float32)), labels
+        images = tf.numpy_function(read, [names], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, (None, image_size, image_size, 3)), labels
 
     names = [os.fsencode(path) for path in paths]  # which need not be valid UTF-8
     data = tf.data.Dataset.from_tensor_slices((names, labels))
@@ -219,32 +179,21 @@ def load_split(
         data = data.unbatch().apply(cardinality).cache()
         if shuffle:  # one more than there are, so that the first pass reads the end and is kept
             data = data.shuffle(len(paths) + 1, seed=seed)
-        data = data.batch(batch_size).map(_as_float)
+        data = data.batch(batch_size)
     options = tf.data.Options()
-    # The thread that tunes parallelism can hold up the end of a pass for 40 s (TensorFlow 2.21).
-    options.autotune.enabled = False
+    options.autotune.enabled = False  # its thread can hold up the end of a pass for 40 s
+    data = data.map(lambda images, labels: (tf.cast(images, tf.float32), labels))
     data = data.prefetch(2).with_options(options)
     data.file_paths = paths
     return data
 
 
-def _read_all(names, image_size):
-    return np.stack([_read(os.fsdecode(name), image_size) for name in names])
-
-
-def _as_float(images, labels):
-    return tf.cast(images, tf.float32), labels
-
-
 def sample_image() -> np.ndarray:
-    """Load a real photograph of a cat that is there without a download.
+    """A real photograph of a cat without a download: (300, 451, 3) float32 array in 0..255.
 
-    Returns:
-        (300, 451, 3) float32 array in 0..255: "Chelsea the cat" by Stéfan van der Walt (CC0), from
-        scikit-image.
+    It is "Chelsea the cat" by Stéfan van der Walt (CC0), from scikit-image.
 
     Example:
-        >>> cnnviz.sample_image().shape
-        (300, 451, 3)
+        >>> image = cnnviz.sample_image()
     """
     return skimage.data.chelsea().astype(np.float32)

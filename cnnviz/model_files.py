@@ -22,7 +22,6 @@ OLD_SETTINGS = {
     "DepthwiseConv2D": ("groups",),
     "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
 }
-HDF5 = b"\x89HDF\r\n\x1a\n"
 AGAIN, SAVE = "Copy or download it again", "Save the model by model.save('model.keras')"
 # How other files begin, what they are, and the remedy. The first that fits counts.
 OTHER_FILES = (
@@ -37,23 +36,26 @@ OTHER_FILES = (
 )
 
 
-def suffix_of(path):
+def checked_suffix(path, trusted):
     """The suffix that Keras wants for the content of a model file: ".keras" or ".h5"."""
+    if not trusted and _version(keras.__version__) < _version(SAFE_KERAS):
+        what = f"was not loaded: Keras {keras.__version__} runs code that a malicious file may hold"
+        upgrade = f"pip install 'keras>={SAFE_KERAS}'"
+        raise problem(path, what, f"{upgrade}, or pass trusted=True if you trust the file")
     if path.is_dir():
         convert = f"tf_keras.models.load_model({str(path)!r}).save('model.h5')"
         raise problem(path, "is a folder", f"Convert a SavedModel by tf_keras: {convert}")
     with path.open("rb") as file:
         head = file.read(64)
-    if head.startswith(HDF5):
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
         try:
             with h5py.File(path) as file:
-                holds_model = "model_config" in file.attrs
+                if "model_config" in file.attrs:
+                    return ".h5"
         except OSError:
             raise problem(path, "is damaged", AGAIN) from None
-        if not holds_model:
-            load = f"model.load_weights({str(path)!r})"
-            raise problem(path, "holds weights but no model", f"Build the model, then {load}")
-        return ".h5"
+        load = f"model.load_weights({str(path)!r})"
+        raise problem(path, "holds weights but no model", f"Build the model, then {load}")
     if not zipfile.is_zipfile(path):
         _, what, remedy = next(kind for kind in OTHER_FILES if re.match(kind[0], head, re.DOTALL))
         raise problem(path, what, remedy)
@@ -67,18 +69,13 @@ def suffix_of(path):
 
 
 def copy_readable(path, target):
-    """Copy a model file, with a configuration that all supported versions of Keras can read.
-
-    Returns:
-        str: The version of Keras that wrote the file.
-    """
+    """Copy a model file so that every supported Keras can read it -> version that wrote it."""
     if target.suffix == ".keras":
         with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as copy:
-            files = {name: source.read(name) for name in source.namelist()}
-            version = json.loads(files["metadata.json"])["keras_version"]
-            files["config.json"] = _readable(files["config.json"], version)
-            for name, content in files.items():
-                copy.writestr(name, content)
+            version = json.loads(source.read("metadata.json"))["keras_version"]
+            copy.writestr("config.json", _readable(source.read("config.json"), version))
+            for name in (name for name in source.namelist() if name != "config.json"):
+                copy.writestr(name, source.read(name))
         return version
     shutil.copyfile(path, target)
     with h5py.File(target, "r+") as file:
@@ -89,29 +86,20 @@ def copy_readable(path, target):
 
 
 def _readable(config, version):
-    config = json.loads(config)
-    for node in _nodes(config):
-        settings = node["config"]
-        for name in NEW_SETTINGS:
-            if settings.get(name, 0) is None:
-                del settings[name]
-        if version.startswith("2."):
-            _translate(node, settings)
-    return json.dumps(config)
+    def change(node):  # each object in the configuration, innermost first
+        if "class_name" in node and isinstance(node.get("config"), dict):
+            for name in NEW_SETTINGS:
+                if node["config"].get(name, 0) is None:
+                    del node["config"][name]
+            if version.startswith("2."):
+                _translate(node["class_name"], node["config"], node)
+        return node
+
+    return json.dumps(json.loads(config, object_hook=change))
 
 
-def _nodes(tree):
-    """Each object that a configuration describes."""
-    for inner in tree.values() if isinstance(tree, dict) else tree:
-        if isinstance(inner, dict | list):
-            yield from _nodes(inner)
-    if isinstance(tree, dict) and "class_name" in tree and isinstance(tree.get("config"), dict):
-        yield tree
-
-
-def _translate(node, settings):
+def _translate(kind, settings, node):
     """Change the configuration of one object from Keras 2 to Keras 3."""
-    kind = node["class_name"]
     for name in OLD_SETTINGS.get(kind, ()):
         settings.pop(name, None)
     shape = settings.pop("batch_input_shape", None)
@@ -129,15 +117,6 @@ def _translate(node, settings):
         settings["dtype"] = settings["dtype"]["config"]["name"]
 
 
-def check_trust(path, trusted):
-    if not trusted and _version(keras.__version__) < _version(SAFE_KERAS):
-        raise problem(
-            path,
-            f"was not loaded: Keras {keras.__version__} runs code that a malicious file may hold",
-            f"pip install 'keras>={SAFE_KERAS}', or pass trusted=True if you trust the file",
-        )
-
-
 def explanation(path, written_by, error):
     """The error to raise instead of the one that Keras raised while it loaded a file."""
     plain = re.sub(r"\x1b\[\d+m", "", str(error))
@@ -145,7 +124,7 @@ def explanation(path, written_by, error):
     reason = re.split(r"(?<=[.!]) |\n", reason)[0][:300].rstrip(".")
     name = re.search(r"(?:class|function|layer:) '(\w+)'", reason)
     load = f"load_model({str(path)!r}"
-    if "arbitrary code" in str(error):
+    if "arbitrary code" in plain:
         reason = "its Lambda layer holds code, which would run"
         remedy = f"If you trust the file: cnnviz.{load}, trusted=True)"
     elif _version(written_by) > _version(keras.__version__):

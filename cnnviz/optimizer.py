@@ -12,11 +12,10 @@ STEP_SIZE = 0.2  # root mean square of a step's entries: that of Adam's steps (L
 
 @keras.saving.register_keras_serializable("cnnviz")
 class ConvolutionMuon(keras.optimizers.AdamW):
-    """Muon for the kernels of convolutions, AdamW for all other weights.
+    """Muon for the kernels of convolutions, `keras.optimizers.AdamW` for all other weights.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) steps along the momentum
-    with all its singular values brought near one. A kernel (h, w, in, out) counts as the matrix
-    (h * w * in, out). Takes the arguments of `keras.optimizers.AdamW`.
+    with all its singular values brought near one. A kernel is a matrix (h * w * in, out).
     """
 
     def update_step(self, gradient, variable, learning_rate):
@@ -52,10 +51,6 @@ def orthogonalized(matrix, steps=ORTHOGONALIZING_STEPS):
 
 def one_cycle(peak, steps):
     """Learning rate that rises linearly from a tenth of `peak` and falls to zero by a cosine."""
-    warm_up = max(1, int(steps * WARM_UP))
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak / 10,
-        warmup_target=peak,
-        warmup_steps=warm_up,
-        decay_steps=max(1, steps - warm_up),
-    )
+    rise = max(1, int(steps * WARM_UP))
+    options = {"warmup_target": peak, "warmup_steps": rise, "decay_steps": max(1, steps - rise)}
+    return keras.optimizers.schedules.CosineDecay(peak / 10, **options)

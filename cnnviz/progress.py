@@ -2,47 +2,27 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
+import IPython
 import tqdm
 
 
 def in_notebook():
     """Whether this runs in a notebook's kernel, where a cell's output can be drawn again."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+    return hasattr(IPython.get_ipython(), "kernel")
 
 
 def progress_bar(total, description, unit):
-    """A `tqdm` bar that leaves nothing behind; none where the output is a file or a pipe.
+    """A `tqdm` bar for a `with` block that leaves nothing behind; `description` None shows none."""
+    file, disable = sys.stdout, description is None or not sys.stdout.isatty()
+    if description and in_notebook() and not isinstance(file, io.StringIO):  # nobody sees that
+        # A line that is written over: what tqdm does in notebooks leaves an empty line or widget.
+        line = IPython.display.display({}, raw=True, display_id=True)
 
-    Args:
-        total: Number of units of work.
-        description: What is being done, before the bar; None shows no bar.
-        unit: The name of one unit.
+        def write(text):
+            line.update({"text/plain": text.strip()} if text.strip() else {}, raw=True)
 
-    Returns:
-        tqdm.tqdm, to be used in a `with` block.
-    """
-    if description is None:
-        options = {"disable": True}
-    elif in_notebook() and not isinstance(sys.stdout, io.StringIO):  # which nobody sees
-        options = {"file": _NotebookLine()}
-    else:
-        options = {"file": sys.stdout, "disable": not sys.stdout.isatty()}
-    return tqdm.tqdm(total=total, desc=description, unit=unit, leave=False, **options)
-
-
-class _NotebookLine:
-    """A line of a cell's output that is written over; written text would leave an empty line."""
-
-    def __init__(self):
-        from IPython.display import display
-
-        self.handle = display({}, raw=True, display_id=True)
-
-    def write(self, text):
-        text = text.strip()
-        self.handle.update({"text/plain": text} if text else {}, raw=True)
-
-    def flush(self):
-        """As `tqdm` asks of a file."""
+        file, disable = SimpleNamespace(write=write, flush=lambda: None), False
+    bar = {"unit": unit, "file": file, "disable": disable, "leave": False}
+    return tqdm.tqdm(total=total, desc=description, **bar)

@@ -1,12 +1,8 @@
-"""The recipe of the shipped classifier: every choice once, with its reason.
+"""The recipe of the shipped classifier: every choice once. `docs/training.md` has the trials."""
 
-What was tried and did worse is in `docs/training.md`.
-"""
-
-# What `train` gets. One image size in pixels for each epoch on photographs. Low resolution comes
-# first: most of what there is to learn shows at 64 pixels, where an epoch costs a quarter of one
-# at 128. A short training does not memorize its images, so it learns more from weak augmentation;
-# a long one needs strong augmentation.
+# What `train` gets. Low image sizes come first: most of what there is to learn shows at 64 pixels,
+# where an epoch costs a quarter of one at 128. A short training does not memorize its images, so it
+# learns more from weak augmentation; a long one needs strong augmentation.
 RECIPES = {
     "quick": {"image_sizes": (64,) * 8 + (80,), "augment": 0.4},
     "best": {
@@ -17,8 +13,7 @@ RECIPES = {
 }
 # Side length of the stored photographs. Crops of larger ones are as sharp as whole images.
 STORED_SIZES = {"quick": 112, "best": 180}
-# Side length for calibration and use: of 128 to 192 pixels the one with the highest accuracy on the
-# validation split.
+# Side length for calibration and use: of 128 to 192 pixels the most accurate on validation.
 USED_SIZES = {"quick": 80, "best": 160}
 BATCH_SIZE = 64  # smaller learns more per epoch, larger uses the cores better
 

@@ -1,23 +1,26 @@
 """Trains a classifier that returns one logit, by `model.fit` and the recipe of `recipe.py`."""
 
 import itertools
-import numbers
+import math
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
+from IPython.display import HTML, display
 
-from cnnviz import layers
+from cnnviz import figures, layers
 from cnnviz.augmentation import augmented
-from cnnviz.callbacks import BestEpoch, LiveCurves, begin_or_continue, read_history
 from cnnviz.checks import check_integer
 from cnnviz.keras_internals import reset_initial_epoch
-from cnnviz.model import processor_has
+from cnnviz.model import processor_has, save_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.progress import in_notebook
 from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, WEIGHT_DECAY
@@ -41,101 +44,87 @@ def train(
 ) -> keras.callbacks.History:
     """Train a classifier that returns one logit, and leave it with its best weights.
 
-    Muon trains the convolutions and AdamW the rest, while the learning rate rises and falls once
-    (one cycle, Smith & Topin 2018, https://arxiv.org/abs/1708.07120). Images can grow with the
-    epochs (progressive resizing). The best weights have the highest validation accuracy at the
-    largest image size; of equals, the lowest loss. Ctrl-C ends the training early and keeps them
-    too. In a notebook, learning curves are drawn after each epoch. To use several GPUs, build the
-    model within the `scope()` of a `tf.distribute.MirroredStrategy`.
+    Muon trains the convolutions and AdamW the rest; the learning rate rises and falls once (one
+    cycle, Smith & Topin 2018, https://arxiv.org/abs/1708.07120). The best weights have the highest
+    validation accuracy at the largest image size; of equals, the lowest loss. Ctrl-C keeps them
+    too. For several GPUs, build the model in the `scope()` of a `tf.distribute.MirroredStrategy`.
 
     Args:
-        model: keras.Model from images (N, H, W, 3) in 0..255 to logits (N, 1). It is compiled here.
+        model: From images (N, H, W, 3) in 0..255 to logits (N, 1). It is compiled here.
         train_data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,) or (B, 1) in
-            0..1: 1 where the logit should be positive).
+            0..1, where 1 stands for a positive logit).
         validation_data: The same, not augmented.
         epochs: Passes over `train_data`, 1 or more.
-        image_sizes: Side length in pixels for each epoch, to which training and validation images
-            are resized; None leaves their size.
+        image_sizes: Side length in pixels to which images are resized, for each epoch, or None.
         learning_rate: The peak.
-        augment: Strength of the augmentation (crops, mirroring, lighting, cut-out) of the training
-            images, in multiples of the recipe's (True is 1), 0..2. A short training learns more
-            with 0.4.
-        cut_mix: Fraction of the training images, 0..1, that get a piece of another image and a
-            mixed label (CutMix). It helps long trainings. The class with the larger part of the
-            image then counts as correct.
-        checkpoint: A `.keras` file that holds the best weights so far. Beside it,
-            `<checkpoint>.csv` holds the history and the folder `<checkpoint>.resume` the latest
-            state. A training that was killed or interrupted continues after its last full epoch
-            when `train` is called again with the same arguments. A training that ended deletes the
-            folder; the next one renames its files to `<name>.earlier.keras`. None writes nothing.
+        augment: Strength of the augmentation (crops, mirroring, lighting, cut-out), in multiples of
+            the recipe's, 0..2. A short training learns more with 0.4.
+        cut_mix: Fraction of the training images, 0..1, with a piece of another image and a mixed
+            label (CutMix); for long trainings. Accuracy takes the label of the larger part.
+        checkpoint: A `.keras` file for the best weights so far, beside which `<checkpoint>.csv`
+            holds the history and the folder `<checkpoint>.resume` the latest state. The same call
+            again continues a training that was killed or interrupted, after its last full epoch. A
+            training that ended deletes the folder; the next renames files to `*.earlier.keras`.
         seed: Seed of the augmentation.
-        verbose: As in `keras.Model.fit`; 0 draws no curves either.
+        verbose: As in `keras.Model.fit`. A notebook also shows learning curves, unless it is 0.
 
     Returns:
         keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss", "val_accuracy",
-        "image_size" (0 if unchanged) and "seconds" to one number for each epoch, those before a
-        kill included. The loss is the cross-entropy in nats with smoothed labels: 0.12 for a
-        perfect model, more with `cut_mix`. `.best_epoch` is the index of the best epoch, or None.
+        "image_size" (0 if unchanged) and "seconds" to one number an epoch, also from before a kill.
+        The loss is the cross-entropy in nats with smoothed labels: 0.12 for a perfect model, more
+        with `cut_mix`. `.best_epoch` is the index of the best epoch, or None.
 
     Raises:
-        ValueError: If `model` does not return one logit, a dataset or its first batch is not as
-            described, an argument is out of range, or `checkpoint` does not end in `.keras` or
-            holds the unfinished training of another model.
-
-    Warns:
-        UserWarning: If the loss is no longer finite. The training ends and keeps the best weights.
+        ValueError: If an argument is not as described, or `checkpoint` holds the unfinished
+            training of another model. A loss that is not finite ends the training with a warning.
 
     Example:
-        >>> model = cnnviz.build_model(width=4)
-        >>> history = cnnviz.train(model, train, validation, epochs=1, verbose=0)
-        >>> sorted(history.history)[:2]
-        ['accuracy', 'image_size']
+        >>> import cnnviz, tensorflow
+        >>> pets = cnnviz.drawn_pets(8, image_size=32)
+        >>> data = tensorflow.data.Dataset.from_tensors((pets.images, pets.labels))
+        >>> model = cnnviz.build_model(width=1)
+        >>> history = cnnviz.train(model, data, data, epochs=1, verbose=0)
     """
-    for name, data in (("train_data", train_data), ("validation_data", validation_data)):
-        _check_data(name, data, is_augmented=augment and name == "train_data")
-    _check_head(model, train_data.element_spec[0].shape)
-    _check_arguments(epochs, image_sizes, augment, cut_mix, checkpoint, seed)
+    _check_data("train_data", train_data, is_augmented=augment)
+    _check_data("validation_data", validation_data, is_augmented=False)
+    sizes = [0] * epochs if image_sizes is None else list(image_sizes)
+    _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpoint)
     steps = epochs * int(train_data.cardinality())
     with model.distribute_strategy.scope():
         model.compile(
-            optimizer=_optimizer(model, one_cycle(learning_rate, steps)),
-            loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
+            _optimizer(model, one_cycle(learning_rate, steps)),
+            keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
             metrics=[keras.metrics.MeanMetricWrapper(_is_correct, name="accuracy")],
             jit_compile=_is_faster_compiled(model, steps),
         )
-    history = keras.callbacks.History()
-    history.history = begin_or_continue(checkpoint) if checkpoint else {}
+    history, folder = keras.callbacks.History(), f"{checkpoint}.resume"
+    history.history = _begin_or_continue(checkpoint) if checkpoint else {}
     best = BestEpoch(model, checkpoint, history.history)
     callbacks = [best, history, keras.callbacks.TerminateOnNaN()]
-    if verbose and in_notebook():
-        callbacks.append(LiveCurves(history))
-    rows, folder = f"{checkpoint}.csv", f"{checkpoint}.resume"
-    sizes = [None] * epochs if image_sizes is None else list(image_sizes)
+    if verbose and in_notebook():  # above the progress bars
+        curves = display(HTML(""), display_id=True)
+        draw = figures.draw_learning_curves
+        live = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: curves.update(draw(history)))
+        callbacks.append(live)
+    if checkpoint:  # rows first: so they hold each epoch that the backup holds
+        callbacks.append(keras.callbacks.CSVLogger(f"{checkpoint}.csv", append=True))
+        keep = {"double_checkpoint": True, "delete_checkpoint": False}
+        callbacks.append(keras.callbacks.BackupAndRestore(folder, **keep))
+    options = {"callbacks": callbacks, "verbose": verbose, "shuffle": False}  # the data shuffles
     try:
         for size, (first, *more) in itertools.groupby(range(epochs), sizes.__getitem__):
-            best.image_size = size or 0
-            files = []
-            if checkpoint:  # rows first: so they hold each epoch that the backup holds
-                files.append(keras.callbacks.CSVLogger(rows, append=True))
-                keep = {"double_checkpoint": True, "delete_checkpoint": False}
-                files.append(keras.callbacks.BackupAndRestore(folder, **keep))
+            best.image_size, last = size, first + len(more) + 1
             how = {"strength": float(augment), "cut_mix": cut_mix, "seed": seed + first}
-            model.fit(
-                augmented(train_data, image_size=size, **how),
-                validation_data=augmented(validation_data, image_size=size),
-                initial_epoch=first,
-                epochs=first + len(more) + 1,
-                callbacks=callbacks + files,
-                shuffle=False,  # the data set shuffles itself
-                verbose=verbose,
-            )
+            data = augmented(train_data, image_size=size, **how)
+            options["validation_data"] = augmented(validation_data, image_size=size)
+            model.fit(data, initial_epoch=first, epochs=last, **options)
             if best.diverged_in is not None:
                 break
         if checkpoint:
             shutil.rmtree(folder)
     except KeyboardInterrupt:
-        print("\nInterrupted; the best weights so far are kept.", end=" ")
-        print("Call `train` again to continue." if checkpoint else "")
+        again = " Call `train` again to continue." if checkpoint else ""
+        print(f"\nInterrupted; the best weights so far are kept.{again}")
     finally:
         reset_initial_epoch(model)
     model.set_weights(best.weights)
@@ -145,12 +134,68 @@ def train(
     history.best_epoch = best.epoch
     if best.diverged_in is not None:
         warnings.warn(
-            f"The loss was not finite in epoch {best.diverged_in + 1}. The training stopped and "
-            f"kept the best weights before. Lower the `learning_rate` (={learning_rate}), or look "
-            "for NaN in the images with cnnviz.check_inputs.",
+            f"The loss was not finite in epoch {best.diverged_in + 1}; the best weights are kept. "
+            f"Lower the `learning_rate` (={learning_rate}), or see cnnviz.check_inputs.",
             stacklevel=2,
         )
     return history
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Keeps the weights of the best epoch, and adds image size and seconds to each epoch's log.
+
+    Keras's ModelCheckpoint compares one number, and writes in place: a kill would lose the file.
+    """
+
+    def __init__(self, model, checkpoint, past):
+        super().__init__()
+        self.checkpoint, self.image_size = checkpoint, 0  # `train` sets it for the epochs to come
+        self.epoch, self.diverged_in, self.quality = None, None, (-math.inf,) * 3
+        if past and Path(checkpoint).exists():
+            try:
+                model.optimizer.build(model.trainable_variables)  # it is in the file
+                model.load_weights(checkpoint)
+            except Exception as error:  # Keras raises several kinds
+                what = f"holds the training of another model; delete '{checkpoint}.resume' to begin"
+                raise ValueError(f"`checkpoint` (='{checkpoint}') {what}") from error
+            losses = -np.array(past["val_loss"])
+            qualities = list(zip(past["image_size"], past["val_accuracy"], losses, strict=True))
+            self.quality = max(qualities)
+            self.epoch = qualities.index(self.quality)
+        self.weights = model.get_weights()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs):
+        logs |= {"image_size": self.image_size, "seconds": time.perf_counter() - self.started}
+        quality = self.image_size, logs["val_accuracy"], -logs["val_loss"]
+        if not math.isfinite(logs["loss"] + logs["val_loss"]):
+            self.diverged_in, self.model.stop_training = epoch, True
+        elif quality > self.quality:
+            self.epoch, self.quality, self.weights = epoch, quality, self.model.get_weights()
+            if self.checkpoint:
+                save_model(self.model, self.checkpoint)
+
+
+def _begin_or_continue(checkpoint):
+    """The history of an unfinished training; else {}, and files that are there get other names."""
+    rows, folder = Path(f"{checkpoint}.csv"), Path(f"{checkpoint}.resume")
+    if folder.exists():
+        return read_history(checkpoint) if rows.exists() and rows.stat().st_size else {}
+    earlier = Path(checkpoint).with_suffix(".earlier.keras")
+    for file, kept in ((Path(checkpoint), earlier), (rows, f"{earlier}.csv")):
+        if file.exists():
+            os.replace(file, kept)
+    folder.mkdir(parents=True)
+    return {}
+
+
+def read_history(checkpoint):
+    """The history that `train` keeps beside its checkpoint, as `History.history`."""
+    rows = pd.read_csv(f"{checkpoint}.csv")
+    # An epoch that was killed while its state was written was run again.
+    return rows.drop_duplicates("epoch", keep="last").drop(columns="epoch").to_dict("list")
 
 
 @keras.saving.register_keras_serializable("cnnviz")
@@ -185,49 +230,34 @@ def _check_data(name, data, is_augmented):
     is_pair = isinstance(spec, tuple) and len(spec) == 2 and spec[0].shape.rank in (4, None)
     n_batches = int(data.cardinality()) if isinstance(data, tf.data.Dataset) else 0
     if not is_pair or n_batches < 1:
-        length = {-1: "infinite", -2: "of unknown length"}.get(n_batches, f"{n_batches} batches")
-        raise ValueError(
-            f"`{name}` (={data!r}, {length}) must be a finite tf.data.Dataset of batches: images "
-            "(B, H, W, 3) and labels (B,). tf.data.experimental.assert_cardinality sets its length"
-        )
-    images, labels = (np.asarray(array) for array in next(iter(data.take(1))))
+        must = "must be a tf.data.Dataset of finite cardinality: images (B, H, W, 3), labels (B,)"
+        raise ValueError(f"`{name}` (={data!r}, cardinality {n_batches}) {must}")
+    images, labels = map(np.asarray, next(iter(data.take(1))))
     is_column = labels.ndim == 1 or labels.shape[1:] == (1,)
     if not is_column or labels.dtype.kind not in "iufb" or np.any((labels < 0) | (labels > 1)):
-        found = np.unique(labels)[:5].tolist()
-        raise ValueError(
-            f"`{name}` (with labels of shape {labels.shape}, {found}) must have labels (B,) in "
-            "0..1, 1 where the logit should be positive"
-        )
+        found = f"with labels of shape {labels.shape}, {np.unique(labels)[:5].tolist()}"
+        raise ValueError(f"`{name}` ({found}) must hold labels (B,) in 0..1, 1 for positive logits")
     low, high = images.min(), images.max()  # sharp resizing overshoots 0..255 a little
     in_range = low == high == 0 or (low >= -64 and 1 < high < 320)
     if is_augmented and not (in_range and images.shape[3] == 3):
-        raise ValueError(
-            f"`{name}` (with images {images.shape[1:]} in {low:.3g}..{high:.3g}) must have RGB "
-            "images in 0..255 to be augmented; let the model rescale them, or set `augment=False`"
-        )
+        found = f"with images {images.shape[1:]} in {low:.3g}..{high:.3g}"
+        must = "must have RGB images in 0..255; let the model rescale them, or set `augment=False`"
+        raise ValueError(f"`{name}` ({found}) {must}")
 
 
-def _check_head(model, images):
-    """Raise a ValueError unless the model returns one logit; `images` is the shape of batches."""
-    shape, activation = layers.head(model, images)
+def _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpoint):
+    """Raise a ValueError unless the model returns one logit and the options are in range."""
+    shape, activation = layers.head(model, train_data.element_spec[0].shape)
     if shape != (None, 1) or activation is not None:
-        raise ValueError(
-            f"`model` (='{model.name}', of output shape {shape}, ending in {activation}) must "
-            "return one logit: end it in Dense(1) without an activation"
-        )
-
-
-def _check_arguments(epochs, image_sizes, augment, cut_mix, checkpoint, seed):
+        must = "return one logit: end it in Dense(1) without an activation"
+        raise ValueError(f"`model` (with output {shape}, ending in {activation}) must {must}")
     check_integer("epochs", epochs, 1)
-    check_integer("seed", seed, 0)
-    if image_sizes is not None and np.shape(image_sizes) != (epochs,):
-        raise ValueError(
-            f"`image_sizes` (={image_sizes!r}) must have one size for each of the {epochs} `epochs`"
-        )
-    for size in () if image_sizes is None else image_sizes:
-        check_integer("image_sizes", size, 1)
+    for size in sizes:
+        check_integer("image_sizes", size, 0)
+    if len(sizes) != epochs:
+        raise ValueError(f"`image_sizes` (={sizes}) must have one size for each of {epochs} epochs")
     for name, value, most in (("augment", augment, 2), ("cut_mix", cut_mix, 1)):
-        if not (isinstance(value, numbers.Real) and 0 <= value <= most):
+        if not 0 <= value <= most:
             raise ValueError(f"`{name}` (={value!r}) must be a number in 0..{most}")
     if checkpoint is not None and not str(checkpoint).endswith(".keras"):
         raise ValueError(f"`checkpoint` (='{checkpoint}') must end in '.keras'")

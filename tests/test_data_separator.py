@@ -449,7 +449,7 @@ def test_what_macos_adds_is_neither_a_photograph_nor_a_zip(packed, tmp_path):
 def test_few_images_are_in_memory_at_a_time():
     reads = []
     read = lambda: reads.append(None) or b""  # noqa: E731
-    files = [data_separator.SourceFile(str(i), "cat", read) for i in range(500)]
+    files = [data_separator.SourceFile(str(i), read) for i in range(500)]
     worked = enumerate(data_separator._in_threads(len, files, "testing"))
     ahead = [len(reads) - done for done, _ in worked]
     assert len(ahead) == len(reads) == 500

@@ -9,8 +9,8 @@ import pytest
 
 import cnnviz
 from cnnviz import train_photographs
-from cnnviz.callbacks import read_history
 from cnnviz.drawn_pets import write_drawn_pets
+from cnnviz.training import read_history
 
 RECIPE = {"image_sizes": (32, 48), "augment": 0.4}
 

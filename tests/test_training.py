@@ -11,11 +11,10 @@ import pytest
 import tensorflow as tf
 
 from cnnviz import training
-from cnnviz.callbacks import BestEpoch, read_history
 from cnnviz.model import build_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
 from cnnviz.recipe import WEIGHT_DECAY
-from cnnviz.training import train
+from cnnviz.training import BestEpoch, read_history, train
 
 # An exception stands for a kill, and leaves the file of the history open.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

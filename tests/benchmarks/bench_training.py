@@ -18,9 +18,9 @@ import tensorflow as tf
 
 import cnnviz
 from cnnviz import training
-from cnnviz.callbacks import read_history
 from cnnviz.optimizer import ConvolutionMuon
 from cnnviz.recipe import BATCH_SIZE, STORED_SIZES
+from cnnviz.training import read_history
 
 STORED_SIZE = STORED_SIZES["best"]
 ROUNDS = 3
