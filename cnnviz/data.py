@@ -93,7 +93,7 @@ def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -
         (H, W, 3) float32 array, RGB in 0..255, EXIF orientation applied.
 
     Example:
-        >>> import cnnviz, skimage
+        >>> import skimage
         >>> image = cnnviz.load_image(skimage.data_dir + "/chelsea.png", image_size=160)
     """
     if image_size is not None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import numbers
 import os
 import shutil
 import time
@@ -79,16 +80,17 @@ def train(
             training of another model. A loss that is not finite ends the training with a warning.
 
     Example:
-        >>> import cnnviz, tensorflow
         >>> pets = cnnviz.drawn_pets(8, image_size=32)
-        >>> data = tensorflow.data.Dataset.from_tensors((pets.images, pets.labels))
+        >>> data = tf.data.Dataset.from_tensors((pets.images, pets.labels))
         >>> model = cnnviz.build_model(width=1)
         >>> history = cnnviz.train(model, data, data, epochs=1, verbose=0)
     """
     _check_data("train_data", train_data, is_augmented=augment)
     _check_data("validation_data", validation_data, is_augmented=False)
-    sizes = [0] * epochs if image_sizes is None else list(image_sizes)
+    check_integer("epochs", epochs, 1)
+    sizes = [0] * epochs if image_sizes is None else np.ravel(image_sizes).tolist()
     _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpoint)
+    check_integer("seed", seed, 0)
     steps = epochs * int(train_data.cardinality())
     with model.distribute_strategy.scope():
         model.compile(
@@ -251,13 +253,14 @@ def _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpo
     if shape != (None, 1) or activation is not None:
         must = "return one logit: end it in Dense(1) without an activation"
         raise ValueError(f"`model` (with output {shape}, ending in {activation}) must {must}")
-    check_integer("epochs", epochs, 1)
-    for size in sizes:
-        check_integer("image_sizes", size, 0)
+    for size in sizes if any(sizes) else ():
+        check_integer("image_sizes", size, 1)
     if len(sizes) != epochs:
-        raise ValueError(f"`image_sizes` (={sizes}) must have one size for each of {epochs} epochs")
+        raise ValueError(
+            f"`image_sizes` (={sizes}) must have one size for each of the {epochs} `epochs`"
+        )
     for name, value, most in (("augment", augment, 2), ("cut_mix", cut_mix, 1)):
-        if not 0 <= value <= most:
+        if not (isinstance(value, numbers.Real) and 0 <= value <= most):
             raise ValueError(f"`{name}` (={value!r}) must be a number in 0..{most}")
     if checkpoint is not None and not str(checkpoint).endswith(".keras"):
         raise ValueError(f"`checkpoint` (='{checkpoint}') must end in '.keras'")

@@ -6,6 +6,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import cnnviz
 from cnnviz import data, diagnosis, figures, layers, model
@@ -40,6 +41,7 @@ def prepared(tmp_path_factory):
         "cnnviz": cnnviz,
         "keras": keras,
         "np": np,
+        "tf": tf,
         **splits,
         "model": small,
     }
