@@ -17,15 +17,9 @@ def network():
     keras.utils.set_random_seed(3)
     random_bias = keras.initializers.RandomNormal(stddev=0.1, seed=1)
     options = {"activation": "relu", "bias_initializer": random_bias}
-    return keras.Sequential(
-        [
-            keras.Input((16, 16, 3)),
-            L.Conv2D(4, 3, name="first", **options),
-            L.Conv2D(14, 3, name="second", **options),
-            L.GlobalAveragePooling2D(),
-            L.Dense(1, name="logit"),
-        ]
-    )
+    steps = [L.Conv2D(4, 3, name="first", **options), L.Conv2D(14, 3, name="second", **options)]
+    steps += [L.GlobalAveragePooling2D(), L.Dense(1, name="logit")]
+    return keras.Sequential([keras.Input((16, 16, 3)), *steps])
 
 
 @pytest.fixture(scope="module")
@@ -77,20 +71,17 @@ def test_the_numbers_are_those_of_the_feature_maps(network, many):
     for layer, maps in zip(census.layers, activations.values(), strict=True):
         flat = maps.reshape(-1, maps.shape[3])
         np.testing.assert_allclose(layer.firing, (flat > 0).mean(0), atol=1e-6)
-        never = [verdict == "never fires" for verdict in layer.verdicts]
-        assert never == (flat.max(0) <= 0).tolist()
-        always = [verdict == "always fires" for verdict in layer.verdicts]
-        assert always == (flat.min(0) > 0).tolist()
+        for word, expected in {
+            "never fires": flat.max(0) <= 0,
+            "always fires": flat.min(0) > 0,
+        }.items():
+            assert [verdict == word for verdict in layer.verdicts] == expected.tolist()
 
 
 def test_batches_and_their_size_make_no_difference(network, many):
     whole = filter_census(network, many)
-    labels = np.zeros(24, np.int32)
-    for data in (
-        (many, labels),
-        tf.data.Dataset.from_tensor_slices(many).batch(7),
-        tf.data.Dataset.from_tensor_slices((many, labels)).batch(5),
-    ):
+    pair, make = (many, np.zeros(24, np.int32)), tf.data.Dataset.from_tensor_slices
+    for data in (pair, make(many).batch(7), make(pair).batch(5)):
         census = filter_census(network, data)
         assert str(census) == str(whole)
         for one, other in zip(census.layers, whole.layers, strict=True):
@@ -110,9 +101,7 @@ def test_channels_that_agree_by_chance_in_few_positions_are_no_copies():
 
 def test_a_negative_is_a_copy_too_and_convolutions_count_without_activations(many):
     linear = keras.Sequential([keras.Input((16, 16, 3)), L.Conv2D(3, 3, name="conv")])
-    kernel, bias = linear.get_layer("conv").get_weights()
-    kernel[..., 2] = -2 * kernel[..., 0]
-    linear.get_layer("conv").set_weights([kernel, bias])
+    edit(linear, "conv", 2, -2 * linear.get_weights()[0][..., 0], 0)
     assert words(linear, many)["conv"][2] == "copy of 0"
 
 
@@ -134,7 +123,7 @@ def test_the_table_counts_and_the_sentence_says_whether_this_is_a_fault(network,
         census = filter_census(network, many, "first")
         row = census.to_frame().iloc[0]
         assert (row["layer"], row["channels"], row["never fires"]) == ("first", 4, dead)
-        assert row["ok"] == census.layers[0].count("ok")
+        assert row["ok"] == census.layers[0].verdicts.count("ok")
         assert f"4 filters in 1 layers on 24 images: {dead} never fire" in str(census)
         assert f"most in 'first' ({dead} of 4)" in str(census) and advice in str(census)
 
@@ -154,9 +143,7 @@ def test_what_cannot_be_counted_is_an_error(network, data, names, message):
         filter_census(network, data, names)
 
 
-def test_models_without_feature_maps_or_with_nan_are_errors_and_a_wrong_range_a_warning(
-    network, many
-):
+def test_no_feature_maps_and_nan_are_errors_and_a_wrong_range_a_warning(network, many):
     model = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten()])
     with pytest.raises(ValueError, match="no layer that outputs feature maps"):
         filter_census(model, np.zeros((2, 4, 4, 1)))

@@ -1,4 +1,4 @@
-"""Measures against planted truths; the forms of data; Grad-CAM on drawn pets."""
+"""Measures against planted truths; shuffled data; Grad-CAM on drawn pets."""
 
 import keras
 import numpy as np
@@ -6,25 +6,16 @@ import pytest
 import tensorflow as tf
 
 import cnnviz
-from cnnviz import layers
 from cnnviz.diagnosis import calibration_bins, evidence_share, expected_calibration_error
 from cnnviz.diagnosis.measures import mean_color
 
 
-def test_evidence_share_of_a_map_that_lies_half_inside_or_is_empty():
-    maps = np.zeros((3, 8, 8), np.float32)
-    maps[0, 2:4, 2:6] = 3.0
-    maps[1, 7, 7] = 1.0
-    masks = np.zeros((3, 8, 8), bool)
-    masks[:, :, :4] = True
+def test_evidence_share_of_maps_that_lie_half_inside_or_are_empty_or_smaller_than_the_mask():
+    maps, masks = np.zeros((3, 8, 8), np.float32), np.zeros((3, 8, 8), bool)
+    maps[0, 2:4, 2:6], maps[1, 7, 7], masks[:, :, :4] = 3, 1, True
     np.testing.assert_allclose(evidence_share(maps, masks), [0.5, 0.0, np.nan])
-
-
-def test_evidence_share_enlarges_the_map_to_the_mask_if_their_shapes_fit():
-    maps = np.zeros((1, 4, 6), np.float32)
-    maps[0, :, :3] = 1.0  # the left half, blurred over the border by the enlargement
-    masks = np.zeros((1, 48, 96), bool)
-    masks[:, :, :48] = True
+    masks = np.broadcast_to(np.arange(96) < 48, (1, 48, 96))
+    maps = np.float32([[[1, 1, 1, 0, 0, 0]] * 4])  # the left half; enlarged, it is blurred
     assert 0.9 < evidence_share(maps, masks)[0] < 1.0
     with pytest.raises(ValueError, match=r"`maps` \(of shape \(2, 4, 4\)\)"):
         evidence_share(np.zeros((2, 4, 4)), np.zeros((3, 8, 8), bool))
@@ -64,9 +55,8 @@ def test_calibrated_predictions_have_nearly_no_error_and_sharpened_ones_have(cla
 
 
 def test_calibration_bins_hold_every_image_once():
-    edges, shares, confidences, accuracies = calibration_bins(
-        two_classes([0, 0.5, 0.95, 1]), [0, 1, 1, 0], n_bins=10
-    )
+    bins = calibration_bins(two_classes([0, 0.5, 0.95, 1]), [0, 1, 1, 0], n_bins=10)
+    edges, shares, confidences, accuracies = bins
     np.testing.assert_allclose(edges, np.arange(11) / 10)
     np.testing.assert_allclose(shares, [0, 0, 0, 0, 0, 0.25, 0, 0, 0, 0.75])
     np.testing.assert_allclose(confidences[[5, 9]], [0.5, (1 + 0.95 + 1) / 3])
@@ -77,10 +67,10 @@ def test_calibration_bins_hold_every_image_once():
     ("probabilities", "labels", "message"),
     [
         ([[0.5, 0.5]] * 2, [0], r"`labels` \(with labels of shape \(1,\)"),
-        (np.zeros((0, 2)), [], r"`probabilities` \(of shape \(0, 2\)\)"),
-        ([[0.99], [0.01]], [1, 0], r"of shape \(2, 1\), in 0.01..0.99\) must be those of two"),
-        ([[4.0, -2.0], [-1.0, 3.0]], [1, 0], r"in -2..4\) must be"),
-        ([[0.5, np.nan], [0.5, 0.5]], [1, 0], "must be those of two classes"),
+        (np.zeros((0, 2)), [], r"`probabilities` \(of shape \(0, 2\)"),
+        ([[0.99], [0.01]], [1, 0], r"of shape \(2, 1\), \[\[0.99\]\]...\) must be .* two classes"),
+        ([[4.0, -2.0], [-1.0, 3.0]], [1, 0], r"\[\[ 4. -2.\]\]...\) must be"),
+        ([[0.5, np.nan], [0.5, 0.5]], [1, 0], r"in 0\.\.1"),
     ],
 )
 def test_calibration_is_of_probabilities_of_all_classes(probabilities, labels, message):
@@ -111,25 +101,6 @@ def test_a_model_trained_on_drawn_pets_finds_its_evidence_on_the_animal():
     assert beyond_chance(pets.part_masks, **earlier) > 1.8
 
 
-# the forms of data
-
-
-def read(model, data):
-    parts = layers.batches(model, data, labels=True)
-    return [np.concatenate(both) for both in zip(*parts, strict=True)]
-
-
-@pytest.mark.parametrize("as_dataset", [False, True])
-def test_what_fit_takes_the_diagnoses_take_too(color_model, spots, as_dataset):
-    """Labels as indices or one-hot, with the weights of images or without."""
-    images, labels = spots
-    one_hot = [np.eye(2)[labels].astype(dtype) for dtype in (np.float32, np.int64, bool)]
-    for data in (spots, (*spots, np.ones(6)), *((images, given) for given in one_hot)):
-        data = tf.data.Dataset.from_tensor_slices(data).batch(4) if as_dataset else data
-        for found, expected in zip(read(color_model, data), spots, strict=True):
-            np.testing.assert_array_equal(found, expected)
-
-
 @pytest.mark.parametrize("method", [cnnviz.suspect_labels, cnnviz.confident_mistakes])
 def test_indices_in_shuffled_data_mean_nothing_and_a_warning_says_so(color_model, spots, method):
     images, labels = (np.concatenate([part] * 5) for part in spots)
@@ -141,20 +112,3 @@ def test_indices_in_shuffled_data_mean_nothing_and_a_warning_says_so(color_model
     if method is cnnviz.suspect_labels:
         assert found.images is None and found._html == ("to_frame",)
     method(color_model, data.shuffle(1000, reshuffle_each_iteration=False).batch(8))  # no warning
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda images, labels: (images,), "without labels"),
-        (lambda images, labels: (images, np.eye(3)[labels] / 2), "one class index"),
-        (lambda images, labels: (images, np.ones((len(labels), 2))), "one class index"),
-        (lambda images, labels: {"images": images, "labels": labels}, "a dict"),
-        (lambda images, labels: (images, np.array(["cat"] * len(labels))), "one class index"),
-        (lambda images, labels: (images, images), "labels of shape"),
-    ],
-)
-def test_other_forms_of_data_are_errors_that_name_it(color_model, spots, make, message):
-    data = tf.data.Dataset.from_tensor_slices(make(*spots)).batch(4)
-    with pytest.raises(ValueError, match=f"`data` .*{message}"):
-        read(color_model, data)

@@ -1,5 +1,6 @@
 """Faults of an input pipeline are planted one by one, and found; right inputs raise no alarm."""
 
+import itertools
 import re
 
 import keras
@@ -19,19 +20,13 @@ def exacting_model():
     At half the size a patch does not fill the filter; beyond the range a third channel fires and
     drowns the others.
     """
-    model = keras.Sequential(
-        [
-            keras.Input((None, None, 3)),
-            keras.layers.Rescaling(1 / 127.5, offset=-1),
-            keras.layers.Conv2D(3, 9, padding="same", activation="relu", name="conv"),
-            keras.layers.GlobalMaxPooling2D(),
-            keras.layers.Dense(1, name="head"),
-        ]
-    )
+    convolution = keras.layers.Conv2D(3, 9, padding="same", activation="relu", name="conv")
+    steps = [keras.layers.Rescaling(1 / 127.5, offset=-1), convolution]
+    steps += [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(1, name="head")]
+    model = keras.Sequential([keras.Input((None, None, 3)), *steps])
     kernel = np.zeros((9, 9, 3, 3), np.float32)
     kernel[..., :, 0], kernel[..., :, 1], kernel[..., :, 2] = [1, -1, 0], [-1, 1, 0], [1, 1, 1]
-    bias = np.array([-1.2, -1.2, -5], np.float32)
-    model.get_layer("conv").set_weights([kernel / 81, bias])
+    convolution.set_weights([kernel / 81, np.array([-1.2, -1.2, -5], np.float32)])
     model.get_layer("head").set_weights([np.array([[9.0], [-9], [500]]), np.zeros(1)])
     return model
 
@@ -65,12 +60,12 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
         (lambda x, y: (x / 255, y), [r"in 0\.\.1, but the model wants 0\.\.255"]),
         (lambda x, y: (x / 127.5 - 1, y), [r"in -1\.\.1, but the model wants 0\.\.255"]),
         (lambda x, y: (x / 255**2, y), [r"0\.00392, but the model wants 0\.\.255"]),
+        (lambda x, y: (x / 255 + 0.05 * (x > 254), y), ["in 0..1.05, but"]),  # by sharp resizing
         (lambda x, y: (x[..., ::-1], y), ["BGR instead of RGB"]),
         (lambda x, y: (x, 1 - y), ["another order .*, label 0 is output 1, label 1 is output 0"]),
         (lambda x, y: (x[:, ::2, ::2], y), ["16x16 pixels, and the model does better at 32x32"]),
         (lambda x, y: (x[..., ::-1] / 255, y), [r"model wants 0\.\.255", "BGR"]),
     ],
-    ids=["range", "minus one", "twice", "channels", "labels", "size", "range and channels"],
 )
 def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, words):
     report = check_inputs(exacting_model, plant(*patches))
@@ -78,7 +73,7 @@ def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, 
     assert all(re.search(one, str(report)) for one in words), report
     assert report.accuracy < 0.7 and report.mended_accuracy > 0.95
     assert f"accuracy {report.accuracy:.1%} -> " in report.findings[0]
-    assert f" -> {report.mended_accuracy:.1%}, cross-entropy" in report.findings[-1]
+    assert f" -> {report.mended_accuracy:.1%}." in report.findings[-1]
 
 
 @pytest.mark.parametrize("form", ["0..1", "caffe", "torch"])
@@ -105,52 +100,27 @@ def test_a_missing_or_repeated_preprocessing_is_found(form, exacting_model, patc
         assert f"but the model wants {wanted}" in finding
 
 
-def test_a_pixel_beyond_the_range_hides_no_fault(exacting_model, patches):
-    """Sharp resizing overshoots at edges."""
-    images, labels = patches[0] / 255, patches[1]
-    images[0, 0, 0, :2] = 1.03, -0.05
-    report = check_inputs(exacting_model, (images, labels))
-    assert "but the model wants 0..255:" in str(report) and report.mended_accuracy == 1
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda images: images / 255, "wants 0..255"),
-        (lambda images: images[..., ::-1], "BGR instead of RGB"),
-    ],
-    ids=["range", "channels"],
-)
+@pytest.mark.parametrize("fault", ["wants 0..255", "BGR instead of RGB"])
 @pytest.mark.parametrize("reversed_labels", [False, True])
 def test_a_fault_of_the_images_is_found_beside_one_of_the_labels(
-    exacting_model, patches, spoil, words, reversed_labels
+    exacting_model, patches, fault, reversed_labels
 ):
     """Either labels in another order, where neither cure helps alone, or a fifth of them wrong."""
     images, labels = patches
+    images = images[..., ::-1] if "BGR" in fault else images / 255
     wrong = np.random.default_rng(1).random(len(labels)) < 0.2
     labels = 1 - labels if reversed_labels else np.where(wrong, 1 - labels, labels)
-    report = check_inputs(exacting_model, (spoil(images), labels))
-    assert words in report.findings[0]
+    report = check_inputs(exacting_model, (images, labels))
+    assert fault in report.findings[0]
     assert ("label 0 is output 1" in str(report)) == reversed_labels
     assert report.mended_accuracy == pytest.approx(1 if reversed_labels else 1 - wrong.mean())
 
 
-class Flipped(keras.utils.PyDataset):
-    """One batch, mirrored at every other reading."""
-
-    data, readings = None, 0
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        self.readings += 1
-        return self.data[0][:, :, :: (-1) ** self.readings], self.data[1]
-
-
 def test_augmented_images_are_found(exacting_model, patches):
-    flipped = Flipped()
-    flipped.data = patches
+    (images, labels), signs = patches, itertools.cycle([1, -1])
+    one_batch = tf.TensorSpec((60, SIZE, SIZE, 3)), tf.TensorSpec(60, tf.int32)
+    mirrored = lambda: [(images[:, :, :: next(signs)], labels)]  # noqa: E731
+    flipped = tf.data.Dataset.from_generator(mirrored, output_signature=one_batch)
     (finding,) = check_inputs(exacting_model, flipped).findings
     assert "change from one reading to the next" in finding
 
@@ -159,13 +129,12 @@ def test_augmented_images_are_found(exacting_model, patches):
     "flipped",
     [
         lambda labels: np.random.default_rng(1).random(len(labels)) < 0.3,
-        lambda labels: (labels == 1) & (np.cumsum(labels == 1) % 2 == 0),
-        lambda labels: (labels == 0) & (np.cumsum(labels == 0) % 10 != 0),
+        lambda labels: (labels == 1) & (np.cumsum(labels == 1) % 2 == 0),  # half of class 1
+        lambda labels: (labels == 0) & (np.cumsum(labels == 0) % 10 != 0),  # most of class 0
     ],
-    ids=["three tenths", "half of class 1", "nearly all of class 0"],
 )
 def test_flipped_labels_are_no_fault_of_the_images(exacting_model, patches, flipped):
-    """In another form images make the model unsure, and its wrong predictions cost less."""
+    """In another form the model may always predict the most frequent label."""
     images, labels = patches
     report = check_inputs(exacting_model, (images, np.where(flipped(labels), 1 - labels, labels)))
     assert report.findings == () and report.accuracy == pytest.approx(1 - flipped(labels).mean())
@@ -175,18 +144,16 @@ def test_flipped_labels_are_no_fault_of_the_images(exacting_model, patches, flip
 def test_random_labels_have_no_order(classes, used, n):
     """With more classes than images, or labels of some classes only, one always seems to fit."""
     keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3, activation="relu")]
-    )
-    model.add(keras.layers.Flatten())
-    model.add(keras.layers.Dense(classes, activation="softmax"))
-    model.layers[-1].kernel.assign(model.layers[-1].kernel * 30)
+    head = keras.layers.Dense(classes, activation="softmax")
+    steps = [keras.layers.Conv2D(16, 3, activation="relu"), keras.layers.Flatten(), head]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *steps])
+    head.kernel.assign(head.kernel * 30)
     images = np.random.default_rng(0).random((n, 8, 8, 3))
     for seed in range(5):
         labels = np.random.default_rng(seed).integers(0, used, n)
         report = check_inputs(model, (images, labels))
         assert report.findings == (), report
-    assert re.search(r"not surely more than the [\d.]+% of the most frequent class", str(report))
+    assert f"{report.most_frequent:.1%} are of the most frequent class" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +161,9 @@ def test_random_labels_have_no_order(classes, used, n):
     [
         (lambda images, labels: images, {}, "without labels"),
         (lambda images, labels: (images, labels + 1), {}, r"labels 1\.\.2"),
-        (lambda images, labels: (images, labels), {"n_images": 0}, r"`n_images` \(=0\)"),
-        (lambda images, labels: (images, labels * 0), {}, "60 images, of class.* two classes"),
-        (lambda images, labels: (images[:0], labels[:0]), {}, "0 images, of class.* two classes"),
+        (lambda images, labels: (images, labels), {"n_images": 0}, "n_images=0"),
+        (lambda images, labels: (images, labels * 0), {}, "60 images, .* two classes"),
+        (lambda images, labels: (images[:0], labels[:0]), {}, "0 images, .* two classes"),
     ],
 )
 def test_wrong_arguments_are_named(exacting_model, patches, data, options, message):
@@ -206,8 +173,8 @@ def test_wrong_arguments_are_named(exacting_model, patches, data, options, messa
 
 def test_three_classes_that_are_rotated_are_put_right():
     """A swap of two is its own inverse; this is not."""
-    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Rescaling(1 / 25)])
-    model.add(keras.layers.GlobalAveragePooling2D())
+    steps = [keras.layers.Rescaling(1 / 25), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((4, 4, 3)), *steps, keras.layers.Softmax()])
     labels = np.tile([0, 1, 2], 20)
     images = np.full((60, 4, 4, 3), 20.0) + 200 * np.eye(3)[labels][:, None, None]
     report = check_inputs(model, (images, (labels + 1) % 3))

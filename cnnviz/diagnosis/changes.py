@@ -72,8 +72,7 @@ def compare_models(
     """Compare two states of one model on the same images: weights, outputs, predictions, evidence.
 
     Args:
-        before, after: keras.Models of one architecture, such as two checkpoints of a training; they
-            are left as they were.
+        before, after: keras.Models of one architecture, such as two checkpoints of a training.
         images: (N, H, W, C) in the models' input range, one or more.
         class_names: The names of the classes, by index, for the figure.
         value_range: Lowest and highest pixel value, for the figure; None finds them.

@@ -29,8 +29,8 @@ FORMS = {
     "0..255": (0, 1, 1),
     CENTERED: (np.float32([123.68, 116.779, 103.939]), 1, -1),
 }
-# A fault undone, whether each prediction is correct then, and the accuracy.
-Trial = collections.namedtuple("Trial", "fault images labels correct accuracy")
+# A fault undone; of each image the probability of its label, and whether that is predicted.
+Trial = collections.namedtuple("Trial", "fault images labels given correct accuracy")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -81,14 +81,12 @@ def check_inputs(
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])
     images, labels = pick(model, data, indices) if len(indices) else ((), ())
     if len(np.unique(labels)) < 2:
-        seen = f"{len(labels)} images, `n_images` (={n_images})"
-        raise ValueError(f"`data` ({seen}) must hold images of two classes or more")
+        raise ValueError(f"`data` ({len(labels)} images, {n_images=}) needs two classes or more")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of ranges, which are what is tried here
         probabilities = layers.class_probabilities(model, images)
         layers.check_labels(labels, probabilities.shape[1])
-        correct = probabilities.argmax(axis=1) == labels
-        start = Trial("", images, labels, correct, float(correct.mean()))
+        start = _trial("", images, labels, probabilities)
         # Preprocessing, which does several things at once, must beat what single changes do.
         preprocessed = _helping(model, start, _rescaled(images, (STANDARDIZED, CENTERED)))
         chains = [[start], *([start, trial] for trial in preprocessed)]
@@ -96,6 +94,7 @@ def check_inputs(
             while better := max(_helping(model, chain[-1]), key=lambda x: x.accuracy, default=None):
                 chain.append(better)
     best = max(chains, key=lambda chain: chain[-1].accuracy)
+    best = best if best[-1].accuracy > _beyond_chance(labels) else [start]
     changed = {hash(image.tobytes()) for image in images} - set(seen)
     text = "The images change from one reading to the next: augment the training split only."
     findings = [text] if changed else []
@@ -105,6 +104,12 @@ def check_inputs(
     return InputReport(tuple(findings), *accuracies, len(labels))
 
 
+def _trial(fault, images, labels, probabilities):
+    correct = probabilities.argmax(axis=1) == labels
+    given = probabilities[np.arange(len(labels)), labels]
+    return Trial(fault, images, labels, given, correct.astype(float), float(correct.mean()))
+
+
 def _beyond_chance(labels):
     """Share of the most frequent class, plus a few of its standard errors."""
     share = np.bincount(labels).max() / len(labels)
@@ -112,17 +117,16 @@ def _beyond_chance(labels):
 
 
 def _helping(model, now, changes=None):
-    """Trials that make the predictions surely better, and better than the most frequent class."""
-    chance = _beyond_chance(now.labels)
+    """Trials that surely help: better predictions or, if those are chance, more probable labels."""
+    knows = now.accuracy > _beyond_chance(now.labels)
     for fault, images in changes or _changed(model, now.images):
         probabilities = layers.class_probabilities(model, images)
         for order, labels in (("", now.labels), *_reordered(probabilities, now.labels)):
-            correct = probabilities.argmax(axis=1) == labels
-            gain = correct.astype(int) - now.correct
+            trial = _trial(". ".join(filter(None, (fault, order))), images, labels, probabilities)
+            gain = trial.correct - now.correct if knows else trial.given - now.given
             sure = gain.mean() > STANDARD_ERRORS * gain.std() / len(gain) ** 0.5
-            if sure and correct.mean() > chance:
-                text = ". ".join(filter(None, (fault, order)))
-                yield Trial(text, images, labels, correct, float(correct.mean()))
+            if sure and trial.accuracy >= now.accuracy:
+                yield trial
 
 
 def _reordered(probabilities, labels):

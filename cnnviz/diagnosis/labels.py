@@ -27,7 +27,7 @@ class SuspectLabels(Result):
     Attributes:
         ranking: (N,) int, indices of the images in the data, the most suspect first.
         labels: (N,) int32, the labels as given, in the order of the data, as in the next two.
-        given: (N,) float32, the probability of the label, by a fit that had not seen the image.
+        given: (N,) float64, the probability of the label, by a fit that had not seen the image.
         predicted: (N,) int32, the most probable class.
         images: (n, H, W, C) float32, the first `MOST_IMAGES` of the ranking; None of shuffled data.
         class_names: The names of the classes, by index; may be empty.
@@ -108,5 +108,4 @@ def suspect_labels(
     ordered = not layers.warn_if_shuffled(data)
     images = pick(model, data, ranking[:MOST_IMAGES])[0] if ordered else None
     paths = tuple(getattr(data, "file_paths", ()) if ordered else ())
-    given = given.astype(np.float32)
     return SuspectLabels(ranking, labels, given, predicted, images, tuple(class_names), paths)

@@ -110,7 +110,6 @@ def calibration_bins(
     labels = layers.class_indices(labels, len(probabilities))
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     index = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    weights = None, confidence, correct
-    counts, confidences, accuracies = (np.bincount(index, each, n_bins) for each in weights)
+    counts, sure, right = (np.bincount(index, w, n_bins) for w in (None, confidence, correct))
     edges, filled = np.linspace(0, 1, n_bins + 1), np.maximum(counts, 1)
-    return edges, counts / len(labels), confidences / filled, accuracies / filled
+    return edges, counts / len(labels), sure / filled, right / filled

@@ -103,8 +103,7 @@ def confident_mistakes(
             classes, options = (labels, predicted), {"method": method}
             evidence = tuple(grad_cam(model, images, class_index=one, **options) for one in classes)
         near = _nearest(model, images, train, n_neighbors)
-    found = index, labels, predicted, found, evidence
-    return Mistakes(images, *found, *near, tuple(class_names))
+    return Mistakes(images, index, labels, predicted, found, evidence, *near, tuple(class_names))
 
 
 def _worst(model, test, n_mistakes):

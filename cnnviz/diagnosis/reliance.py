@@ -69,8 +69,7 @@ def reliance(
     """
     images, masks = layers.check_images(model, images, fewest=1), np.asarray(masks)
     if masks.dtype != bool or masks.shape not in (images.shape[1:3], images.shape[:3]):
-        shapes = f"{images.shape[:3]} or {images.shape[1:3]}"
-        raise ValueError(f"`masks` (={masks.dtype} of {masks.shape}) must be bool of {shapes}")
+        raise ValueError(f"`masks` ({masks.dtype}, {masks.shape}) must be bool, {images.shape[:3]}")
     masks = np.broadcast_to(masks, images.shape[:3])
     painted = np.where(masks[..., None], mean_color(images), images)
     with layers.warn_once():
