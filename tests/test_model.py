@@ -80,16 +80,10 @@ def test_blocks_halve_the_resolution_and_widen():
     assert max(RECIPES["best"]["image_sizes"]) // 16 >= 8  # cells of the last feature map
 
 
-def test_any_size_gives_one_logit_for_each_image():
-    model = build_model(width=1)
-    for size in (16, 33, 50):
-        logits = model(images_of(2, size))
-        assert logits.shape == (2, 1) and logits.dtype == "float32"
-
-
-def test_a_fixed_size_is_the_same_function_of_that_size_alone():
+def test_any_size_gives_one_logit_for_each_image_and_a_fixed_one_the_same():
     any_size, fixed = build_model(width=2), build_model(image_size=20, width=2)
-    assert fixed.input_shape == (None, 20, 20, 3)
+    for size in (16, 33, 50):
+        assert any_size(images_of(2, size)).shape == (2, 1)
     fixed.set_weights(any_size.get_weights())
     images = images_of(2, 20)
     np.testing.assert_allclose(any_size(images), fixed(images), atol=1e-5)
@@ -130,16 +124,11 @@ def test_precision_follows_the_machine(flags, capability, policy, tmp_path, monk
     assert layer.dtype_policy.name == policy
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"image_size": 15}, r"`image_size` \(=15\) must be an integer, 16 or more"),
-        ({"width": 1.5}, r"`width` \(=1.5\) must be an integer, 1 or more"),
-    ],
-)
-def test_arguments_out_of_range_are_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        build_model(**options)
+def test_arguments_out_of_range_are_errors():
+    with pytest.raises(ValueError, match=r"`image_size` \(=15\) must be an integer, 16 or more"):
+        build_model(image_size=15)
+    with pytest.raises(ValueError, match=r"`width` \(=1.5\) must be an integer, 1 or more"):
+        build_model(width=1.5)
 
 
 # fold_batch_normalization
@@ -183,15 +172,6 @@ def test_folding_a_model_of_mixed_precision_gives_float32(mixed_bfloat16):
     np.testing.assert_allclose(folded(images_of()) / scale, expected / scale, atol=1e-4)
 
 
-def test_a_model_without_norms_to_fold_is_an_error():
-    for model in (
-        build_model(width=1, batch_normalization=False),
-        keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]),
-    ):
-        with pytest.raises(ValueError, match="no batch normalization.*must come from build_model"):
-            fold_batch_normalization(model)
-
-
 # calibrate
 
 
@@ -203,28 +183,17 @@ def logit_model(activation=None, bias=0.0):
     return model
 
 
-@pytest.mark.parametrize("temperature", [0.4, 2.5])
-def test_calibrating_finds_the_planted_temperature(temperature):
+@pytest.mark.parametrize("temperature, shape", [(0.4, (8000,)), (2.5, (8000, 1))])
+def test_calibrating_finds_the_planted_temperature(temperature, shape):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, 8000).astype(np.float32)
     labels = (rng.random(8000) < 1 / (1 + np.exp(-logits / temperature))).astype(np.int32)
     images = logits[:, None, None, None] - 1.5
     model = logit_model(bias=1.5)
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(3000)
+    data = tf.data.Dataset.from_tensor_slices((images, labels.reshape(shape))).batch(3000)
     found = calibrate(model, data)
     assert found == pytest.approx(temperature, rel=0.1)
     np.testing.assert_allclose(model(images)[:, 0], logits / found, atol=1e-4)
-
-
-def test_calibrating_takes_labels_as_train_does():
-    rng = np.random.default_rng(1)
-    images = rng.normal(0, 3, (50, 1, 1, 1)).astype(np.float32)
-    labels = (images.ravel() + rng.normal(0, 3, 50) > 0).astype(np.int32)
-    one, two = (
-        calibrate(logit_model(), tf.data.Dataset.from_tensors((images, given)))
-        for given in (labels, labels[:, None])
-    )
-    assert one == two
 
 
 @pytest.mark.parametrize("n_images", [4, 400])
@@ -242,8 +211,6 @@ def test_calibrating_a_model_without_a_logit_is_an_error():
     data = tf.data.Dataset.from_tensors((np.zeros((1, 1, 1, 1)), np.zeros(1)))
     with pytest.raises(ValueError, match="without an activation"):
         calibrate(logit_model("sigmoid"), data)
-    with pytest.raises(ValueError, match="`data` .*must not be empty"):
-        calibrate(logit_model(), data.take(0))
 
 
 # load_pretrained
