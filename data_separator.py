@@ -247,8 +247,7 @@ def _destination(file, sha256, shares, names, as_jpeg):
 
 def _in_threads(function, files, doing):
     """Yield function(bytes of a file), in order; one thread reads, since a zip is one file."""
-    workers = os.cpu_count() or 1
-    pending = collections.deque()
+    workers, pending = os.cpu_count() or 1, collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for file in tqdm(files, doing, unit=" photographs", disable=None):
             pending.append(pool.submit(function, file.read()))

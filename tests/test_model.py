@@ -80,16 +80,10 @@ def test_blocks_halve_the_resolution_and_widen():
     assert max(RECIPES["best"]["image_sizes"]) // 16 >= 8  # cells of the last feature map
 
 
-def test_any_size_gives_one_logit_for_each_image():
-    model = build_model(width=1)
-    for size in (16, 33, 50):
-        logits = model(images_of(2, size))
-        assert logits.shape == (2, 1) and logits.dtype == "float32"
-
-
-def test_a_fixed_size_is_the_same_function_of_that_size_alone():
+def test_any_size_gives_one_logit_for_each_image_and_a_fixed_one_the_same():
     any_size, fixed = build_model(width=2), build_model(image_size=20, width=2)
-    assert fixed.input_shape == (None, 20, 20, 3)
+    for size in (16, 33, 50):
+        assert any_size(images_of(2, size)).shape == (2, 1)
     fixed.set_weights(any_size.get_weights())
     images = images_of(2, 20)
     np.testing.assert_allclose(any_size(images), fixed(images), atol=1e-5)
@@ -101,6 +95,12 @@ def test_images_are_rescaled_inside():
     rescaling = build_model(width=1).get_layer("rescaling")
     values = np.array([0, 127.5, 255], np.float32).reshape(1, 1, 3, 1).repeat(3, axis=-1)
     np.testing.assert_allclose(rescaling(values)[0, 0, :, 0], [-1, 0, 1], atol=1e-6)
+
+
+def test_the_logit_stays_float32_under_mixed_precision(mixed_bfloat16):
+    model = build_model(width=1)
+    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert model(images_of(1)).dtype == "float32"
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,6 @@ def test_folded_layers_are_the_maps_after_the_relu():
 
 def test_folding_a_model_of_mixed_precision_gives_float32(mixed_bfloat16):
     model = randomized(build_model(width=4))
-    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
-    assert model(images_of()).dtype == "float32"
     folded = fold_batch_normalization(model)
     assert {layer.compute_dtype for layer in folded.layers[1:]} == {"float32"}  # [0] is the input
     exact = build_model(width=4, precision="float32")
@@ -172,15 +170,6 @@ def test_folding_a_model_of_mixed_precision_gives_float32(mixed_bfloat16):
     expected = exact(images_of(), training=False).numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(folded(images_of()) / scale, expected / scale, atol=1e-4)
-
-
-def test_a_model_without_norms_to_fold_is_an_error():
-    for model in (
-        build_model(width=1, batch_normalization=False),
-        keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]),
-    ):
-        with pytest.raises(ValueError, match="no batch normalization.*must come from build_model"):
-            fold_batch_normalization(model)
 
 
 # calibrate
@@ -194,7 +183,7 @@ def logit_model(activation=None, bias=0.0):
     return model
 
 
-@pytest.mark.parametrize("temperature, shape", [(0.4, (-1,)), (2.5, (-1, 1))])
+@pytest.mark.parametrize("temperature, shape", [(0.4, (8000,)), (2.5, (8000, 1))])
 def test_calibrating_finds_the_planted_temperature(temperature, shape):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, 8000).astype(np.float32)
@@ -222,8 +211,6 @@ def test_calibrating_a_model_without_a_logit_is_an_error():
     data = tf.data.Dataset.from_tensors((np.zeros((1, 1, 1, 1)), np.zeros(1)))
     with pytest.raises(ValueError, match="without an activation"):
         calibrate(logit_model("sigmoid"), data)
-    with pytest.raises(ValueError, match="`data` .*must not be empty"):
-        calibrate(logit_model(), data.take(0))
 
 
 # load_pretrained
