@@ -8,9 +8,6 @@ from cnnviz.activations import extract_activations
 from cnnviz.model import build_model
 
 L = keras.layers
-pytestmark = pytest.mark.case("arrays and models", "right")  # unless marked otherwise
-reported = pytest.mark.case("arrays and models", "reported")
-flagged = pytest.mark.case("arrays and models", "flagged")
 
 
 @pytest.mark.parametrize("normalized", [True, False])
@@ -42,7 +39,6 @@ def test_layers_come_as_asked_for_and_in_that_order(pooled_network, images):
         np.testing.assert_allclose(maps, features, rtol=1e-5)
 
 
-@flagged
 def test_a_layer_that_is_used_twice_gives_its_last_output_and_a_warning(images):
     convolution = L.Conv2D(3, 3, name="conv", kernel_initializer="random_normal")
     inputs = keras.Input((12, 12, 3))
@@ -55,7 +51,6 @@ def test_a_layer_that_is_used_twice_gives_its_last_output_and_a_warning(images):
             np.testing.assert_allclose(found["conv"], model(images), rtol=1e-4)
 
 
-@flagged
 def test_a_layer_that_stands_in_two_nested_models(images):
     relu = L.ReLU(name="relu")
 
@@ -74,7 +69,6 @@ def test_a_layer_that_stands_in_two_nested_models(images):
     assert "call" not in vars(relu)
 
 
-@reported
 def test_a_layer_without_an_output_of_its_own_is_an_error(images):
     class Table(L.Layer):
         def build(self, shape):

@@ -26,7 +26,6 @@ ARCHITECTURES += (
 each = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
         for name in ARCHITECTURES]  # fmt: skip
 pytestmark = [
-    pytest.mark.case("arrays and models", "right"),
     pytest.mark.parametrize("architecture", each),
 ]
 

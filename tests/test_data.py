@@ -20,8 +20,6 @@ from cnnviz.data import (
 
 GOOD, BAD = good_files(), bad_files()
 cached_or_not = pytest.mark.parametrize("cache", [True, False])
-right = pytest.mark.case("images", "right")
-reported = pytest.mark.case("images", "reported")
 
 
 def mean_difference(first, second):
@@ -38,7 +36,6 @@ def write(path, data):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow's; it is only that
-@right
 @pytest.mark.parametrize("name", GOOD)
 def test_good_file_gives_its_pixels_upright(name):
     decoded, good = decode_image(GOOD[name].data), GOOD[name]
@@ -46,7 +43,6 @@ def test_good_file_gives_its_pixels_upright(name):
     assert mean_difference(decoded, good.pixels) <= good.tolerance
 
 
-@reported
 @pytest.mark.parametrize("name", BAD)
 def test_bad_file_is_an_error_with_its_name_and_its_reason(name, tmp_path):
     data, reason = BAD[name]
@@ -60,7 +56,6 @@ def test_bad_file_is_an_error_with_its_name_and_its_reason(name, tmp_path):
 # load_image and resize_image
 
 
-@reported
 def test_what_is_no_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="nobody.jpg"):
         load_image(tmp_path / "nobody.jpg")
@@ -173,7 +168,6 @@ def test_cached_images_are_not_read_again(split, shuffle):
     assert sorted(read_all(data)[2]) == sorted(first) == list(range(13))
 
 
-@right
 def test_files_that_are_no_images_are_left_out(split):
     for name in ("Thumbs.db", ".DS_Store", "._01.jpg", ".jpg", "notes.txt"):
         write(split / "cats" / name, b"no image")
@@ -181,7 +175,6 @@ def test_files_that_are_no_images_are_left_out(split):
     assert len(list_split(split)[0]) == len(read_all(load_split(split, image_size=8))[1]) == 13
 
 
-@right
 def test_names_do_not_matter(split):
     names = ["CAT.JPG", "a.jfif", "b.jpe", "Кошка 猫.jpeg", "  my  cat .jpg", "c" * 251 + ".jpg"]
     names += ["$(cat) 'a' \"b\" *?[0]#%20.jpg", "c\nat.jpg", os.fsdecode(b"k\xe4tzchen.jpg")]
@@ -196,7 +189,6 @@ def test_names_do_not_matter(split):
         np.testing.assert_array_equal(image, NOISE)
 
 
-@right
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_training_and_activations_see_the_same_way_up(orientation, tmp_path, color_model):
     """The two ways to read a file, and what a layer makes of it."""
@@ -214,7 +206,6 @@ def test_training_and_activations_see_the_same_way_up(orientation, tmp_path, col
     assert mean_difference(seen, redder) < 0.02
 
 
-@reported
 def test_missing_and_empty_class_folders_are_named(split, tmp_path):
     (split / "dogs").rename(split / "doggies")
     with pytest.raises(FileNotFoundError, match="dogs' does not exist; .*_from_directory"):
@@ -226,7 +217,6 @@ def test_missing_and_empty_class_folders_are_named(split, tmp_path):
         load_split(tmp_path / "nowhere", image_size=8)
 
 
-@reported
 @cached_or_not
 def test_damaged_file_is_named_while_reading(split, cache):
     path = write(split / "dogs" / "broken.jpg", encode(NOISE, "JPEG")[:-2])

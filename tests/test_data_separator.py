@@ -25,8 +25,6 @@ data_separator = importlib.util.module_from_spec(_spec)
 sys.modules["data_separator"] = data_separator
 _spec.loader.exec_module(data_separator)
 
-right = pytest.mark.case("separator", "right")
-reported = pytest.mark.case("separator", "reported")
 
 SPLITS = data_separator.SPLITS
 GOOD, UNLABELED = 24, 6  # readable photographs of each class, and of none
@@ -164,7 +162,6 @@ def microsoft(tmp_path):
 # What goes where
 
 
-@right
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_folders(form, tmp_path):
     written, inside, expected_files = FORMS[form]
@@ -203,7 +200,6 @@ def expected_split(data):
     return ("test", "validation", "train")[int(np.digitize(position, [0.1, 0.2]))]
 
 
-@right
 def test_the_table_gives_reasons_in_order_and_the_split_of_identical_images(microsoft, tmp_path):
     run(microsoft, tmp_path / "photos")
     rows = table(tmp_path / "photos")
@@ -222,7 +218,6 @@ def test_the_table_gives_reasons_in_order_and_the_split_of_identical_images(micr
         assert len(folders) == 1
 
 
-@right
 def test_one_file_published_twice_is_taken_once(tmp_path):
     files = {"train.zip": zip_of(TRAIN)} | TRAIN
     assert run(write_files(tmp_path / "source", files), tmp_path / "photos") == 0
@@ -246,7 +241,6 @@ def test_the_summary_counts_every_file(tmp_path, capsys):
     assert numbers == expected | {"unlabeled": UNLABELED}
 
 
-@right
 def test_a_second_run_gives_the_same_bytes(microsoft, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()  # empty, it is used
@@ -258,7 +252,6 @@ def test_a_second_run_gives_the_same_bytes(microsoft, tmp_path):
     assert no_leftovers(tmp_path)
 
 
-@right
 def test_more_photographs_move_nothing(tmp_path):
     few = {name: data for i, (name, data) in enumerate(TRAIN.items()) if i % 2}
     photos = tmp_path / "photos"
@@ -299,7 +292,6 @@ def test_shares_bound_the_splits():
         np.testing.assert_allclose(found, np.divide(shares, sum(shares)), atol=0.021)
 
 
-@right
 def test_the_test_split_stays_when_the_others_change(microsoft, tmp_path):
     run(microsoft, tmp_path / "a", "--shares", 80, 10, 10)
     run(microsoft, tmp_path / "b", "--shares", 5, 4, 1)
@@ -331,7 +323,6 @@ def test_size_shrinks_and_keeps_aspect_and_split(tmp_path):
     assert small[names["cat", "0.jpg"]] == PHOTOGRAPHS["cat", "0.jpg"]
 
 
-@reported
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -370,7 +361,6 @@ BAD_SOURCES = {
 }
 
 
-@reported
 @pytest.mark.parametrize("kind", BAD_SOURCES)
 def test_bad_sources_are_one_line(kind, tmp_path, capsys):
     data, message = BAD_SOURCES[kind]
@@ -380,7 +370,6 @@ def test_bad_sources_are_one_line(kind, tmp_path, capsys):
     assert_fails([tmp_path / "none.zip", tmp_path / "photos"], "none.zip does not exist", capsys)
 
 
-@right
 def test_names_that_climb_out_stay_inside(tmp_path):
     files = {f"../../{name}": data for name, data in TRAIN.items() if "cat" in name}
     files |= {f"/{name}": data for name, data in TRAIN.items() if "dog" in name}
@@ -392,7 +381,6 @@ def test_names_that_climb_out_stay_inside(tmp_path):
     assert outside == {"a/b/source.zip"}
 
 
-@right
 def test_equal_names_lose_nothing(tmp_path):
     """Also names that differ only in case, of identical images too."""
     files = {f"{folder}/Cat/0.jpg": jpeg(50 + i) for i, folder in enumerate("abcdefgh")}
@@ -406,7 +394,6 @@ def test_equal_names_lose_nothing(tmp_path):
     assert {row["source"]: written[row["destination"]] for row in rows} == files
 
 
-@right
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_macos_adds_is_neither_a_photograph_nor_a_zip(packed, tmp_path):
     added = dict.fromkeys(("__MACOSX/._train.zip", "._train.zip", "Cat/._0.jpg", ".a.jpg"), b"x")
@@ -432,7 +419,6 @@ def test_few_images_are_in_memory_at_a_time():
 # Destinations that are in use
 
 
-@reported
 def test_destinations_in_use_are_left_alone(microsoft, tmp_path, capsys):
     photos, separated = tmp_path / "photos", tmp_path / "separated"
     before = tree(write_files(photos, {"a.txt": b"dear", "separation.csv": b"another,table\n"}))
@@ -446,7 +432,6 @@ def test_destinations_in_use_are_left_alone(microsoft, tmp_path, capsys):
     assert tree(separated) == before
 
 
-@reported
 @pytest.mark.parametrize(("source", "destination"), [("s", "s"), ("s", "s/new"), ("s/train", "s")])
 def test_source_and_destination_must_lie_apart(source, destination, tmp_path, capsys):
     before = tree(write_files(tmp_path / "s", TRAIN))
@@ -505,7 +490,6 @@ def not_fetched(reason):
     return pytest.raises(data_separator.SeparationError, match=reason)
 
 
-@right
 def test_download_then_separate(tmp_path, monkeypatch):
     path = tmp_path / "new/pets.zip"
     with serve() as server:
@@ -518,7 +502,6 @@ def test_download_then_separate(tmp_path, monkeypatch):
     assert len(splits(tmp_path / "photos")) == KEPT
 
 
-@right
 @pytest.mark.parametrize("kept, ranges", [(1, True), (len(ARCHIVE), True), (1000, False)])
 def test_download_resumes_a_part_or_starts_over_without_ranges(kept, ranges, tmp_path):
     (tmp_path / "pets.zip.part").write_bytes(ARCHIVE[:kept])
@@ -528,7 +511,6 @@ def test_download_resumes_a_part_or_starts_over_without_ranges(kept, ranges, tmp
     assert tree(tmp_path) == {"pets.zip": ARCHIVE}
 
 
-@right
 def test_a_download_that_is_cut_goes_on_when_called_again(tmp_path):
     for come in (5000, 10_000):
         with serve(cut=5000) as server, not_fetched("was cut.*run again to resume"):
@@ -539,7 +521,6 @@ def test_a_download_that_is_cut_goes_on_when_called_again(tmp_path):
     assert server.asked == ["bytes=10000-"] and tree(tmp_path) == {"pets.zip": ARCHIVE}
 
 
-@reported
 def test_download_with_a_wrong_sum_is_not_used(tmp_path):
     with serve() as server:
         with not_fetched("has the SHA-256"):
@@ -551,7 +532,6 @@ def test_download_with_a_wrong_sum_is_not_used(tmp_path):
     assert tree(tmp_path) == {"pets.zip": b"mine"}
 
 
-@reported
 def test_download_refused_unreachable_or_not_begun(tmp_path, capsys):
     with serve(status=404) as server, not_fetched("cannot be fetched .*404"):
         fetch(server, tmp_path / "pets.zip")

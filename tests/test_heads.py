@@ -13,9 +13,6 @@ from cnnviz.layers import class_probabilities, head
 
 L, ops = keras.layers, keras.ops
 IMAGES = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype(np.float32)
-pytestmark = pytest.mark.case("arrays and models", "right")  # unless marked otherwise
-reported = pytest.mark.case("arrays and models", "reported")
-flagged = pytest.mark.case("arrays and models", "flagged")
 
 
 def network(end, units=3, scale=1.0, policy="float32"):
@@ -123,7 +120,6 @@ UNKNOWN = {  # heads that nothing tells of: number of outputs, end, whether they
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-@flagged
 def test_an_unknown_head_is_decided_by_its_values(name):
     def look(method, **options):
         with pytest.warns(UserWarning, match="which is no usual head: .* To be sure, end it in"):
@@ -180,7 +176,6 @@ def test_linear_heads_are_logits_without_a_warning(end):
     np.testing.assert_allclose(found, softmax(output_of(model)), atol=1e-5)
 
 
-@reported
 def test_a_head_that_cannot_be_looked_into_is_an_error_whose_remedy_works(tmp_path):
     source, _ = network(ops.sigmoid, 1)
     source.export(tmp_path, verbose=False)
@@ -199,7 +194,6 @@ def test_a_head_that_cannot_be_looked_into_is_an_error_whose_remedy_works(tmp_pa
         class_probabilities(model, IMAGES)
 
 
-@reported
 def test_one_of_several_outputs_is_picked():
     z = network(lambda z: z)[0]
     soft, sharp = z.output, 3 * z.output

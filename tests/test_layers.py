@@ -17,9 +17,6 @@ from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import grad_cam
 
 L, ops = keras.layers, keras.ops
-pytestmark = pytest.mark.case("arrays and models", "right")  # unless marked otherwise
-reported = pytest.mark.case("arrays and models", "reported")
-flagged = pytest.mark.case("arrays and models", "flagged")
 
 
 def ascend(model, images):
@@ -143,7 +140,6 @@ def test_convolution_layers_go_by_what_they_are():
     assert layers.convolution_layers(model, pooling=True) == ["a", "b", "c", "d"]
 
 
-@reported
 def test_a_layer_is_found_by_path_or_bare_name(shared_network):
     model = shared_network("nested twice")
     layer = layers.named_layers(model)["backbone/inner/conv"]
@@ -399,7 +395,6 @@ def test_layers_are_listed_once_however_many_batches(shared_network, many, monke
         listed.clear()
 
 
-@flagged
 def test_each_warning_is_given_once_in_a_call_of_many_batches(many):
     inner = classifier()
     model = keras.Model(inner.inputs, 1 - ops.sigmoid(inner.outputs[0]))
@@ -428,13 +423,11 @@ dataset_of = tf.data.Dataset.from_tensors
         (lambda images: None, "a NoneType of dtype object. must be an array of numbers"),
     ],
 )
-@reported
 def test_data_of_another_form_is_an_error_that_tells_why(shared_network, images, make, message):
     with pytest.raises(ValueError, match=message):
         layers.class_probabilities(shared_network(), make(images))
 
 
-@reported
 def test_labels_are_one_class_for_each_image(shared_network, images):
     np.testing.assert_array_equal(layers.class_indices(np.eye(3), 3), [0, 1, 2])
     for labels in ([0.5, 1, 2], [0, 1], np.ones((3, 2)), [[0], [1, 2]], ["cat"] * 3, [np.nan] * 3):
@@ -461,7 +454,6 @@ def test_labels_are_one_class_for_each_image(shared_network, images):
         ("cat.jpg", "a str of dtype <U7"),
     ],
 )
-@reported
 def test_wrong_images_are_an_error(shared_network, images, message):
     with pytest.raises(ValueError, match=message):
         grad_cam(shared_network(), images)
@@ -496,7 +488,6 @@ def test_a_subclassed_model_is_given_images_as_it_was_first_called_with():
     assert layers.image_shape(model, 28) == (28, 28, 1)
 
 
-@reported
 def test_images_that_a_model_does_not_take_are_an_error_in_one_line(images):
     def call(self, inputs):
         return Subclassed.call(self, inputs["image"])
@@ -513,7 +504,6 @@ def test_images_that_a_model_does_not_take_are_an_error_in_one_line(images):
         layers.check_images(small, images[..., :2])
 
 
-@flagged
 def test_a_model_that_takes_integers():
     model = classifier(L.Rescaling(1 / 255), dtype="uint8")
     images = np.random.default_rng(0).uniform(0, 0.99, (2, 12, 12, 3))
@@ -535,14 +525,12 @@ def test_a_model_that_takes_integers():
         (lambda: keras.Sequential([keras.Input((5,)), L.Dense(2)]), "not images"),
     ],
 )
-@reported
 def test_wrong_model_is_an_error_of_every_method(images, build, message):
     for method in METHODS.values():
         with pytest.raises(ValueError, match=message):
             method(build(), images)
 
 
-@reported
 def test_channels_first_is_an_error_whose_remedy_works(images):
     def build(shape, axis, **options):
         inputs = keras.Input(shape)
@@ -565,7 +553,6 @@ def test_channels_first_is_an_error_whose_remedy_works(images):
     np.testing.assert_allclose(layers.class_probabilities(last, images), expected, rtol=1e-5)
 
 
-@reported
 def test_layers_that_cannot_be_recorded_are_told_of(images):
     def choose(self, images):
         chosen = [lambda: self.conv(images), lambda: self.conv(-images)]
@@ -618,7 +605,6 @@ RANGES = {  # what stands before the first kernel, the largest number that it ta
 
 
 @pytest.mark.parametrize(("before", "largest", "names"), RANGES.values(), ids=RANGES)
-@flagged
 def test_images_in_another_range_are_flagged(images, before, largest, names):
     model, right, wrong = classifier(*before()), images, 255 * images
     words = "too large .*0..1 perhaps"
@@ -654,7 +640,6 @@ def with_nan(pooled_network, name):
     return model
 
 
-@flagged
 def test_nan_in_the_weights_is_told_with_the_name_of_the_layer(pooled_network, images):
     """The ReLU may hide it: oneDNN's convolution with ReLU turns NaN into 0."""
     model = with_nan(pooled_network, "conv")
@@ -670,7 +655,6 @@ def test_nan_in_the_weights_is_told_with_the_name_of_the_layer(pooled_network, i
     assert np.isfinite(found["conv"]).all() and np.isnan(found["head"]).any()
 
 
-@flagged
 def test_infinity_that_comes_about_in_a_layer_is_flagged(pooled_network, images):
     model = pooled_network()[0]
     model.set_weights([1e30 * weight for weight in model.get_weights()])
@@ -681,7 +665,6 @@ def test_infinity_that_comes_about_in_a_layer_is_flagged(pooled_network, images)
         layers.class_probabilities(model, images)
 
 
-@reported
 def test_nan_in_the_own_weight_of_a_composite_is_told_with_its_name(images):
     outer = Scaled(Scaled(L.Conv2D(2, 3, name="inner"), name="middle"), name="outer")
     model = classifier(outer)

@@ -19,8 +19,6 @@ from test_data_separator import (
     assert_fails,
     data_separator,
     no_leftovers,
-    reported,
-    right,
     run,
     splits,
     tree,
@@ -55,7 +53,6 @@ def assert_a_second_run_makes_the_whole(whole, photos):
     assert hashlib.sha256(source.read_bytes()).hexdigest() == sha256
 
 
-@right
 def test_killed_while_it_writes(whole, earlier):
     before = tree(earlier)
     process = subprocess.Popen([sys.executable, SCRIPT, whole[0], earlier])
@@ -69,7 +66,6 @@ def test_killed_while_it_writes(whole, earlier):
     assert_a_second_run_makes_the_whole(whole, earlier)
 
 
-@right
 def test_killed_between_the_renames_the_earlier_separation_comes_back(whole, earlier, capsys):
     before = tree(earlier)
     earlier.rename(earlier.with_name(".photos.replaced-separation"))
@@ -81,7 +77,6 @@ def test_killed_between_the_renames_the_earlier_separation_comes_back(whole, ear
     assert_a_second_run_makes_the_whole(whole, earlier)
 
 
-@right
 @pytest.mark.parametrize("step", ["examine", "write_table"])
 def test_ctrl_c_leaves_an_earlier_separation(step, whole, earlier, capsys, monkeypatch):
     before = tree(earlier.parent)
@@ -107,7 +102,6 @@ def largest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@reported
 def test_a_disk_that_is_full_leaves_an_earlier_separation(whole, earlier, capsys):
     before = tree(earlier.parent)
     sizes = sorted(len(data) for data in whole[1].values())
@@ -129,7 +123,6 @@ def open_folder():
     shutil.rmtree(folder)
 
 
-@reported
 @pytest.mark.parametrize("name", ["PetImages/Cat/3.jpg", "PetImages/Dog"])
 def test_a_file_or_folder_that_may_not_be_read(name, open_folder, capsys):
     source = write_files(open_folder / "source", MICROSOFT)
@@ -140,7 +133,6 @@ def test_a_file_or_folder_that_may_not_be_read(name, open_folder, capsys):
     assert [path.name for path in open_folder.iterdir()] == ["source"]
 
 
-@right
 def test_links_are_followed_and_those_to_nothing_are_named(tmp_path, capsys):
     real, source = write_files(tmp_path / "elsewhere", MICROSOFT), tmp_path / "source"
     source.mkdir()

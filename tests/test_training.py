@@ -430,7 +430,7 @@ def test_a_subclassed_model_is_trained():
     "change, message",
     [
         ({"epochs": 0}, r"`epochs` \(=0\)"),
-        ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\[8, 8\]\) .* each of 1 epochs"),
+        ({"image_sizes": (8, 8)}, r"`image_sizes` \(=\[8, 8\]\) .* each of the 1 `epochs`"),
         ({"image_sizes": (8.5,)}, r"`image_sizes` \(=8.5\) must be an integer"),
         ({"augment": 2.5}, r"`augment` \(=2.5\) must be a number in 0..2"),
         ({"cut_mix": np.nan}, r"`cut_mix` \(=nan\) must be a number in 0..1"),

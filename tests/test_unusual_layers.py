@@ -9,7 +9,6 @@ from cnnviz.activations import extract_activations
 from cnnviz.grad_cam import grad_cam
 
 L = keras.layers
-pytestmark = pytest.mark.case("arrays and models", "right")
 
 
 def classifier(*features, ending=None):
