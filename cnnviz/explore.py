@@ -35,8 +35,8 @@ def explore(
     """Look into a model in a notebook: choose image, layer, channel, class and Grad-CAM method.
 
     Shows the image, the feature map of the channel, the image that excites it, and the evidence for
-    the class. Each choice computes all of them, so new weights count. Where no kernel runs, the
-    last figure stays. The controls live as long as the model, and do not keep it alive.
+    the class. Each choice computes all of them, so new weights count. Without a running
+    kernel, the last figure stays. The controls live as long as the model, and do not keep it alive.
 
     Args:
         model: keras.Model of any kind with one input, in a variable; it is left as it was.

@@ -18,7 +18,7 @@ from cnnviz.results import Result
 
 PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
-SETTLING = 0.8  # share of the steps after which an image is not moved any more, and settles
+SETTLING = 0.8  # after this fraction of the steps there is no jitter, so that the image settles
 COARSE_TO_FINE = 1.75, 0.25  # multiples of `smoothness` in the first step and in the last
 LEAK = 0.1  # weight of the activation function's input: inactive filters get a gradient
 MOVING = ("AvgPool", "MaxPool", "MaxPoolV2", "MirrorPad", "Pad", "PadV2", "Cast", "Identity")
@@ -82,7 +82,7 @@ def ascend_filters(
     Each image starts gray with faint noise and climbs the mean activation of its filter (Erhan et
     al. 2009), or the logit of its class. An inactive filter has zero gradient behind its ReLU, so
     0.1 x the pre-activation is added to the objective. Low spatial frequencies of the gradient get
-    more weight, most in the first steps, and the image is moved by a few random pixels in each
+    more weight, most in the first steps, and in most steps the image is moved by random pixels
     (both from Olah et al. 2017, https://doi.org/10.23915/distill.00007). A filter's image does not
     depend on the other filters.
 
@@ -112,7 +112,8 @@ def ascend_filters(
         ValueError: If the layer, a filter or an option is out of range, or NaN comes out.
 
     Warns:
-        UserWarning: If `value_range` can hardly be the one of the training.
+        UserWarning: If `value_range` can hardly be that of the training, or the layer is used more
+            than once.
 
     Example:
         >>> model = cnnviz.load_pretrained()
@@ -188,8 +189,8 @@ def _check_objective(layer_name, filters, class_index):
         class_index is None or filters is None
     ):
         raise ValueError(
-            f"`layer_name` (={layer_name!r}), with `filters` (={filters!r}) if not all of them, or "
-            f"`class_index` (={class_index!r}) must be given, and not both"
+            f"give `layer_name` (={layer_name!r}), perhaps with `filters` (={filters!r}), or "
+            f"`class_index` (={class_index!r}), and not both"
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from cnnviz import figures, layers
 from cnnviz.results import Result
@@ -75,10 +76,13 @@ def _hires_cam(feature_map, gradient):
 
 
 def _grad_cam_plus_plus(feature_map, gradient):
-    """The paper differentiates exp(score); its derivatives are powers of the score's own."""
+    """Of exp(score), as in the paper: its n-th derivative is exp(score) * gradient**n.
+
+    The common factor exp(score) cancels in alpha.
+    """
     total = tf.reduce_sum(feature_map, (1, 2), keepdims=True)
-    share = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
-    weight = tf.reduce_sum(share * tf.nn.relu(gradient), (1, 2), keepdims=True)
+    alpha = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
+    weight = tf.reduce_sum(alpha * tf.nn.relu(gradient), (1, 2), keepdims=True)
     return weight * feature_map
 
 
@@ -99,7 +103,7 @@ SIGNED_METHODS = ("grad-cam", "hires-cam", "fine")  # the others know no evidenc
 
 def grad_cam(
     model: keras.Model,
-    images: layers.ImageData,
+    images: ArrayLike,
     *,
     class_index: ClassIndex | None = None,
     layer_name: str | None = None,
@@ -142,8 +146,8 @@ def grad_cam(
             out.
 
     Warns:
-        UserWarning: If the map is 1x1, the value range is hardly that of the training, or the head
-            is unknown (see `class_probabilities`).
+        UserWarning: If the map is 1x1, the value range is hardly that of the training, the head is
+            unknown (see `class_probabilities`), or the layer is used more than once.
 
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
@@ -164,20 +168,20 @@ def grad_cam(
     def compute(call, class_index):
         scores = layers.class_scores(layers.pick_output(call.model, call.output, output_name))
         predicted = tf.argmax(scores, axis=1, output_type=tf.int32)
-        class_index = tf.where(class_index == PREDICTED, predicted, class_index)
+        explained = tf.where(class_index == PREDICTED, predicted, class_index)
         # A one-hot gradient picks one score per row, and is faster to trace than a gather.
-        one_hot = tf.one_hot(class_index, scores.shape[1])
+        one_hot = tf.one_hot(explained, scores.shape[1])
         gradient_of = functools.partial(layers.gradients, call.model, scores, grad_ys=one_hot)
         n_finer = FINER_LAYERS if method == "fine" else 0
         used = last_feature_maps(call, gradient_of, layer_name, n_finer)
-        maps = [_evidence(METHODS[method], *tensors) for _, *tensors in used]
+        maps = [_evidence(METHODS[method], one.feature_map, one.gradient) for one in used]
         if method == "fine":
             maps[0] = _average_over_neighbors(maps[0])
         evidence = functools.reduce(_refine, maps)
-        score = tf.gather(scores, class_index, batch_dims=1)
-        strength = tf.reduce_max(tf.abs(used[0][2]), (1, 2, 3))
-        facts = {"layer_name": ", ".join(name for name, *_ in used), "classes": scores.shape[1]}
-        return (evidence, score, class_index, strength), facts
+        score = tf.gather(scores, explained, batch_dims=1)
+        strength = tf.reduce_max(tf.abs(used[0].gradient), (1, 2, 3))
+        facts = {"layer_name": ", ".join(one.path for one in used), "classes": scores.shape[1]}
+        return (evidence, score, explained, strength), facts
 
     every = layer_name is None or method == "fine"
     (maps, scores, explained, strength), facts = layers.run(
@@ -243,25 +247,32 @@ def _average_over_neighbors(maps):
 
 
 def _refine(coarse, fine):
-    """Redistribute the evidence of each coarse cell among its fine cells.
+    """Scale the fine evidence so that its average over each coarse cell is the coarse evidence.
 
-    Positive and negative evidence are redistributed separately, each in proportion to the finer
-    map.
+    Positive and negative evidence are treated separately. Both are interpolated between cells.
     """
 
-    def redistribute(coarse, fine):
+    def scaled(coarse, fine):
         coarse, fine = tf.nn.relu(coarse)[..., None], tf.nn.relu(fine)[..., None]
-        around = tf.image.resize(fine, coarse.shape[1:3], "area")
-        shape = fine.shape[1:3]
-        around = tf.image.resize(around, shape, "bilinear")
-        spread = tf.image.resize(coarse, shape, "bilinear")
-        return tf.math.divide_no_nan(spread * fine, around)[..., 0]
+        average = tf.image.resize(fine, coarse.shape[1:3], "area")  # of each coarse cell
+        wanted, average = (
+            tf.image.resize(x, fine.shape[1:3], "bilinear") for x in (coarse, average)
+        )
+        return tf.math.divide_no_nan(wanted * fine, average)[..., 0]
 
-    return redistribute(coarse, fine) - redistribute(-coarse, -fine)
+    return scaled(coarse, fine) - scaled(-coarse, -fine)
+
+
+class Used(NamedTuple):
+    """A layer whose feature map is weighted: (N, h, w, C) map and gradient of the score."""
+
+    path: str
+    feature_map: tf.Tensor
+    gradient: tf.Tensor
 
 
 def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
-    """[(path, feature map, gradient)] of a layer, and of the last ones at finer resolutions.
+    """[Used]: a layer, and the last ones at the next `n_finer` finer resolutions.
 
     Without `layer_name` it begins with the last layer larger than 1x1 that the score depends on.
     """
@@ -269,18 +280,17 @@ def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
     if layer_name is not None:
         path, _ = layers.find_layer(call.named, layer_name)
         feature_map = layers.required_feature_map(call, path, "a heat map")
-        used = [(path, feature_map, gradient_of(feature_map))]
-        if used[0][2] is None:
+        used = [Used(path, feature_map, gradient_of(feature_map))]
+        if used[0].gradient is None:
             raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")
-    for path, feature_map in _candidates(call) if len(used) <= n_finer else ():
-        size = tuple(feature_map.shape[1:3])
-        last = tuple(used[-1][1].shape[1:3]) if used else None
-        finer = size != (1, 1) if last is None else size[0] > last[0] and size[1] > last[1]
-        if finer and (gradient := gradient_of(feature_map)) is not None:
+    for path, feature_map in _candidates(call):
+        if len(used) > n_finer:
+            break
+        size, last = feature_map.shape[1:3], used[-1].feature_map.shape[1:3] if used else (0, 0)
+        is_finer = size[0] > last[0] and size[1] > last[1] and tuple(size) != (1, 1)
+        if is_finer and (gradient := gradient_of(feature_map)) is not None:
             _warn_of_parallel(call, path)
-            used.append((path, feature_map, gradient))
-            if len(used) > n_finer:
-                break
+            used.append(Used(path, feature_map, gradient))
     if not used:
         raise ValueError(
             "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
@@ -300,7 +310,7 @@ def _warn_of_parallel(call, path):
 
 
 def _candidates(call):
-    """[(path, (N, h, w, C) tensor)] of the layers that learned something, the last first."""
+    """[(path, feature map)] from the first kernel on, without pooling or dropout, last first."""
     maps, found, learned = layers.feature_maps(call), [], False
     for path in call.recorded:
         layer = call.named[path]

@@ -30,6 +30,11 @@ class Result:
         values = (f"{field.name}={_short(getattr(self, field.name))}" for field in fields)
         return f"{type(self).__name__}({', '.join(values)})"
 
+    def _columns(self):
+        """One row of all fields that are single values, unless a result says otherwise."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: [value] for name, value in values.items() if np.ndim(value) == 0}
+
     def to_frame(self) -> pandas.DataFrame:
         """The rows of the result, as a table."""
         import pandas  # late: it takes half a second

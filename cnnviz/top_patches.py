@@ -21,8 +21,8 @@ class TopPatches(Result):
     """Where real images excite F filters of one layer most.
 
     Attributes:
-        patches: (F, n, h, w, C) float32, of each filter's strongest images the pixels that the
-            strongest position depends on, all of one size, in the model's input range.
+        patches: (F, n, h, w, C) float32, for each filter the patch of its n strongest images around
+            the position with the highest activation, all of one size, in the model's input range.
         activations: (F, n) float32, the filter's activation at that position, highest first.
         image_index: (F, n) int, the image, a different one for each patch of a filter.
         positions: (F, n, 2) int, row and column in the feature map.
@@ -88,7 +88,8 @@ def top_patches(
             does not depend on the image, or NaN comes out.
 
     Warns:
-        UserWarning: If the value range of the images can hardly be the one of the training.
+        UserWarning: If the value range of the images can hardly be that of the training, or the
+            layer is used more than once.
 
     Example:
         >>> images = cnnviz.drawn_pets(8, seed=0).images

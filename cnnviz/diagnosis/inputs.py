@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from cnnviz import layers
+from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
 from cnnviz.diagnosis.measures import pick
 from cnnviz.results import Result
@@ -76,6 +77,7 @@ def check_inputs(
         >>> cnnviz.check_inputs(model, (pets.images, pets.labels)).n_images
         40
     """
+    check_integer("n_images", n_images, 2)
     batches = layers.batches(model, data, description="reading", labels=True)
     seen = [hash(image.tobytes()) for images, _ in batches for image in images]
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])

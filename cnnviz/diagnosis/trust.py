@@ -20,11 +20,11 @@ from cnnviz.diagnosis.measures import evidence_share, mean_color
 from cnnviz.grad_cam import METHODS, Method, grad_cam
 from cnnviz.results import Result
 
-STEPS = 20  # in which an image's pixels are deleted or inserted: a twentieth of them each
+STEPS = 20  # of deletion and insertion, each of a twentieth of the pixels
 BLUR = 1 / 12  # standard deviation of the blur that insertion starts from, as a share of the side
 MEASURES = {
-    "focus": "share of the evidence on the right half of mosaics; 0.5 by chance; high is good",
-    "pointing": "share of the evidence on the right quarter; 0.25 by chance; high is good",
+    "focus": "share of the evidence on the 2 images of the class in 4; 0.5 by chance; high is good",
+    "pointing": "the same with 1 image of the class in 4; 0.25 by chance; high is good",
     "deletion": "mean probability while the evidence is deleted; low is good",
     "insertion": "mean probability while the evidence is inserted; high is good",
     "survival": "rank correlation with maps of shuffled weights; near 0 is good",
@@ -36,14 +36,16 @@ class MapTrust(Result):
     """How far the maps of M methods can be trusted; each array holds one number for each method.
 
     Attributes:
-        methods: M names; the last two are baselines, "random" values and a hill in the "center".
-        focus, pointing: Share of the evidence on the right two of the four images of a mosaic
-            (Arias-Duart et al. 2022, https://arxiv.org/abs/2109.15035), and with one right image,
+        methods: M names; the last two are baselines, "random" values and a hill in the "center",
+            with focus and pointing by chance.
+        focus, pointing: Share of the evidence on the two images of the class in a mosaic of four
+            (Arias-Duart et al. 2022, https://arxiv.org/abs/2109.15035), and with one such image,
             the grid pointing game (Rao et al. 2022, https://arxiv.org/abs/2205.10435).
         deletion, insertion: Mean probability of the class while its evidence is deleted or inserted
             into a blurred image (Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421).
-        survival: Rank correlation of a map with that of the same model with shuffled weights
-            (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292), which shows the image only.
+        survival: Rank correlation with the map of shuffled weights (Adebayo et al. 2018,
+            https://arxiv.org/abs/1810.03292). A map that survives reflects the image, not what the
+            model learned.
     """
 
     methods: tuple[str, ...]

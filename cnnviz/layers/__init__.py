@@ -1,7 +1,8 @@
 """Take any Keras 3 model apart: its layers by name, their recorded outputs, its class scores.
 
-The only place that knows how a model is taken apart, and that calls one. In the order of reading:
-`names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`, `shapes`.
+The only place that knows how a model is taken apart. In the order of reading:
+`names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`, `shapes`;
+below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of layers.
 """
 
 from cnnviz.layers.batches import (

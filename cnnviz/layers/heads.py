@@ -66,7 +66,7 @@ def class_probabilities(
 
 
 def probabilities(output):
-    """As `class_probabilities`, of the model's output under construction: (N, classes) tensor."""
+    """As `class_probabilities`, on the symbolic output of a traced model: (N, classes) tensor."""
     kind, _ = _head(output)
     scores = class_scores(output)
     if kind in ("sigmoid", "softmax"):

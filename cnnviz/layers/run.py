@@ -1,4 +1,4 @@
-"""Call a model and compute something from what its layers output: the only place that calls one.
+"""Call a model and compute something from what its layers output, in one place for all methods.
 
 Inside a `with` block the `call` of each layer is wrapped and its output kept. Traced once in a
 `tf.function`, this gives tensors to return or to differentiate with respect to, and the graph
@@ -112,9 +112,9 @@ def stream(
     Args:
         model: keras.Model of any kind with one image as its input; it is left as it was.
         data: Images in the model's input range, or a dataset: what `batches` takes.
-        compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N,
-            and whatever else it found out about the model. It is traced once, so it must not hold
-            the model itself; `call` is a `Call`.
+        compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N
+            or 1, and whatever else it found out about the model. It is traced once, so it must not
+            hold the model itself; `call` is a `Call`.
         key: What distinguishes this computation from others of the same model; hashable.
         record: Function from `named_layers(model)` to the layers whose outputs are recorded.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
@@ -132,7 +132,8 @@ def stream(
         ValueError: If the images do not fit the model, or NaN comes out.
 
     Warns:
-        UserWarning: If the value range of the images can hardly be the one of the training.
+        UserWarning: If the value range can hardly be that of the training, if `compute` warned
+            while it was traced, or, without `finite`, if weights are not finite.
     """
     named = check_model(model)
     state = _state(model, named)
@@ -185,7 +186,10 @@ def traced(model, shape, compute, key, record, specs, *, named=None, state=None)
 
 
 def _state(model, named):
-    """What a traced computation depends on besides the values of the weights."""
+    """What a traced computation depends on besides the values of the weights.
+
+    These are objects, compared by identity, and the text of all simple attributes.
+    """
     held, settings = [], []
     for layer in (model, *named.values()):
         activation = getattr(layer, "activation", None)
@@ -255,6 +259,7 @@ def _call(model, images, record):
     tensors = {path: list(filter(_is_symbolic, calls)) for path, calls in recorded.items()}
     elsewhere = any(y.graph is not images.graph for calls in tensors.values() for y in calls)
     hidden = any(map(hides, images.graph.get_operations()[before:]))
+    # A single layer that is missing gets an error of its own, in `required_output`.
     if elsewhere or (hidden and len(chosen) > 1 and chosen.keys() - recorded.keys()):
         raise ValueError(HIDDEN.format(model.name))
     first = (x for x in received if _is_symbolic(x) and x.graph is images.graph)

@@ -29,6 +29,6 @@ def warn_once():
         warnings.simplefilter("always", UserWarning)
         yield
     for message in {
-        re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", str(w.message)): w for w in caught
+        re.sub(r"(?<!\w)[-+]?\d[.\d]*(e[-+]?\d+)?", "#", str(w.message)): w for w in caught
     }.values():
         warn(message.message)

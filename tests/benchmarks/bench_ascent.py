@@ -2,12 +2,12 @@
 
     python tests/benchmarks/bench_ascent.py
 
-prints a table in about ten minutes on two cores; what it gave stands in `ascent.md`. VGG16 has
+prints a table in about ten minutes on two cores; what it gave stands in `docs/results.md`. VGG16 has
 random weights, drawn so that its channels live, since none can be assumed to be there.
 
-For each variant: the share of filters with a picture ("ok"); the activation reached, as a ratio to
-that of the default, geometric mean over filters; how much of it is left when the picture is blurred
-by one pixel (what is only noise to the eye does not survive that); the total variation, in grey
+For each variant: the share of filters with a image ("ok"); the activation reached, as a ratio to
+that of the default, geometric mean over filters; how much of it is left when the image is blurred
+by one pixel (what is only noise to the eye does not survive that); the total variation, in gray
 levels between neighbouring pixels; and the seconds. Where a filter is not ok it counts in the first
 column alone.
 """
