@@ -12,8 +12,7 @@ from matplotlib.colors import to_rgb
 from nbformat.v4 import new_code_cell, new_notebook
 
 from cnnviz import figures
-from cnnviz.figures import faults
-from cnnviz.figures.heat_maps import draw_exploration, overlay
+from cnnviz.figures.heat_maps import TRUST_TITLES, overlay
 from cnnviz.layers.shapes import LayerShape
 
 RNG = np.random.default_rng(0)
@@ -39,10 +38,10 @@ def pixels(count=2, height=12, width=12):
 
 
 def heat(count=2, class_index=0, maps=None, verdict="ok"):
-    maps = RNG.uniform(0, 2, (count, 6, 6)).astype(np.float32) if maps is None else maps
-    scores, classes = np.linspace(-3.25, 1.5, count), np.full(count, class_index)
-    found = Result(maps=maps, scores=scores, class_index=classes, verdicts=(verdict,) * count)
-    return Result(**vars(found), layer_name="block4/add3", method="grad-cam")
+    found = {"class_index": np.full(count, class_index), "verdicts": (verdict,) * count}
+    found["maps"] = RNG.uniform(0, 2, (count, 6, 6)).astype(np.float32) if maps is None else maps
+    found["scores"] = np.linspace(-3.25, 1.5, count)
+    return Result(**found, layer_name="block4/add3", method="grad-cam")
 
 
 def filter_images(verdicts=("ok", "dead", "ok", "no gain"), value_range=(0, 255)):
@@ -53,10 +52,9 @@ def filter_images(verdicts=("ok", "dead", "ok", "no gain"), value_range=(0, 255)
 
 
 def patches(filters=(0, 7, 14)):
-    activations = np.linspace(9, 1, 2 * len(filters)).reshape(-1, 2)
-    found = RNG.uniform(0, 255, (len(filters), 2, 9, 7, 3)).astype(np.float32)
-    filters = np.array(filters)
-    return Result(patches=found, activations=activations, filters=filters, layer_name="conv")
+    found = {"patches": pixels(2 * len(filters), 9, 7).reshape(-1, 2, 9, 7, 3)}
+    found["activations"] = np.linspace(9, 1, 2 * len(filters)).reshape(-1, 2)
+    return Result(**found, filters=np.array(filters), layer_name="conv")
 
 
 def census(name="block{}_conv1"):
@@ -94,7 +92,7 @@ def changes(n_images=2):
 
 ORDER = {"ranking": np.array([2, 0, 1]), "labels": [1, 0, 3], "given": [0.25, 0.9, 0.031]}
 SUSPECTS = Result(images=pixels(2), class_names=PETS, **ORDER)
-MEASURES = dict.fromkeys(faults.TRUST_TITLES, np.array([0.91, 0.5, np.nan]))
+MEASURES = dict.fromkeys(TRUST_TITLES, np.array([0.91, 0.5, np.nan]))
 TRUST = Result(methods=("fine", "random", "center"), **MEASURES)
 SHAPES = [
     LayerShape("image", "Input", (16, 16, 3), (), 0),
@@ -106,13 +104,11 @@ SHAPES = [
     LayerShape("pool", "GlobalAveragePooling2D", (16,), ("sum",), 0),
     LayerShape("head", "Dense", (5,), ("pool",), 85),
 ]
-TITLES = ["image 0", "conv, channel 3", "what excites it", "grad-cam"]
 DRAWINGS = {
     "images": lambda: figures.draw_images(pixels(7), list("abcdefg")),
     "images of several sizes": lambda: figures.draw_images([pixels(1, 9)[0], pixels(1, 20)[0]]),
     "curves": lambda: figures.draw_learning_curves(HISTORY),
     "confusion": lambda: figures.draw_confusion_matrix([0, 1, 1], [0, 1, 0], PETS),
-    "confusion of nothing": lambda: figures.draw_confusion_matrix([], []),
     "calibration": lambda: figures.draw_calibration(BINS, 0.04),
     "activations": lambda: figures.draw_activations(RNG.normal(size=(4, 5, 60)), "conv"),
     "one silent channel": lambda: figures.draw_activations(np.zeros((8, 8, 1)), "conv"),
@@ -126,9 +122,6 @@ DRAWINGS = {
     "changes": lambda: figures.draw_changes(changes()),
     "architecture": lambda: figures.draw_architecture(SHAPES),
     "trust": lambda: figures.draw_map_trust(TRUST),
-    "exploration": lambda: draw_exploration(
-        pixels(1)[0], pixels(1)[0, ..., 0], filter_images(("ok",)), heat(1), TITLES, None
-    ),
 }
 
 
@@ -212,12 +205,11 @@ def test_arrays_given_are_not_altered():
     maps, evidence, ascended, found = RNG.normal(size=(5, 5, 9)), heat(), filter_images(), patches()
     found.activations[0, 1] = 0
     arrays = [maps, evidence.maps, ascended.images, found.patches]
-    copies = [array.copy() for array in arrays]
+    for array in arrays:
+        array.flags.writeable = False
     figures.draw_activations(maps, "conv")
     figures.draw_heat_maps(ascended.images[:2], evidence)
     figures.draw_patches(found, ascended=ascended)
-    for array, copy in zip(arrays, copies, strict=True):
-        np.testing.assert_array_equal(array, copy)
 
 
 # names
@@ -227,7 +219,7 @@ def test_arrays_given_are_not_altered():
 def test_names_may_hold_any_character(name, tmp_path):
     drawn = [
         figures.draw_images(pixels(1), [name]),
-        figures.draw_heat_maps(pixels(1), heat(1), [name], titles=[name], names=[name]),
+        figures.draw_heat_maps(pixels(1), heat(1), [name], titles=[name]),
         figures.draw_confusion_matrix([0, 1, 2], [0, 1, 2], [name] * 3),
         figures.draw_census(census(name.replace("{", "{{").replace("}", "}}"))),
         figures.draw_architecture([SHAPES[0], LayerShape(name, "Conv2D", (8, 8, 2), (), 0)]),
@@ -293,9 +285,9 @@ def test_images_of_any_number_of_channels_are_drawn(channels):
 
 
 def test_images_stand_in_rows_with_their_titles():
-    figure = figures.draw_images(pixels(5), list("abcde"), columns=3)
-    assert titles(figure) == [*"abcde", ""]
-    assert figure.axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 3)
+    figure = figures.draw_images(pixels(8), list("abcdefgh"))
+    assert titles(figure) == [*"abcdefgh", *[""] * 4]
+    assert figure.axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 6)
     assert len(figures.draw_images(np.zeros((8, 8, 3))).axes) == 1  # one, without a batch
 
 
@@ -304,10 +296,10 @@ def test_images_stand_in_rows_with_their_titles():
     [
         (lambda: figures.draw_activations(np.zeros((1, 8, 8, 4)), "a"), r"`maps` \(of shape \(1,"),
         (lambda: figures.draw_images(np.zeros((6, 28, 28))), r"`images` \(of shape \(6, 28, 28\)"),
-        (lambda: figures.draw_images([]), "equally many"),
+        (lambda: figures.draw_images([]), "equally many, 1 or more"),
         (lambda: figures.draw_images(pixels(2), ["one"]), "equally many"),
         (lambda: figures.draw_heat_maps(pixels(3), heat(2)), "equally many"),
-        (lambda: figures.draw_heat_maps(pixels(), heat(), names="ab"), "`names`.* must be 1"),
+        (lambda: figures.draw_confusion_matrix([], []), r"`labels` \(=\[\]\) .* must be"),
         (lambda: figures.draw_confusion_matrix([0, 0.5], [0, 1]), "`labels` .* must be"),
         (lambda: figures.draw_confusion_matrix([0, -1], [0, 1]), r"`labels` \(=\[0, -1\]\)"),
         (lambda: figures.draw_confusion_matrix([0, 1], [0]), "`predicted` .* must be"),
@@ -335,17 +327,15 @@ def test_strongest_channels_are_shown_on_one_scale():
     maps = np.zeros((4, 5, 6), np.float32)
     maps[..., 1], maps[..., 3], maps[1, 1, 4] = 1.0, 4.0, 2.0
     maps[2, 2, 5] = np.nan
-    figure = figures.draw_activations(maps, "block2", n_channels=3)
-    assert labels(figure) == ["3", "4", "1"]
+    figure = figures.draw_activations(np.pad(maps, [(0, 0), (0, 0), (0, 50)]), "block2")
+    assert labels(figure)[:4] == ["3", "4", "1", "0"] and len(labels(figure)) == 48
     tiles = [image.get_array() for image in figure.axes[0].get_images()]
-    for tile, channel in zip(tiles, (3, 4, 1), strict=True):
+    for tile, channel in zip(tiles, (3, 4, 1), strict=False):
         np.testing.assert_array_equal(tile, maps[..., channel])
     assert {image.get_clim() for image in figure.axes[0].get_images()} == {(0, 4)}
     assert figure.axes[1].get_ylabel() == "activation"
-    assert titles(figure)[0] == (
-        "block2: the 3 strongest of 6 channels of 4x5; 2 nowhere above 0 on this image; 1 with NaN "
-        "or infinity"
-    )
+    words = "block2: the 48 strongest of 56 channels of 4x5; 53 nowhere above 0 on this image"
+    assert titles(figure)[0] == words
     figures.draw_activations(np.full((4, 4, 2), np.inf), "conv").canvas.draw()
 
 
@@ -369,7 +359,6 @@ def test_filters_that_show_something_stand_with_their_indices_the_strongest_firs
         "conv: the 2 strongest of 4 filters; median activation 0.25 on noise, 3.5 on these images; "
         "1 dead; 1 no gain"
     )
-    assert labels(figures.draw_filters(found, n_filters=1)) == ["14"]
     dead = figures.draw_filters(filter_images(("dead",)))
     assert labels(dead) == ["0 dead"] and np.ptp(shown(dead.axes[0])) == 0
     unit = filter_images(("ok",), value_range=(-255, 255))
@@ -451,32 +440,15 @@ def test_empty_map_says_why_and_many_images_are_cut_off():
     assert "the first 12 of 14 images" in texts(figure) and (shown(figure.axes[1]) == 0).all()
 
 
-def test_results_that_class_and_method_do_not_tell_apart_are_named():
-    figure = figures.draw_heat_maps(pixels(1), [heat(1)] * 2, PETS, names=["hasty", "patient"])
-    assert titles(figure)[2:5:2] == ["hasty cat: score -3.25", "patient cat: score -3.25"]
-
-
-def test_exploration_shows_words_where_there_is_nothing_to_see():
-    image, maps = pixels(1)[0], RNG.normal(size=(6, 6))
-    figure = draw_exploration(image, maps, "no gain at all", "no classes", TITLES, None)
-    axes = figure.axes
-    assert axes[2].texts[0].get_text() == "no gain at all" and "no classes" in texts(figure)
-    np.testing.assert_allclose(shown(axes[0]), image / 255, atol=1e-6)
-    np.testing.assert_allclose(shown(axes[1]), maps)
-    assert axes[1].get_images()[0].get_clim() == pytest.approx((maps.min(), maps.max()))
-    dead = draw_exploration(image, maps, filter_images(("dead",)), heat(1), TITLES, None)
-    assert np.ptp(shown(dead.axes[2])) == 0 and titles(dead)[:4] == TITLES
-
-
 # faults
 
 
 def test_measures_of_trust_are_drawn_with_their_numbers():
     figure = figures.draw_map_trust(TRUST)
-    assert texts(figure).count("0.91") == len(faults.TRUST_TITLES) and "nan" not in texts(figure)
-    random, dots = figure.axes[0].get_lines()
+    assert texts(figure).count("0.91") == len(TRUST_TITLES) and "nan" not in texts(figure)
+    (random,), bars = figure.axes[0].get_lines(), figure.axes[0].patches
     assert set(random.get_xdata()) == {0.5}
-    np.testing.assert_allclose(dots.get_xdata(), [0.91, 0.5, np.nan])
+    np.testing.assert_allclose([bar.get_width() for bar in bars], [0.91, 0.5, np.nan])
 
 
 def test_census_is_drawn_in_shares_with_its_counts():
@@ -578,14 +550,13 @@ def test_architecture_is_drawn_with_names_sizes_channels_and_skips():
     assert max(skip.get_ydata()) > first.get_height() / 2
     legend = {text.get_text() for text in figure.legends[0].get_texts()}
     assert legend == {"image", "convolution", "addition", "pooling", "dense"}
-    assert "2,917 parameters" in titles(figure)[0]
 
 
-def test_many_layers_are_told_by_size_and_a_layer_may_come_before_itself():
+def test_of_many_layers_the_last_of_each_size_is_named_and_a_layer_may_come_before_itself():
     more = [LayerShape(f"c{n}", "Conv2D", (4, 4, 2 + n), ("norm",), 0) for n in range(30)]
     again = LayerShape("norm", "BatchNormalization", (8, 8, 16), ("first", "act"), 64)
     act = LayerShape("act", "ReLU", (8, 8, 16), ("norm",), 0)
     figure = figures.draw_architecture([*SHAPES[:2], again, act, *SHAPES[4:6], *more])
     found = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert found == ["1 layer\n3", "3 layers\n16", "30 layers\n2-31"]
+    assert found == ["image  3", "sum", "c29  31"]
     assert len([line for line in figure.axes[0].lines if len(line.get_xdata()) == 4]) == 1

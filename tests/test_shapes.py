@@ -1,7 +1,6 @@
 """The architecture of a model: shapes, inputs and parameters are what Keras itself says."""
 
 import keras
-import numpy as np
 import pytest
 
 from cnnviz.layers.shapes import IMAGE, layer_shapes
@@ -36,7 +35,7 @@ def wrapped(layer, name):
     return keras.Model(inputs, keras.layers.ReLU(name="relu")(layer(inputs)), name=name)
 
 
-def test_a_layer_of_two_nested_models_is_counted_once_and_takes_in_what_both_give_it():
+def test_a_layer_of_two_nested_models_is_listed_once_and_takes_in_what_both_give_it():
     shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
     first, second = wrapped(shared, "first"), wrapped(shared, "second")
     inputs = keras.Input((16, 16, 3))
@@ -52,62 +51,6 @@ def test_a_layer_of_two_nested_models_is_counted_once_and_takes_in_what_both_giv
         "head": {"pooling"},
     }
     assert sum(shape.parameters for shape in found.values()) == model.count_params()
-
-
-class Scaled(keras.layers.Layer):
-    """A convolution, times a weight of its own for each channel."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.convolution = keras.layers.Conv2D(4, 3, name="conv")
-
-    def build(self, shape):
-        self.convolution.build(shape)
-        self.scale = self.add_weight(shape=(4,), initializer="ones")
-
-    def call(self, images):
-        return self.convolution(images) * self.scale
-
-
-class WithOwnWeight(keras.Model):
-    def __init__(self):
-        super().__init__(name="whole")
-        self.scaled = Scaled(name="scaled")
-        self.bias = self.add_weight(shape=(10, 10, 1), initializer="zeros")
-
-    def call(self, images):
-        return self.scaled(images) + self.bias
-
-
-def test_own_weights_of_what_holds_layers_are_counted():
-    model = WithOwnWeight()
-    model(np.zeros((1, 12, 12, 3), np.float32))
-    found = layer_shapes(model, image_size=12)
-    assert [(shape.name, shape.inputs, shape.parameters) for shape in found] == [
-        (IMAGE, (), 0),
-        ("scaled/conv", (IMAGE,), 3 * 3 * 3 * 4 + 4),
-        ("scaled", ("scaled/conv",), 4),
-        ("whole", ("scaled",), 100),
-    ]
-    assert sum(shape.parameters for shape in found) == model.count_params()
-
-
-class Tied(keras.layers.Layer):
-    def __init__(self, kernel):
-        super().__init__()
-        self.kernel = kernel
-
-    def call(self, features):
-        return features @ self.kernel
-
-
-def test_one_weight_of_two_layers_is_counted_once():
-    dense = keras.layers.Dense(3)
-    inputs = keras.Input((4, 4, 3))
-    features = dense(inputs)
-    model = keras.Model(inputs, Tied(dense.kernel)(features))
-    assert [shape.parameters for shape in layer_shapes(model)] == [0, 12, 0]
-    assert model.count_params() == 12
 
 
 def test_free_size_is_chosen_and_checked(color_model):

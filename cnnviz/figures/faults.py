@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from cnnviz.figures import style
@@ -13,62 +12,16 @@ from cnnviz.figures.heat_maps import overlay
 from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, subplots, to_units
 
 if TYPE_CHECKING:
-    from cnnviz.diagnosis import FilterCensus, MapTrust, Mistakes, ModelChanges, SuspectLabels
+    from cnnviz.diagnosis import FilterCensus, Mistakes, ModelChanges, SuspectLabels
 
-CENSUS_COLORS = {  # from Okabe and Ito: color-blind people can tell them apart
-    "ok": "#cfe3f2",
-    "never fires": "#000000",
-    "same everywhere": "#d55e00",
-    "always fires": "#e69f00",
-    "copy": "#009e73",
-}
-TRUST_TITLES = {
-    "focus": "evidence on the\nright two of four:\nhigh is good",
-    "pointing": "evidence on the\nright one of four:\nhigh is good",
-    "deletion": "probability while\nit is deleted:\nlow is good",
-    "insertion": "probability while\nit is inserted:\nhigh is good",
-    "survival": "what is left with\nshuffled weights:\nnear 0 is good",
-}
-
-
-@styled
-def draw_map_trust(result: MapTrust) -> DescribedFigure:
-    """Draw how far the heat maps of several methods can be trusted, one panel for each measure.
-
-    Args:
-        result: MapTrust, as `map_trust` returns it.
-
-    Returns:
-        Figure: a line leads from the score of random maps (dashed) to that of each method.
-    """
-    rows = np.arange(len(result.methods))
-    size = (1.8 * len(TRUST_TITLES), 1.1 + 0.3 * len(rows))
-    figure, axes = subplots(1, len(TRUST_TITLES), figsize=size, sharey=True)
-    for axis, (measure, title) in zip(axes, TRUST_TITLES.items(), strict=True):
-        values = np.asarray(getattr(result, measure), float)
-        random = np.nan_to_num(values[list(result.methods).index("random")])
-        axis.axvline(random, color="0.4", linestyle="--", linewidth=0.8)
-        axis.hlines(rows, random, values, color=style.TRAINING_COLOR, linewidth=2)
-        axis.plot(values, rows, "o", color=style.TRAINING_COLOR)
-        for row in np.flatnonzero(np.isfinite(values)):
-            axis.text(1.5, row, f"{values[row]:.2f}", ha="right", va="center", fontsize=9)
-        axis.set(xlim=(min(-0.1, np.nanmin(values) - 0.1), 1.5), xticks=(0, 0.5, 1))
-        axis.set_title(title, fontsize=9)
-    axes[0].set_yticks(rows, result.methods)
-    axes[0].invert_yaxis()
-    return figure
+# From Okabe and Ito: color-blind people can tell them apart.
+CENSUS_COLORS = {"ok": "#cfe3f2", "never fires": "#000000", "same everywhere": "#d55e00"}
+CENSUS_COLORS |= {"always fires": "#e69f00", "copy": "#009e73"}
 
 
 @styled
 def draw_census(result: FilterCensus) -> DescribedFigure:
-    """Draw what the filters of each layer do, as one bar for each layer.
-
-    Args:
-        result: FilterCensus, as `filter_census` returns it.
-
-    Returns:
-        Figure: the first layer on top; the number in a part of a bar counts filters.
-    """
+    """Draw what `filter_census` counts, as one bar for each layer, the first on top."""
     rows = np.arange(len(result.layers))
     figure, axis = subplots(figsize=(9, 1.0 + 0.28 * len(rows)))
     start, totals = np.zeros(len(rows)), np.array([len(one.verdicts) for one in result.layers])
@@ -80,74 +33,45 @@ def draw_census(result: FilterCensus) -> DescribedFigure:
         look = {"fontsize": 9, "color": "white" if kind == "never fires" else "black"}
         axis.bar_label(bars, texts, label_type="center", **look)
         start += shares
-    axis.set_yticks(rows, style.short_names(one.layer_name for one in result.layers), fontsize=9)
+    names = [style.short_name(one.layer_name) for one in result.layers]
+    axis.set_yticks(rows, names, fontsize=9)
     axis.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="% of the layer's filters")
     axis.set_title(f"what the filters did on {counted(result.n_images, 'image')}", pad=24)
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(CENSUS_COLORS)}
-    axis.legend(**place, frameon=False, fontsize=9, borderpad=0, handlelength=1.2)
+    axis.legend(**style.ABOVE, ncols=len(CENSUS_COLORS), fontsize=9, handlelength=1.2)
     return figure
 
 
 @styled
-def draw_mistakes(
-    result: Mistakes,
-    class_names: Sequence[str] = (),
-    *,
-    value_range: tuple[float, float] | None = None,
-) -> DescribedFigure:
-    """Draw confident mistakes: the image, the evidence for both classes, the nearest neighbors.
-
-    Args:
-        result: Mistakes, as `confident_mistakes` returns it.
-        class_names: The classes' names, by index; others are numbered.
-        value_range: The values of black and of white; None finds them: see `draw_images`.
-
-    Returns:
-        Figure: a row for each mistake, the worst on top, 12 at most. Without any mistake the figure
-        says so.
-    """
+def draw_mistakes(result: Mistakes, class_names: Sequence[str] = ()) -> DescribedFigure:
+    """Draw the 12 worst that `confident_mistakes` found: image, evidence, nearest neighbors."""
     if not len(result.images):
         return style.draw_grid([[(np.ones((1, 9, 3)), "no mistakes")]], 2)
-    value_range = style.limits([result.images, result.neighbors], value_range)
-    images, rows = to_units(result.images, value_range), []
-    for row, (image, label) in enumerate(zip(images, result.labels, strict=True)):
+    value_range = style.limits([result.images, result.neighbors])
+    rows = []
+    for row, image in enumerate(to_units(result.images[: style.MOST_ROWS], value_range)):
+        label = result.labels[row]
         title = f"{class_name(class_names, label)}: {result.probabilities[row, label]:.1%}"
-        panels = [(image, title)]
+        rows.append([(image, title)])
         for maps in result.evidence:
             name, verdict = class_name(class_names, maps.class_index[row]), maps.verdicts[row]
             title = f"for {name}" if verdict == "ok" else f"{verdict} ({name})"
-            panels.append((overlay(image, maps.maps[row]), title))
+            rows[row].append((overlay(image, maps.maps[row]), title))
         near = result.neighbors[row], result.neighbor_labels[row], result.similarity[row]
         for neighbor, index, alike in zip(*near, strict=True):
             title = f"{class_name(class_names, index)}, {alike:.2f} alike"
-            panels.append((style.to_unit(neighbor, value_range), title))
-        rows.append(panels)
+            rows[row].append((style.to_unit(neighbor, value_range), title))
     heading = "mistakes, with the probability of the label; evidence for the label; for the "
     heading += "prediction" + ("; nearest training images" if result.neighbors.shape[1] else "")
-    return style.draw_grid(rows[: style.MOST_ROWS], 1.3, heading)
+    return style.draw_grid(rows, 1.3, heading)
 
 
 @styled
-def draw_suspects(
-    result: SuspectLabels, *, value_range: tuple[float, float] | None = None
-) -> DescribedFigure:
-    """Draw the images whose labels are most likely wrong.
-
-    Args:
-        result: SuspectLabels, as `suspect_labels` returns it.
-        value_range: The values of black and of white; None finds them: see `draw_images`.
-
-    Returns:
-        Figure: the images of `result.images`, the most suspect first, each with its label and the
-        probability of the label.
-
-    Raises:
-        ValueError: If the result holds no images.
-    """
+def draw_suspects(result: SuspectLabels) -> DescribedFigure:
+    """Draw the images whose labels are most likely wrong, as `suspect_labels` found them."""
     if result.images is None:
         raise ValueError("`result.images` (=None) must be there: load the data with shuffle=False")
     panels = []
-    for image, index in zip(to_units(result.images, value_range), result.ranking, strict=False):
+    for image, index in zip(to_units(result.images), result.ranking, strict=False):
         name = class_name(result.class_names, result.labels[index])
         panels.append((image, f"label '{name}': {result.given[index]:.0%}"))
     heading = f"the {len(panels)} most suspect of {counted(len(result.ranking), 'label')}"
@@ -157,38 +81,29 @@ def draw_suspects(
 
 @styled
 def draw_changes(result: ModelChanges) -> DescribedFigure:
-    """Draw what changed between two states of a model.
+    """Draw what `compare_models` found.
 
-    Args:
-        result: ModelChanges, as `compare_models` returns it.
-
-    Returns:
-        Figure: left, how far the weights of each layer and its output moved, in percent of their
-        size; right, the first 3 images with the evidence for one class before and after.
+    Left: how far the weights of each layer and its output moved, in percent of their size. Right:
+    the first 3 images with the evidence for one class before and after.
     """
-    rows, images = np.arange(len(result.layer_names)), to_units(result.images, result.value_range)
-    size = (9, max(4.2, 1 + 0.3 * len(rows)))
-    figure = plt.figure(figsize=size, FigureClass=DescribedFigure, layout="constrained")
+    rows, panels = np.arange(len(result.layer_names)), []
+    figure = style.new_figure(figsize=(9, max(4.2, 1 + 0.3 * len(rows))))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     axis = left.subplots()
     for shift, label, color in ((-0.2, "weights", "#0072b2"), (0.2, "activations", "#d55e00")):
         shown = 100 * np.nan_to_num(getattr(result, label), posinf=0)
         axis.barh(rows + shift, shown, 0.4, color=color, label=label)
-    axis.set_yticks(rows, style.short_names(result.layer_names), fontsize=9)
+    axis.set_yticks(rows, map(style.short_name, result.layer_names), fontsize=9)
     axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="change, % of the size before")
     before, after = (np.argmax(each, axis=1) for each in result.probabilities)
     changed = (before != after).sum()
     axis.set_title(f"{changed} of {counted(len(before), 'prediction')} changed", pad=24)
-    axis.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderpad=0)
-    grid = right.subplots(min(3, len(images)), 3, squeeze=False)
-    for row, line in enumerate(grid):
-        name = class_name(result.class_names, result.maps[0].class_index[row])
-        panels = [(images[row], f"image {row}")]
+    axis.legend(**style.ABOVE, ncols=2)
+    for row, image in enumerate(to_units(result.images, result.value_range)[:3]):
+        panels.append([(image, f"image {row}")])
         for maps, when in zip(result.maps, ("before", "after"), strict=True):
+            name = class_name(result.class_names, maps.class_index[row])
             title = f"{when}: {name} {maps.scores[row]:+.2f}"
-            panels.append((overlay(images[row], maps.maps[row]), title))
-        for axis, (shown, title) in zip(line, panels, strict=True):
-            axis.imshow(shown)
-            axis.set_title(style.wrapped(title, 1.5), fontsize=9)
-            axis.axis("off")
+            panels[row].append((overlay(image, maps.maps[row]), title))
+    style.draw_grid(panels, 1.4, into=right)
     return figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from cnnviz.checks import whole_numbers
 from cnnviz.figures import style
@@ -17,22 +17,17 @@ from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, s
 if TYPE_CHECKING:
     import keras
 
-MOST_NUMBERED = 10  # classes of a confusion matrix whose cells have room for numbers
-MOST_NAMED = 30  # classes that have room for their names beside it
+MOST_NUMBERED, MOST_NAMED = 10, 30  # classes of a confusion matrix that have room for them
 
 
 @styled
 def draw_learning_curves(
     history: keras.callbacks.History | Mapping[str, Sequence[float]],
 ) -> DescribedFigure:
-    """Draw loss and accuracy of training and validation, epoch by epoch.
+    """Draw loss and accuracy by epoch; the titles give the best of the validation.
 
     Args:
-        history: dict with "loss", "val_loss", "accuracy", "val_accuracy", one number for each
-            epoch; or what `train` or `model.fit` returns.
-
-    Returns:
-        Figure: two panels; the titles give the best validation loss and accuracy.
+        history: What `train` or `model.fit` returns, or a dict as its `history`.
     """
     history = getattr(history, "history", history)
     figure, axes = subplots(1, 2, figsize=(9, 3.2))
@@ -59,11 +54,8 @@ def draw_calibration(
     """Draw how often a model is right against how confident it is (a reliability diagram).
 
     Args:
-        bins: What `calibration_bins` returns.
+        bins: What `calibration_bins` returns; those with images get a marker.
         error: The expected calibration error.
-
-    Returns:
-        Figure: a marker for each bin that holds images, with its share of all images.
     """
     _, shares, confidences, accuracies = bins
     filled = shares > 0
@@ -85,42 +77,30 @@ def draw_calibration(
 def draw_confusion_matrix(
     labels: ArrayLike, predicted: ArrayLike, class_names: Sequence[str] = ()
 ) -> DescribedFigure:
-    """Draw how often each class was predicted for each.
+    """Draw how often each class was predicted for each, in percent of the true class.
 
     Args:
-        labels: (N,) integers, the true classes.
+        labels: (N,) integers, the true classes; a ValueError if they are not, or N is 0.
         predicted: (N,) integers, the predicted classes.
         class_names: The classes' names, by index; others are numbered.
-
-    Returns:
-        Figure: percentages of the true class, as numbers too up to 10 classes. The number of
-        images stands beside the class; of more than 30 classes some are named.
-
-    Raises:
-        ValueError: If `labels` and `predicted` are not equally many integers, 0 or more.
     """
     pairs = whole_numbers([labels, predicted])
-    if pairs is None or pairs.ndim != 2 or pairs.min(initial=0) < 0:
-        raise ValueError(
-            f"`labels` (={labels!r:.60}) and `predicted` (={predicted!r:.60}) must be equally many "
-            "integers (N,), 0 or more"
-        )
-    count = max(1, len(class_names), pairs.max(initial=-1) + 1)
+    if pairs is None or pairs.ndim != 2 or not pairs.size or pairs.min() < 0:
+        given = f"`labels` (={labels!r:.60}) and `predicted` (={predicted!r:.60})"
+        raise ValueError(f"{given} must be equally many integers (N,), 0 or more")
+    count = max(len(class_names), pairs.max() + 1)
     names = [style.wrapped(class_name(class_names, index), 1.5, 2) for index in range(count)]
-    counts = np.zeros((count, count), int)
-    np.add.at(counts, tuple(pairs), 1)
-    sizes, numbered = counts.sum(axis=1, keepdims=True), count <= MOST_NUMBERED
-    width, height = (1.9 + 1.1 * count, 1.3 + 0.9 * count) if numbered else (10, 8.6)
-    figure, axis = subplots(figsize=(width, height))
-    display = ConfusionMatrixDisplay(100 * counts / np.maximum(sizes, 1))
+    counts = confusion_matrix(*pairs, labels=range(count))
+    sizes, side = counts.sum(axis=1), 1.4 + min(count, MOST_NUMBERED) * 0.75
+    figure, axis = subplots(figsize=(side + 1, side))
+    display = ConfusionMatrixDisplay(100 * counts / np.maximum(sizes, 1)[:, None])
     look = {"cmap": "cividis", "im_kw": {"vmin": 0, "vmax": 100}, "colorbar": False}
-    display.plot(ax=axis, include_values=numbered, values_format=".1f", **look)
+    display.plot(ax=axis, include_values=count <= MOST_NUMBERED, values_format=".1f", **look)
     ticks = range(0, count, math.ceil(count / MOST_NAMED))
-    rotated = {"rotation": 30 if numbered else 60, "ha": "right", "rotation_mode": "anchor"}
-    axis.set_xticks(ticks, names[:: ticks.step], **(rotated if count > 2 else {}))
-    axis.set_yticks(ticks, [f"{names[tick]} ({sizes[tick, 0]})" for tick in ticks])
+    axis.set_xticks(ticks, names[:: ticks.step], rotation=0 if count <= 4 else 90)
+    axis.set_yticks(ticks, [f"{names[tick]} ({sizes[tick]})" for tick in ticks])
     axis.set(xlabel="predicted class", ylabel="true class (number of images)")
-    accuracy = np.trace(counts) / max(counts.sum(), 1)
+    accuracy = np.mean(pairs[0] == pairs[1])
     axis.set_title(f"accuracy {accuracy:.1%} of {counted(counts.sum(), 'image')}")
     figure.colorbar(display.im_, ax=axis, label="% of the true class", shrink=0.8)
     return figure

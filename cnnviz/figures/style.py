@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import html
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -16,35 +17,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-STYLE: dict[str, Any] = {
-    # Black on white whatever the person's own style is, which may be dark.
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "white"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color"), "black"),
-    **dict.fromkeys(("xtick.color", "ytick.color"), "black"),
-    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "inherit"),
-    **dict.fromkeys(("savefig.facecolor", "axes.titlecolor"), "auto"),
-    # Names of files, layers and classes may hold "$", "_" and "^".
-    **dict.fromkeys(("text.usetex", "text.parse_math", "axes.formatter.use_mathtext"), False),
-    "figure.dpi": 110,
-    **dict.fromkeys(("font.size", "axes.titlesize", "figure.titlesize"), 10),
-    "axes.titlelocation": "left",
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.grid"), False),
-    "image.interpolation": "nearest",
-    "savefig.bbox": "tight",
-}
+# Black on white, whatever the person's own style is; the person's font stays.
+RESET = "axes", "figure", "grid", "image", "legend", "lines", "text", "xtick", "ytick"
+STYLE = {k: v for k, v in matplotlib.rcParamsDefault.items() if k.split(".")[0] in RESET}
+STYLE |= dict.fromkeys(("font.size", "axes.titlesize", "figure.titlesize"), 10)
+STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.unicode_minus"), False)
+STYLE |= {"axes.titlelocation": "left", "image.interpolation": "nearest", "figure.dpi": 110}
+STYLE |= {"savefig.facecolor": "auto", "savefig.bbox": "tight"}
+STYLE["text.parse_math"] = False  # names of files, layers and classes may hold "$", "_" and "^"
+
 TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # color-blind people can tell them apart
-ACTIVATION_COLORS, EVIDENCE_COLORS = "viridis", "inferno"
-SIGNED_COLORS = "PuOr_r"  # orange for the class, white for neither, purple against it
+EVIDENCE_COLORS, SIGNED_COLORS = "inferno", "PuOr_r"  # orange for the class, purple against it
+ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "borderpad": 0}  # legends
 NOTHING_TO_SEE = 0.88  # gray of a tile that holds no image
 MOST_CHANNELS = 16  # of an image; a longer last axis is a side
 MOST_ROWS = 12  # of a figure with a row for each image or filter
-TILES_IN_A_ROW, GAP = 8, 0.04  # the gap between two is a share of their width
-PAGE_WIDTH, LARGEST = 8.4, 2.4  # inches: of a grid, and the side of its images where they are few
+COLUMNS, PAGE_WIDTH, LARGEST = 6, 8.4, 2.4  # of a grid; inches of it, and of a side of an image
+MOST_TILES, TILES_IN_A_ROW, GAP = 48, 8, 0.04  # the gap between two is a share of their width
 
 
 @contextlib.contextmanager
 def _style():
-    """As `rc_context`, which would also take back the first figure's choice of a backend."""
+    """As `rc_context`, which would also take back what the first figure switches on."""
     before = {name: matplotlib.rcParams[name] for name in STYLE}
     matplotlib.rcParams.update(STYLE)
     try:
@@ -57,11 +51,7 @@ styled = _style()  # decorates what draws
 
 
 class DescribedFigure(Figure):
-    """A Matplotlib figure in this package's style that describes itself in `alt`.
-
-    It is registered in pyplot like any other: it appears in a notebook without `display`, also in a
-    loop, and `plt.show()` shows it in a script.
-    """
+    """One of pyplot's figures, in this package's style, that describes itself in `alt`."""
 
     draw = styled(Figure.draw)
     savefig = styled(Figure.savefig)
@@ -82,6 +72,10 @@ class DescribedFigure(Figure):
         return {}, {kind: {"alt": self.alt} for kind in ("image/png", "image/jpeg")}
 
 
+new_figure = functools.partial(plt.figure, FigureClass=DescribedFigure, layout="constrained")
+subplots = functools.partial(plt.subplots, FigureClass=DescribedFigure, layout="constrained")
+
+
 def figure_html(figure: DescribedFigure) -> str:
     """An `<img>` element that holds a figure as PNG, with its alternative text; closes it."""
     file = io.BytesIO()
@@ -89,11 +83,6 @@ def figure_html(figure: DescribedFigure) -> str:
     plt.close(figure)
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     return f'<img alt="{html.escape(figure.alt)}" style="max-width: 100%" src="{source}">'
-
-
-def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[DescribedFigure, Any]:
-    """As `plt.subplots`; nothing overlaps."""
-    return plt.subplots(rows, columns, FigureClass=DescribedFigure, layout="constrained", **options)
 
 
 def class_name(names: Sequence[str] | None, index: int) -> str:
@@ -106,81 +95,73 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def wrapped(text: object, inches: float, lines: int = 4) -> str:
+def wrapped(text: str, inches: float, lines: int = 5) -> str:
     """Break a text into lines that fit a width; a character takes about 1/13 inch."""
     text = str(text).strip().encode("utf-8", "replace").decode()  # names of files may be broken
     options = {"max_lines": lines, "placeholder": " ...", "break_on_hyphens": False}
     return textwrap.fill(text, max(4, int(13 * inches)), **options)
 
 
-def short_names(names: Iterable[str]) -> list[str]:
-    """The last part of each layer's path, without its middle where it is long."""
-    names = [wrapped(name.rsplit("/", 1)[-1], 99) for name in names]
-    return [name if len(name) <= 28 else f"{name[:12]}...{name[-13:]}" for name in names]
+def short_name(path: str) -> str:
+    """The last part of a layer's path, without its middle where it is long."""
+    name = wrapped(path.rsplit("/", 1)[-1], 99)
+    return name if len(name) <= 28 else f"{name[:12]}...{name[-13:]}"
 
 
 def limits(images, value_range=None):
     """The pixel values of black and of white: as given, or as the values of the images suggest."""
     if value_range is not None:
         return value_range
-    values = np.concatenate([np.ravel(image).astype(np.float32) for image in images])
+    values = np.concatenate([np.ravel(image) for image in images]).astype(np.float32)
     values = values[np.isfinite(values)]
     low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
-    for lowest, highest in ((0, 1), (-1, 1), (0, 255)):
-        if lowest <= low and high <= highest:
-            return lowest, highest
-    return (float(low), float(high)) if low < high else (low - 1.0, low + 1.0)
+    for black, white in ((0, 1), (-1, 1), (0, 255)):
+        if black <= low and high <= white:
+            return black, white
+    return (low, high) if low < high else (low - 1, low + 1)
 
 
 def to_unit(image, value_range):
     """Pixel values -> (H, W, 3) in 0..1: gray, red and green, or the first three channels."""
     low, high = value_range
-    unit = np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1)
-    unit = unit[..., None] if unit.ndim == 2 else unit
+    unit = np.atleast_3d(np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1))
     if unit.shape[-1] == 2:
         unit = np.concatenate([unit, 0 * unit[..., :1]], axis=-1)
     return unit.repeat(3, axis=-1) if unit.shape[-1] == 1 else unit[..., :3]
 
 
-def to_units(images, value_range, *belonging):
+def to_units(images, value_range=None, *belonging):
     """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
     single = getattr(images, "ndim", 4) == 3
     if single and images.shape[2] > MOST_CHANNELS:
-        raise ValueError(
-            f"`images` (of shape {images.shape}) must be (N, H, W, C) or one image (H, W, C); "
-            "`images[..., None]` is a stack of gray ones"
-        )
+        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
     images = [images] if single else list(images)
     counts = [len(images), *(len(others) for others in belonging if others is not None)]
     if not images or len(set(counts)) > 1:
-        raise ValueError(
-            f"`images` ({counts[0]}) and their titles and maps ({counts[1:]}) must be equally "
-            "many, 1 or more"
-        )
+        raise ValueError(f"`images`, titles, maps (={counts}) must be equally many, 1 or more")
     value_range = limits(images, value_range)
     return [to_unit(image, value_range) for image in images]
 
 
-def draw_grid(rows, side, heading=""):
-    """Draw rows of images with titles.
+def draw_grid(rows, side, heading="", into=None):
+    """Draw rows of (array, title), each array `side` inches wide, in a new figure or `into` one.
 
-    Args:
-        rows: Lists of (array, title) or (array, title, options): options of `imshow` for an array
-            that is not an RGB image in 0..1. It gets a color bar.
-        side: Width of an image in inches.
-        heading: What stands over all.
+    (array, title, options) has options of `imshow`, for numbers that need a color bar.
     """
-    rows = [[(array, wrapped(t, 1.1 * side), *more) for array, t, *more in row] for row in rows]
     columns, (height, width) = max(map(len, rows)), np.shape(rows[0][0][0])[:2]
+    rows = [[(array, wrapped(t, 1.1 * side), *more) for array, t, *more in row] for row in rows]
     lines = max(len(title.splitlines()) for row in rows for _, title, *_ in row)
     wide = side * columns + 0.5 * sum(len(panel) > 2 for panel in rows[0])
     tall = (side * height / width + 0.06 + 0.17 * lines) * len(rows) + (0.3 if heading else 0)
-    figure, axes = subplots(len(rows), columns, figsize=(wide, tall), squeeze=False)
+    figure = into or new_figure(figsize=(wide, tall))
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for line, row in zip(axes, rows, strict=True):
+        height, width = np.shape(row[0][0])[:2]  # numbers are drawn as large as the image
         for axis, (array, title, *options) in zip(line, row, strict=False):
-            shown = axis.imshow(array, **dict(*options))
+            size = {"extent": (0, width, height, 0)} if options else {}
+            shown = axis.imshow(array, **size, **dict(*options))
             axis.set_title(title, fontsize=9)
             if options:
                 figure.colorbar(shown, ax=axis, shrink=0.8, pad=0.03).ax.tick_params(labelsize=9)
