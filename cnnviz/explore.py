@@ -39,8 +39,8 @@ def explore(
 
     Returns the controls, to be the last line of a cell. The figure above them shows the image, the
     feature map of the channel, what excites it, and the evidence for the class, or the error in
-    place of one. Each choice computes all of them, so new weights count. Without a running kernel, the
-    last figure stays. The controls live as long as the model, and do not keep it alive.
+    place of one. Each choice computes all of them, so new weights count. Without a running kernel,
+    the last figure stays. The controls live as long as the model, and do not keep it alive.
 
     Args:
         model: keras.Model of any kind with one input, in a variable; it is left as it was. Without

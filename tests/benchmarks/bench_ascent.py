@@ -1,15 +1,13 @@
-"""(shipped model, VGG16) -> what each part of the ascent brings, over all convolutions.
+"""Measure what each part of the ascent brings, over all convolutions of two models.
 
     python tests/benchmarks/bench_ascent.py
 
-prints a table in about ten minutes on two cores; what it gave stands in `docs/results.md`. VGG16 has
-random weights, drawn so that its channels live, since none can be assumed to be there.
+prints the table of `docs/results.md` in about ten minutes on two cores. VGG16 has random weights,
+drawn so that its channels are active.
 
-For each variant: the share of filters with a image ("ok"); the activation reached, as a ratio to
-that of the default, geometric mean over filters; how much of it is left when the image is blurred
-by one pixel (what is only noise to the eye does not survive that); the total variation, in gray
-levels between neighbouring pixels; and the seconds. Where a filter is not ok it counts in the first
-column alone.
+For each variant: the share of filters with an image ("ok"); the activation as a ratio to the
+default, geometric mean over filters; how much of it is left when the image is blurred by one pixel;
+the total variation, in gray levels between neighboring pixels; and the seconds.
 """
 
 import time
