@@ -13,10 +13,8 @@ from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
     """Resize the images of a tf.data.Dataset of batches and augment them, differently in each pass.
 
-    Args:
-        image_size: Side length in pixels of the results; 0 keeps (H, W).
-        strength: Of `augment_batch`; 0 only resizes.
-        cut_mix: Fraction of the images for `cut_mix_batch`; above 0 labels become float32.
+    The sides get `image_size` pixels, 0 keeps them. `strength` is that of `augment_batch`, and
+    `cut_mix` the `share` of `cut_mix_batch`, by which labels become float32.
     """
 
     def change(images, labels, seed):
@@ -49,9 +47,8 @@ def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
 def augment_batch(images, rng, *, image_size=0, strength=1.0):
     """Crop, mirror and light each image, and paint a gray square on it.
 
-    The square is cut-out (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552). `images` are
-    (B, H, W, 3) in 0..255, the results float32 with sides of `image_size`; 0 keeps (H, W).
-    `strength` is in multiples of the recipe's, 0..2. OpenCV needs little time beside the training.
+    The square is cut-out (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552). Images are
+    (B, H, W, 3) in 0..255, `strength` is in multiples of the recipe's, and 0 keeps the sides.
     """
     n_images, *whole = images.shape[:3]
     height, width = (image_size, image_size) if image_size else whole

@@ -25,9 +25,8 @@ def is_image_name(name):
 def decode_image(data):
     """Decode the bytes of an image file -> (H, W, 3) uint8 array, RGB, EXIF orientation applied.
 
-    A damaged file is a ValueError with the reason, not a gray image: TensorFlow decodes JPEG,
-    because Pillow fills what is missing with gray. Transparent images are laid on white. The first
-    frame of an animation is taken.
+    A damaged file is a ValueError with the reason: TensorFlow decodes JPEG, because Pillow fills
+    what is missing with gray. Alpha is laid on white. The first frame of an animation is taken.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -85,12 +84,10 @@ def resize_image(image, image_size):
 
 
 def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -> np.ndarray:
-    """Load one image file of any common format; one that is damaged is a ValueError.
+    """Load an image file as (H, W, 3) float32 array, RGB in 0..255, EXIF orientation applied.
 
-    `image_size` is the side length in pixels of the square to resize to; None keeps the size.
-
-    Returns:
-        (H, W, 3) float32 array, RGB in 0..255, EXIF orientation applied.
+    `image_size` is the side length in pixels of the square to resize to; None keeps the size. A
+    file that is no complete image is a ValueError.
 
     Example:
         >>> import skimage
@@ -135,7 +132,7 @@ def load_split(
     """Load one split of cats and dogs as batches.
 
     Args:
-        directory: A folder that holds `cats` and `dogs`, such as `photos/train`.
+        directory: Folder with images in `cats` and `dogs` (else a FileNotFoundError).
         image_size: Side length in pixels; images are resized to this square.
         batch_size: Images in a batch; the last one may be smaller.
         shuffle: Whether to draw a new order in each pass. In order, cats come before dogs.
@@ -146,10 +143,7 @@ def load_split(
     Returns:
         tf.data.Dataset of (images, labels): (B, image_size, image_size, 3) float32 in 0..255 and
         (B,) int32, 0 for cat and 1 for dog. Its `file_paths` are in the order without `shuffle`.
-
-    Raises:
-        FileNotFoundError: If a class folder is missing or empty.
-        tf.errors.OpError: While reading, if a file is damaged; the message names it.
+        A damaged file is a tf.errors.OpError while reading; the message names it.
 
     Example:
         >>> from cnnviz.drawn_pets import write_drawn_pets
@@ -189,11 +183,9 @@ def load_split(
 
 
 def sample_image() -> np.ndarray:
-    """A real photograph of a cat without a download: (300, 451, 3) float32 array in 0..255.
-
-    It is "Chelsea the cat" by Stéfan van der Walt (CC0), from scikit-image.
+    """A real photograph of a cat, without a download: (300, 451, 3) float32 array in 0..255.
 
     Example:
         >>> image = cnnviz.sample_image()
     """
-    return skimage.data.chelsea().astype(np.float32)
+    return skimage.data.chelsea().astype(np.float32)  # by Stéfan van der Walt, CC0

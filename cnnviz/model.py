@@ -1,7 +1,5 @@
 """The cats-versus-dogs classifier: its architecture, its shipped weights, and models in files."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path
@@ -16,8 +14,7 @@ from cnnviz.checks import check_integer
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux; elsewhere the processor is taken to have no bfloat16
 PRETRAINED_PATH = Path(__file__).parent / "weights" / "cats_vs_dogs.keras"
-# (convolutions, filters as a multiple of `width`) of each block. At high resolution a filter costs
-# most and finds least, so the first blocks are narrow.
+# (convolutions, filters / `width`) of each block: narrow at first, where a filter costs most.
 BLOCKS = ((1, 1), (3, 2), (3, 14 / 3), (3, 34 / 3))
 
 
@@ -91,11 +88,7 @@ def processor_has(*flags):
 
 
 def fold_batch_normalization(model):
-    """Turn a trained `build_model()` into the same function with fewer layers, in float32.
-
-    In inference, batch normalization is one scale and one shift for each filter, which the
-    convolution before it can apply. Then `block3_conv2` outputs the feature map after its ReLU.
-    """
+    """Let each convolution of a trained model apply normalization and ReLU itself, in float32."""
     options = {"image_size": model.input_shape[1], "width": model.get_layer("block1_conv1").filters}
     folded = build_model(batch_normalization=False, precision="float32", **options)
     for layer in folded.layers:
@@ -178,12 +171,10 @@ def load_model(path: str | os.PathLike[str], *, trusted: bool = False) -> keras.
     """Load a whole model from a file, of Keras 3 or 2, to look into it. It is not compiled.
 
     Args:
-        path: A `.keras` or `.h5` file; its content counts, not its suffix.
+        path: A `.keras` or `.h5` file; its content counts, not its suffix. A ValueError says why it
+            cannot be loaded, and the remedy.
         trusted: Whether code in the file may run, such as that of Lambda layers. Versions of Keras
             before 3.13.2 run code of malicious files in any case, so there it must be True.
-
-    Raises:
-        ValueError: If the file cannot be loaded. The message says what it is, and the remedy.
 
     Example:
         >>> cnnviz.save_model(cnnviz.build_model(width=1), "pets.keras")

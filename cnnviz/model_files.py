@@ -1,7 +1,4 @@
-"""Model files of any origin: what they hold, made readable here, or why they cannot be loaded.
-
-Every message has two lines: what the file is and what is wrong with it, and the shortest remedy.
-"""
+"""Model files of any origin: made readable here, or why not and the remedy, in two lines."""
 
 import json
 import re

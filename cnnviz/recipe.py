@@ -3,18 +3,14 @@
 # What `train` gets. Low image sizes come first: most of what there is to learn shows at 64 pixels,
 # where an epoch costs a quarter of one at 128. A short training does not memorize its images, so it
 # learns more from weak augmentation; a long one needs strong augmentation.
+_BEST_SIZES = (64,) * 56 + (96,) * 36 + (128,) * 18 + (144,) * 6
 RECIPES = {
     "quick": {"image_sizes": (64,) * 8 + (80,), "augment": 0.4},
-    "best": {
-        "image_sizes": (64,) * 56 + (96,) * 36 + (128,) * 18 + (144,) * 6,
-        "augment": 1.0,
-        "cut_mix": 0.5,
-    },
+    "best": {"image_sizes": _BEST_SIZES, "augment": 1.0, "cut_mix": 0.5},
 }
-# Side length of the stored photographs. Crops of larger ones are as sharp as whole images.
-STORED_SIZES = {"quick": 112, "best": 180}
-# Side length for calibration and use: of 128 to 192 pixels the most accurate on validation.
-USED_SIZES = {"quick": 80, "best": 160}
+# Side lengths in pixels.
+STORED_SIZES = {"quick": 112, "best": 180}  # of photographs in memory, so that crops are sharp
+USED_SIZES = {"quick": 80, "best": 160}  # for use; of 128 to 192 the most accurate on validation
 BATCH_SIZE = 64  # smaller learns more per epoch, larger uses the cores better
 
 LEARNING_RATE = 1e-2  # the peak

@@ -3,8 +3,8 @@
     python -m cnnviz.train_photographs photos quick.keras --recipe quick
 
 `photos` comes from data_separator.py. After a kill, the same command continues after the last full
-epoch. The best weights go to `quick.training.keras`, the history to `quick.training.keras.csv` and
-its curves to `quick.training.png`. While the first two exist, they are not trained again.
+epoch, or after the training if the best weights (`quick.training.keras`) and the history
+(`quick.training.keras.csv`) are there. The curves go to `quick.training.png`.
 """
 
 import argparse
@@ -51,8 +51,7 @@ def main():
         history = cnnviz.train(model, *data, **recipe, **more).history
     if len(history.get("loss", ())) < epochs:
         parser.exit(1, f"{given.model} is not written: the training has not ended\n")
-    curves = cnnviz.figures.draw_learning_curves(history)
-    curves.savefig(given.model.with_suffix(".training.png"))
+    cnnviz.figures.draw_learning_curves(history).savefig(given.model.with_suffix(".training.png"))
     folded = fold_batch_normalization(model)
     print(f"temperature {calibrate(folded, used['validation']):.2f}")
     cnnviz.save_model(folded, given.model)

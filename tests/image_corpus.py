@@ -20,13 +20,6 @@ class GoodFile:
     tolerance: float = 0
 
 
-def smooth_image(height=40, width=60):
-    """No two corners alike, and smooth, so that JPEG keeps it."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    red, green = 255 * rows / (height - 1), 255 * columns / (width - 1)
-    return np.stack([red, green, 255 - (red + green) / 2], axis=-1).astype(np.uint8)
-
-
 def encode(pixels, file_format="PNG", mode=None, **options):
     """Pixels, or a Pillow image -> a file's bytes."""
     if not isinstance(pixels, PIL.Image.Image):
@@ -54,7 +47,9 @@ def as_rgb(gray):
     return np.stack([gray] * 3, axis=-1)
 
 
-SMOOTH = smooth_image()
+# No two corners alike, and smooth, so that JPEG keeps it.
+RED, GREEN = np.broadcast_arrays(np.linspace(0, 255, 40)[:, None], np.linspace(0, 255, 60))
+SMOOTH = np.stack([RED, GREEN, 255 - (RED + GREEN) / 2], axis=-1).astype(np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 CMYK = np.asarray(PIL.Image.fromarray(SMOOTH).convert("CMYK").convert("RGB"))
 LOSSY = 4  # of 255, mean difference after quality 90
@@ -77,11 +72,11 @@ def good_files():
 
 
 def _formats():
-    files = {
-        f"{name} called .jpg": GoodFile(encode(SMOOTH, name, **options), SMOOTH, tolerance)
-        for name, (options, tolerance) in FORMATS.items()
-        if name != "JPEG"
-    }
+    files = {}
+    for name, (options, tolerance) in FORMATS.items():
+        if name != "JPEG":
+            data = encode(SMOOTH, name, **options)
+            files[f"{name} called .jpg"] = GoodFile(data, SMOOTH, tolerance)
     first = PIL.Image.fromarray(SMOOTH)
     film = {"save_all": True, "append_images": [PIL.Image.fromarray(255 - SMOOTH)]}
     red, blue = (PIL.Image.new("RGB", (8, 8), color) for color in ("red", "blue"))

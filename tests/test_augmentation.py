@@ -25,14 +25,12 @@ def unhidden(image):
     return image[~hidden.any(axis=1)][:, ~hidden.any(axis=0)]
 
 
-@pytest.mark.parametrize("shape", [(5, 20, 24, 3), (1, 16, 16, 3)])
-def test_augmented_images_keep_shape_type_and_range(shape):
-    images = np.random.default_rng(0).choice([0.0, 255.0], shape)
-    for seed in range(5):
-        result = changed(images, (seed, 1))
-        assert result.shape == shape and result.dtype == np.float32
-        assert 0 <= result.min() and result.max() <= 255
-    assert changed(images, image_size=12).shape == (len(images), 12, 12, 3)
+def test_augmented_images_keep_shape_type_and_range():
+    images = np.random.default_rng(0).choice([0.0, 255.0], (25, 20, 24, 3))
+    result = changed(images)
+    assert result.shape == images.shape and result.dtype == np.float32
+    assert 0 <= result.min() and result.max() <= 255
+    assert changed(images, image_size=12).shape == (25, 12, 12, 3)
 
 
 def test_each_image_is_changed_in_its_own_way_and_again_by_the_same_seed():
@@ -57,12 +55,11 @@ def test_half_of_the_images_are_mirrored():
 
 def test_crops_keep_neighbors_and_differ_in_position():
     results = changed(ramps(64))
-    for image in results:
-        for row in image[[0, -1], :, 0]:  # the square leaves the first or the last row whole
-            if (row != 128).all():
-                steps = np.diff(row)
-                assert (steps >= -1e-3).all() or (steps <= 1e-3).all()
-                assert 128 * 0.6 * (1 - LIGHTING) < np.abs(steps).sum() < 128 * (1 + LIGHTING)
+    rows = results[:, [0, -1], :, 0].reshape(-1, 24)  # the square leaves one of the two whole
+    steps = np.diff(rows[(rows != 128).all(axis=1)])
+    assert len(steps) >= 64 and np.all((steps >= -1e-3).all(axis=1) | (steps <= 1e-3).all(axis=1))
+    change = np.abs(steps).sum(axis=1)
+    assert 128 * 0.6 * (1 - LIGHTING) < change.min() and change.max() < 128 * (1 + LIGHTING)
     assert np.std([unhidden(image)[0, :, 0].mean() for image in results]) > 3
 
 
@@ -78,25 +75,19 @@ def test_hidden_square_has_the_stated_size_and_moves(strength):
 
 
 @pytest.mark.parametrize("strength", [0.5, 1, 2])
-@pytest.mark.parametrize("axis", ["width", "height"])
-def test_crops_have_the_stated_sizes(strength, axis):
-    """On a ramp of known slope, the change over a row tells how wide the crop was."""
-    image = np.broadcast_to(np.linspace(100, 150, 240)[:, None], (1, 240, 240, 3))
-    image = image if axis == "width" else image.transpose(0, 2, 1, 3)
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 1, 3)])
+def test_crops_have_the_stated_sizes(strength, axes):
+    """On a ramp of known slope, the change over a row or column tells how wide the crop was."""
+    image = np.broadcast_to(np.linspace(100, 150, 240)[:, None], (1, 240, 240, 3)).transpose(axes)
     fractions = []
     for seed in range(200):
-        row = changed(image, (seed,), strength=strength)[0]
-        row = row if axis == "width" else row.transpose(1, 0, 2)
-        lines = row[[0, -1], :, 0]
+        lines = changed(image, (seed,), strength=strength).transpose(axes)[0, [0, -1], :, 0]
         line = lines[(lines != 128).all(axis=1)]
         if len(line):
             fractions.append(abs(line[0, -1] - line[0, 0]) / 50)
     lighting = strength * LIGHTING
     low, high = (1 - strength * (1 - SMALLEST_CROP)) * (1 - lighting), 1 + lighting
     assert low - 0.01 < min(fractions) < low + 0.12 and high - 0.12 < max(fractions) < high + 0.01
-
-
-# cut_mix_batch
 
 
 def flat_batch(n_images=40, size=20):
@@ -123,11 +114,9 @@ def test_labels_are_mixed_as_the_areas_are():
 def test_pieces_have_all_sizes_and_come_from_all_images():
     images, labels = flat_batch(400)
     mixed, _ = cut_mix_batch(images, labels, np.random.default_rng(1), share=1)
-    own = np.arange(400)[:, None, None]
-    areas = (mixed[..., 0] != own).mean(axis=(1, 2))
+    areas = (mixed != images).mean(axis=(1, 2, 3))
     assert areas.min() < 0.05 and areas.max() > 0.8 and 0.25 < areas.mean() < 0.5
-    others = {int(source) for image in mixed for source in np.unique(image)}
-    assert len(others) > 350
+    assert len(np.unique(mixed[mixed != images])) > 300
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
@@ -138,9 +127,6 @@ def test_share_of_the_images_that_get_a_piece(share):
     assert share - 0.06 < fraction < share + 0.04  # a piece may fall beside the image
 
 
-# augmented
-
-
 def dark_and_bright():
     """Two batches of four images, whose labels can be told from the images."""
     labels = np.tile([0, 1], 4)
@@ -149,17 +135,15 @@ def dark_and_bright():
 
 
 def test_labels_stay_with_their_images():
-    data = augmented(dark_and_bright(), strength=1)
-    assert int(data.cardinality()) == 2
-    assert data.options().autotune.enabled is False  # its thread may hold up the end of a pass
-    for (images, labels), (_, original) in zip(data, dark_and_bright(), strict=True):
-        np.testing.assert_array_equal(labels, original)
+    for images, labels in augmented(dark_and_bright(), strength=1):
+        np.testing.assert_array_equal(labels, [0, 1, 0, 1])
         np.testing.assert_array_equal(np.median(images, axis=(1, 2, 3)) > 128, labels == 1)
 
 
 def test_each_pass_and_batch_is_augmented_in_its_own_way_and_again_by_the_same_seed():
     def passes(seed):
         data = augmented(dark_and_bright(), strength=1, seed=seed)
+        assert len(data) == 2 and data.options().autotune.enabled is False
         return np.stack([images for _ in range(2) for images, _ in data])
 
     first = passes(0)
@@ -170,12 +154,11 @@ def test_each_pass_and_batch_is_augmented_in_its_own_way_and_again_by_the_same_s
 
 
 def test_without_augmentation_images_are_only_resized():
-    images = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))  # in float64
     data = tf.data.Dataset.from_tensors((images, np.zeros(4)))
-    for given in (data, data.map(lambda x, y: (tf.cast(x, tf.float64), y))):
-        resized, _ = next(iter(augmented(given, image_size=8)))
-        blocks = images.reshape(4, 8, 2, 8, 2, 3).mean(axis=(2, 4))
-        np.testing.assert_allclose(resized, blocks, atol=1e-3)
+    resized, _ = next(iter(augmented(data, image_size=8)))
+    blocks = images.reshape(4, 8, 2, 8, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(resized, blocks, atol=1e-3)
     same, _ = next(iter(augmented(data)))
     np.testing.assert_array_equal(same, images)
 

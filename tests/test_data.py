@@ -5,11 +5,9 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_corpus import NOISE, SMOOTH, bad_files, encode, exif_of, good_files, stored_turned
+from image_corpus import NOISE, SMOOTH, bad_files, encode, good_files
 
-from cnnviz.activations import extract_activations
 from cnnviz.data import (
-    CLASS_NAMES,
     decode_image,
     list_split,
     load_image,
@@ -32,9 +30,6 @@ def write(path, data):
     return path
 
 
-# decode_image
-
-
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow's; it is only that
 @pytest.mark.parametrize("name", GOOD)
 def test_good_file_gives_its_pixels_upright(name):
@@ -51,9 +46,6 @@ def test_bad_file_is_an_error_with_its_name_and_its_reason(name, tmp_path):
         load_image(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value) and "[Op:" not in str(error.value)
-
-
-# load_image and resize_image
 
 
 def test_what_is_no_file_is_an_error_that_names_it(tmp_path):
@@ -98,9 +90,6 @@ def test_one_side_is_averaged_also_where_the_other_grows(axis):
     image[::3] = 90
     image, size = (image, (8, 16)) if axis == 0 else (image.swapaxes(0, 1), (16, 8))
     np.testing.assert_allclose(resize_image(image, size), 30, atol=1e-3)
-
-
-# list_split and load_split
 
 
 @pytest.fixture
@@ -187,23 +176,6 @@ def test_names_do_not_matter(split):
     assert len(images) == 7 + len(names)
     for image in images[7:]:
         np.testing.assert_array_equal(image, NOISE)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_training_and_activations_see_the_same_way_up(orientation, tmp_path, color_model):
-    """The two ways to read a file, and what a layer makes of it."""
-    data = encode(stored_turned(SMOOTH, orientation), "JPEG", quality=95, exif=exif_of(orientation))
-    for name in CLASS_NAMES:
-        (tmp_path / f"{name}s").mkdir()
-        path = write(tmp_path / f"{name}s" / "0.jpg", data)
-    images, _ = next(iter(load_split(tmp_path, image_size=32)))
-    image = load_image(path, image_size=32)
-    np.testing.assert_array_equal(images[0], image)
-    upright = resize_image(SMOOTH, 32)
-    assert mean_difference(image, upright) < 3
-    redder = np.maximum(upright[..., 0] / 255 - upright[..., 2] / 255, 0)  # the first filter's
-    seen = extract_activations(color_model, image / 255)["conv"][0, ..., 0]
-    assert mean_difference(seen, redder) < 0.02
 
 
 def test_missing_and_empty_class_folders_are_named(split, tmp_path):

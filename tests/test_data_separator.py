@@ -5,10 +5,8 @@ import contextlib
 import csv
 import hashlib
 import http.server
-import importlib.util
 import io
 import os
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -19,12 +17,9 @@ import pytest
 import tensorflow as tf
 from image_corpus import encode
 
-SCRIPT = Path(__file__).resolve().parents[1] / "data_separator.py"
-_spec = importlib.util.spec_from_file_location("data_separator", SCRIPT)
-data_separator = importlib.util.module_from_spec(_spec)
-sys.modules["data_separator"] = data_separator
-_spec.loader.exec_module(data_separator)
+import data_separator
 
+SCRIPT = Path(data_separator.__file__)
 
 SPLITS = data_separator.SPLITS
 GOOD, UNLABELED = 24, 6  # readable photographs of each class, and of none
@@ -33,9 +28,8 @@ GOOD, UNLABELED = 24, 6  # readable photographs of each class, and of none
 def jpeg(seed, shape=(32, 48)):
     """A gradient under noise, as a JPEG."""
     noise = np.random.default_rng(seed).integers(0, 100, (*shape, 3))
-    return encode(
-        (noise + np.linspace(0, 155, shape[1])[:, None]).astype(np.uint8), "JPEG", quality=90
-    )
+    pixels = noise + np.linspace(0, 155, shape[1])[:, None]
+    return encode(pixels.astype(np.uint8), "JPEG", quality=90)
 
 
 def png_of(jpeg_data):
@@ -159,9 +153,6 @@ def microsoft(tmp_path):
     return path
 
 
-# What goes where
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_folders(form, tmp_path):
     written, inside, expected_files = FORMS[form]
@@ -265,9 +256,6 @@ def test_more_photographs_move_nothing(tmp_path):
     assert all(second[name] == first[name] for name in first.keys() & second.keys() if "/" in name)
 
 
-# Options
-
-
 def test_count_takes_the_first_of_each_class_and_more_is_a_superset(tmp_path):
     source = write_files(tmp_path / "source", TRAIN | TEST1)
     placed = {}
@@ -335,9 +323,6 @@ def test_size_shrinks_and_keeps_aspect_and_split(tmp_path):
 def test_options_out_of_range_are_one_line(options, message, microsoft, tmp_path, capsys):
     assert_fails([microsoft, tmp_path / "photos", *options], message, capsys)
     assert not (tmp_path / "photos").exists()
-
-
-# Sources that are not what they should be
 
 
 def damaged():
@@ -416,9 +401,6 @@ def test_few_images_are_in_memory_at_a_time():
     assert max(ahead) <= 4 * (os.cpu_count() or 1) + 1
 
 
-# Destinations that are in use
-
-
 def test_destinations_in_use_are_left_alone(microsoft, tmp_path, capsys):
     photos, separated = tmp_path / "photos", tmp_path / "separated"
     before = tree(write_files(photos, {"a.txt": b"dear", "separation.csv": b"another,table\n"}))
@@ -438,8 +420,6 @@ def test_source_and_destination_must_lie_apart(source, destination, tmp_path, ca
     assert_fails([tmp_path / source, tmp_path / destination], "must lie apart", capsys)
     assert tree(tmp_path / "s") == before
 
-
-# Fetching the archive
 
 ARCHIVE = zip_of(MICROSOFT)
 ARCHIVE_SHA256 = hashlib.sha256(ARCHIVE).hexdigest()

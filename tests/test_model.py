@@ -18,9 +18,9 @@ from cnnviz.model import (
 from cnnviz.recipe import RECIPES
 
 
-def randomized(model, seed=0):
+def randomized(model):
     """The weights and statistics of the norms are drawn anew."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.gamma.shape
@@ -31,9 +31,9 @@ def randomized(model, seed=0):
     return model
 
 
-def images_of(n_images=3, size=32, seed=0):
+def images_of(n_images=3, size=32):
     shape = (n_images, size, size, 3)
-    return np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
+    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
 
 
 @pytest.fixture
@@ -42,9 +42,6 @@ def mixed_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     yield
     keras.config.set_dtype_policy(policy)
-
-
-# build_model
 
 
 def expected_parameters(width, batch_normalization):
@@ -131,9 +128,6 @@ def test_arguments_out_of_range_are_errors():
         build_model(width=1.5)
 
 
-# fold_batch_normalization
-
-
 @pytest.mark.parametrize("image_size", [None, 32])
 def test_a_folded_model_computes_the_same(image_size):
     model = randomized(build_model(image_size=image_size, width=8))
@@ -172,9 +166,6 @@ def test_folding_a_model_of_mixed_precision_gives_float32(mixed_bfloat16):
     np.testing.assert_allclose(folded(images_of()) / scale, expected / scale, atol=1e-4)
 
 
-# calibrate
-
-
 def logit_model(activation=None, bias=0.0):
     """The logit is the image's one pixel, and the bias."""
     model = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten()])
@@ -211,9 +202,6 @@ def test_calibrating_a_model_without_a_logit_is_an_error():
     data = tf.data.Dataset.from_tensors((np.zeros((1, 1, 1, 1)), np.zeros(1)))
     with pytest.raises(ValueError, match="without an activation"):
         calibrate(logit_model("sigmoid"), data)
-
-
-# load_pretrained
 
 
 def test_the_shipped_model_is_small_and_calls_the_sample_image_a_cat():

@@ -69,9 +69,6 @@ def edited(path, change, version):
     return path
 
 
-# what is saved and loaded
-
-
 @pytest.mark.parametrize("name", ["модель.keras", "new/model.keras"])
 def test_a_saved_model_comes_back(name, tmp_path):
     model, path = small_model(), tmp_path / name
@@ -138,26 +135,14 @@ def test_the_content_counts_and_not_the_suffix(before, after, tmp_path):
     np.testing.assert_array_equal(load_model(path)(IMAGES), small_model()(IMAGES))
 
 
-# what cannot be loaded
-
-
-def bytes_of(content):
-    def write(folder):
-        (folder / "model.keras").write_bytes(content)
-        return folder / "model.keras"
-
-    return write
+def in_file(data, name="model.keras"):
+    """A function of a folder that writes a file of these bytes there and returns its path."""
+    return lambda folder: ((folder / name).write_bytes(data), folder / name)[1]
 
 
 def changed(change, name="model.keras"):
-    """A file whose bytes are changed after saving."""
-
-    def write(folder):
-        path = saved(folder / name)
-        path.write_bytes(change(path.read_bytes()))
-        return path
-
-    return write
+    """The same for a model file whose bytes are changed after saving."""
+    return lambda folder: in_file(change(saved(folder / name).read_bytes()), name)(folder)
 
 
 def flipped(data):
@@ -166,14 +151,11 @@ def flipped(data):
     return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
 
 
-def zip_of(*names):
-    def write(folder):
-        with zipfile.ZipFile(folder / "model.keras", "w") as archive:
-            for name in names:
-                archive.writestr(name, "content")
-        return folder / "model.keras"
-
-    return write
+def as_zip(folder):
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        for name in ("model.h5", "a.txt"):
+            archive.writestr(name, "content")
+    return folder / "model.keras"
 
 
 def operation_of_keras_2(suffix):
@@ -202,18 +184,12 @@ class Unregistered(keras.layers.Layer):
 Unregistered.__module__ = "elsewhere"  # as in the file of a stranger
 
 
-class Harmful:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return Path.touch, (Path(self.path),)
-
-
 def as_pickle(folder):
-    return bytes_of(pickle.dumps(Harmful(folder / "was here")))(folder)
+    class Harmful:  # makes a file when it is unpickled
+        def __reduce__(self):
+            return Path.touch, (folder / "was here",)
+
+    return in_file(pickle.dumps(Harmful()))(folder)
 
 
 def weights_alone(folder):
@@ -225,18 +201,18 @@ CLASS = r"'Unregistered'.*\nImport Unregistered, then: with keras.saving.custom_
 OPERATION = r"of Keras 2.15.0 that Keras \S+ cannot load: .*'TFOpLambda'.*\nBuild the same layers"
 REJECTED = {
     "folder": (lambda folder: folder, r"is a folder.\nConvert a SavedModel by tf_keras"),
-    "empty": (bytes_of(b""), "is empty.\nCopy or download it again"),
+    "empty": (in_file(b""), "is empty.\nCopy or download it again"),
     "half": (changed(lambda data: data[: len(data) // 2]), "is a zip that was cut off"),
     "all but two bytes": (changed(lambda data: data[:-2]), "cut off|damaged"),
     "a flipped byte": (changed(flipped), "is damaged in its 'model.weights.h5'.\nCopy"),
     "half an h5": (changed(lambda data: data[:3000], "m.h5"), "is damaged.\nCopy"),
-    "Git LFS": (bytes_of(b"version https://git-lfs.github.com/spec/v1\noid"), "Run `git lfs pull`"),
-    "web page": (bytes_of(b"\n<!DOCTYPE html><html>404</html>"), "is a web page.\nCopy"),
-    "TensorFlow Lite": (bytes_of(b"\x1c\0\0\0TFL3\x14"), "is a TensorFlow Lite model"),
-    "ONNX": (bytes_of(b"\x08\x07\x12\x07pytorch"), "is an ONNX model"),
-    "text": (bytes_of(b"no model"), "is not a Keras model"),
+    "Git LFS": (in_file(b"version https://git-lfs.github.com/spec/v1\noid"), "Run `git lfs pull`"),
+    "web page": (in_file(b"\n<!DOCTYPE html><html>404</html>"), "is a web page.\nCopy"),
+    "TensorFlow Lite": (in_file(b"\x1c\0\0\0TFL3\x14"), "is a TensorFlow Lite model"),
+    "ONNX": (in_file(b"\x08\x07\x12\x07pytorch"), "is an ONNX model"),
+    "text": (in_file(b"no model"), "is not a Keras model"),
     "pickle": (as_pickle, "is a pickle, which would run code"),
-    "zip": (zip_of("model.h5", "a.txt"), "is a zip of model.h5, a.txt.\nUnzip"),
+    "zip": (as_zip, "is a zip of model.h5, a.txt.\nUnzip"),
     "weights alone": (weights_alone, r"holds weights but no model.\nBuild the model, then model"),
     "operation of Keras 2": (operation_of_keras_2(".keras"), OPERATION),
     "operation in h5": (operation_of_keras_2(".h5"), OPERATION),
@@ -293,9 +269,6 @@ def test_the_remedy_for_a_zip_works(tmp_path):
     load_model(tmp_path / "unzipped" / "keras_model.h5")
 
 
-# what is not run
-
-
 @safe_keras
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
 def test_code_in_a_file_runs_only_if_the_file_is_trusted(name, tmp_path):
@@ -339,9 +312,6 @@ def test_an_older_keras_loads_only_trusted_files(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"runs code .*\npip install 'keras>=99.0.1'.*trusted="):
         load_model(path)
     np.testing.assert_array_equal(load_model(path, trusted=True)(IMAGES), small_model()(IMAGES))
-
-
-# what cannot be written
 
 
 def test_what_cannot_be_saved_is_an_error(tmp_path):

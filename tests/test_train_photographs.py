@@ -48,9 +48,7 @@ def test_stopped_after_the_training_it_goes_on_to_model_report_and_curves(
     model = cnnviz.load_model(tmp_path / "pets.keras", trusted=True)
     for split, n_images in (("validation", 20), ("test", 12)):
         data = cnnviz.load_split(tmp_path / "photos" / split, image_size=56)
-        images, labels = (
-            np.concatenate(both) for both in zip(*data.as_numpy_iterator(), strict=True)
-        )
+        images, labels = map(np.concatenate, zip(*data.as_numpy_iterator(), strict=True))
         correct = (cnnviz.class_probabilities(model, images).argmax(axis=1) == labels).sum()
         assert f"{split}: {correct} of {n_images} correct" in printed
     assert len(re.findall("calibration error", printed)) == 4

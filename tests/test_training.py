@@ -114,9 +114,6 @@ def killed_after(at_epoch, tmp_path):
     return kill
 
 
-# what it learns and returns
-
-
 def test_learns_a_planted_task_with_the_whole_recipe(monkeypatch):
     monkeypatch.setattr("cnnviz.model.BLOCKS", ((2, 1), (2, 2)))  # two blocks of the four
     keras.utils.set_random_seed(0)
@@ -147,7 +144,6 @@ def test_the_best_epoch_is_of_the_largest_size_most_accurate_and_then_of_the_low
     best.set_model(brightness_model())
     epochs = [(8, 1.0, 0.1), (16, 0.6, 0.5), (16, 0.6, 0.4), (16, 0.5, 0.1), (8, 0.9, 0.1)]
     for epoch, (best.image_size, accuracy, loss) in enumerate(epochs):
-        best.on_epoch_begin(epoch)
         best.on_epoch_end(epoch, {"val_accuracy": accuracy, "val_loss": loss, "loss": 0.5})
     assert best.epoch == 2
 
@@ -238,9 +234,6 @@ def test_curves_are_drawn_in_a_notebook_alone(monkeypatch):
     assert shown == []
     train(brightness_model(), CORRECT, CORRECT, verbose=2, **options)
     assert [len(figure.axes[0].lines[0].get_xdata()) for figure in shown] == [1, 2, 3]
-
-
-# what it survives
 
 
 @pytest.mark.parametrize("epochs", [0, 4])
@@ -345,9 +338,6 @@ def test_the_state_of_another_model_is_an_error_that_says_what_to_do(killed_afte
         train(small_network(), CORRECT, CORRECT, epochs=6, checkpoint=path, **ASTRAY)
 
 
-# where it runs
-
-
 def test_images_of_other_types_train_as_float32_does_and_the_model_can_be_freed():
     """TensorFlow never frees the function that augments images, nor what it refers to."""
     losses = []
@@ -421,9 +411,6 @@ def test_a_subclassed_model_is_trained():
     model(np.zeros((1, 16, 16, 3)))
     train(model, CORRECT, CORRECT, epochs=5, **ASTRAY)
     assert accuracy_of(model) == 1
-
-
-# what it refuses
 
 
 @pytest.mark.parametrize(
