@@ -17,7 +17,7 @@ from cnnviz.data import resize_image
 from cnnviz.diagnosis.measures import pick
 from cnnviz.results import Result
 
-STANDARD_ERRORS = 3  # by which a change must help, and an accuracy be above chance
+HELPS, SURE = 2, 3  # standard errors by which a change must help, an accuracy be above chance
 OVERSHOOT = 64  # beyond 0..255, by the ringing of sharp resizing
 STANDARDIZED = "what `preprocess_input` of DenseNet makes (0..1, then ImageNet's standard scores)"
 CENTERED = "what `preprocess_input` of VGG and ResNet makes (BGR, less ImageNet's mean color)"
@@ -115,7 +115,7 @@ def _trial(fault, images, labels, probabilities):
 def _beyond_chance(labels):
     """Share of the most frequent class, plus a few of its standard errors."""
     share = np.bincount(labels).max() / len(labels)
-    return share + STANDARD_ERRORS * (share * (1 - share) / len(labels)) ** 0.5
+    return share + SURE * (share * (1 - share) / len(labels)) ** 0.5
 
 
 def _helping(model, now, changes=None):
@@ -126,7 +126,7 @@ def _helping(model, now, changes=None):
         for order, labels in (("", now.labels), *_reordered(probabilities, now.labels)):
             trial = _trial(". ".join(filter(None, (fault, order))), images, labels, probabilities)
             gain = trial.correct - now.correct if knows else trial.given - now.given
-            sure = gain.mean() > STANDARD_ERRORS * gain.std() / len(gain) ** 0.5
+            sure = gain.mean() > HELPS * gain.std() / len(gain) ** 0.5
             if sure and trial.accuracy >= now.accuracy:
                 yield trial
 
