@@ -62,9 +62,8 @@ def reliance(
         method: Of `grad_cam`.
 
     Example:
-        >>> import cnnviz, numpy
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
-        >>> cnnviz.reliance(model, image, numpy.ones(image.shape[:2], bool)).area
+        >>> cnnviz.reliance(model, image, np.ones(image.shape[:2], bool)).area
         1.0
     """
     images, masks = layers.check_images(model, images, fewest=1), np.asarray(masks)
