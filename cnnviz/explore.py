@@ -95,12 +95,8 @@ def explore(
         scale = {"vmin": min(0, maps.min()), "vmax": max(1e-6, maps.max())}
         (pixels,) = style.to_units(image, value_range)
         gray = np.full_like(pixels, style.NOTHING_TO_SEE)
-        panels = [
-            (pixels, titles[index]),
-            (maps, f"{layer}, channel {channel}", scale),
-            (gray, "what excites it"),
-            (gray, method),
-        ]
+        panels = [(pixels, titles[index]), (maps, f"{layer}, channel {channel}", scale)]
+        panels += [(gray, "what excites it"), (gray, method)]
         with _errors_told(panels, 0):
             (found,) = class_probabilities(model, image)
             words = f"{name_of(found.argmax())} {found.max():.1%}"
@@ -129,8 +125,7 @@ def explore(
     handle = display(draw(model), display_id=True)
     for menu in menus:
         menu.observe(update, "value")
-    controls = [*menus, box]
-    weakref.finalize(model, lambda: [control.close() for control in controls]).atexit = False
+    weakref.finalize(model, lambda: [control.close() for control in (*menus, box)]).atexit = False
     return box
 
 

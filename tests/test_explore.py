@@ -1,5 +1,6 @@
 """The explorer shows what the methods give, follows new weights, and keeps no model alive."""
 
+import functools
 import gc
 import importlib
 import weakref
@@ -30,13 +31,12 @@ def shown(monkeypatch):
 
 
 def network(activation="softmax", units=3):
-    """Nested: a convolution in a backbone, another one, a head."""
-    inputs = keras.Input((12, 12, 3))
-    convolution = keras.layers.Conv2D(4, 3, activation="relu", name="inner")
-    backbone = keras.Model(inputs, convolution(inputs), name="backbone")
-    maps = keras.layers.Conv2D(6, 3, activation="relu", name="outer")(backbone(inputs))
-    pooled = keras.layers.GlobalAveragePooling2D()(maps)
-    return keras.Model(inputs, keras.layers.Dense(units, activation=activation)(pooled))
+    """A convolution in a backbone, another one, a head."""
+    convolution = functools.partial(keras.layers.Conv2D, kernel_size=3, activation="relu")
+    inner = [keras.Input((12, 12, 3)), convolution(4, name="inner")]
+    inner = [keras.Input((12, 12, 3)), keras.Sequential(inner, name="backbone")]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(units, activation=activation)]
+    return keras.Sequential([*inner, convolution(6, name="outer"), *head])
 
 
 def titles(figure):
@@ -45,21 +45,18 @@ def titles(figure):
 
 @pytest.mark.parametrize(("activation", "units"), [("softmax", 3), (None, 1)])
 def test_what_is_shown_is_what_the_methods_give(images, shown, activation, units):
-    model, one = network(activation, units), images[2:]
+    model, one, layer = network(activation, units), images[2:], "backbone/inner"
     box = explore(model, images, class_names=("cat",), labels=[1, 0, 1], **FAST)
     menus = dict(zip(NAMES, box.children, strict=True))
     classes = ["cat", *(f"class {index}" for index in range(1, max(units, 2)))]
     assert [menu.description for menu in box.children] == list(NAMES)
     assert [title for title, _ in menus["for class"].options] == ["predicted", *classes]
     assert menus["layer"].value == "outer"  # the last convolution
-    for name, value in (("image", 2), ("layer", "backbone/inner"), ("channel", 1)):
-        menus[name].value = value
-    for name, value in (("heat map", "hires-cam"), ("for class", 0), ("signed", True)):
-        menus[name].value = value
-
+    for menu, value in zip(menus.values(), (2, layer, 1, "hires-cam", 0, True), strict=True):
+        menu.value = value
     panels = shown[-1].axes
-    maps = extract_activations(model, one, "backbone/inner")["backbone/inner"][0, ..., 1]
-    excites = ascend_filters(model, "backbone/inner", 1, **FAST)
+    maps = extract_activations(model, one, layer)[layer][0, ..., 1]
+    excites = ascend_filters(model, layer, 1, **FAST)
     evidence = grad_cam(model, one, class_index=0, method="hires-cam", signed=True)
     probabilities = class_probabilities(model, one)[0]
     np.testing.assert_allclose(panels[0].images[0].get_array(), one[0], atol=1e-6)
@@ -91,11 +88,8 @@ def test_strongest_channel_is_chosen_and_new_weights_count(images, shown):
 
 
 def test_what_goes_wrong_is_said_in_words_and_the_rest_is_shown(images, shown):
-    layers = [
-        keras.layers.Conv2D(4, 3, name="conv"),
-        keras.layers.GlobalMaxPooling2D(keepdims=True),
-    ]
-    model = keras.Sequential([keras.Input((12, 12, 3)), *layers])
+    inputs, pooling = keras.Input((12, 12, 3)), keras.layers.GlobalMaxPooling2D(keepdims=True)
+    model = keras.Sequential([inputs, keras.layers.Conv2D(4, 3, name="conv"), pooling])
     box = explore(model, images, **FAST)  # has no classes to explain
     assert box.children[1].options == ("conv",) and len(box.children[4].options) == 1
     with pytest.raises(ValueError) as error:
@@ -107,7 +101,7 @@ def test_what_goes_wrong_is_said_in_words_and_the_rest_is_shown(images, shown):
     ranges = [np.ptp(axis.images[0].get_array()) > 0 for axis in shown[0].axes[:4]]
     assert ranges == [True, True, True, False]
     with pytest.raises(ValueError, match="no feature map larger than 1x1"):
-        explore(keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Flatten()]), images)
+        explore(keras.Sequential([inputs, keras.layers.Flatten()]), images)
     with pytest.raises(ValueError, match="must hold one image or more"):
         explore(model, images[:0])
 

@@ -21,12 +21,10 @@ MOST_NAMED = 26  # layers that all have their names
 
 @styled
 def draw_architecture(shapes: Sequence[LayerShape]) -> DescribedFigure:
-    """Draw a model as the image passes through it, from left to right.
+    """Draw a model from left to right: convolutions, pooling, additions and dense layers.
 
-    Slabs grow with the square roots of the feature maps' height and of the channels. Lines lead to
-    additions and concatenations from the layers whose outputs skip some. Of more than 26 layers,
-    the last of each size is named. Other layers are left out, and what is squeezed to 1x1 on the
-    way.
+    Slabs grow with the square roots of the feature maps' height and of the channels. Of more than
+    26 layers, the last of each size is named. What is squeezed to 1x1 on the way is left out.
 
     Args:
         shapes: What `layer_shapes` returns.
@@ -39,7 +37,7 @@ def draw_architecture(shapes: Sequence[LayerShape]) -> DescribedFigure:
     figure, axis = subplots(figsize=(9, 3.6))
     side = max(shape.shape[0] for _, shape in drawn if len(shape.shape) == 3)
     most = max(shape.shape[-1] for _, shape in drawn)
-    x, at, ticks = 0.0, {}, {}  # {layer: (x, top)}, {x: label}
+    x, ticks = 0.0, {}  # {x: label}
     for size, group in itertools.groupby(drawn, key=lambda item: item[1].shape[:-1]):
         stage = list(group)
         room = max(0, 0.1 * len(drawn) - len(stage)) / 2  # for the text over the stage
@@ -48,24 +46,22 @@ def draw_architecture(shapes: Sequence[LayerShape]) -> DescribedFigure:
         axis.text(middle, 1.3, text, ha="center", fontsize=9)
         for role, shape in stage:
             label, channels = short_name(shape.name), shape.shape[-1]
-            top = (size[0] / side) ** 0.5 if size and role in COLORS else 0.1
             if role in MARKERS:
                 axis.plot(x, 0, MARKERS[role], label=role, color="black", markersize=7)
             else:
+                top = (size[0] / side) ** 0.5 if size else 0.1
                 width, label = 0.2 + 0.6 * (channels / most) ** 0.5, f"{label}  {channels}"
                 axis.bar(x, 2 * top, width, -top, color=COLORS[role], zorder=2, label=role)
-            at[shape.name] = x, top
             if len(drawn) <= MOST_NAMED or shape is stage[-1][1]:
                 ticks[x] = label
             x += 1
         x += room + 0.4
-    _draw_skips(axis, shapes, at)
     axis.axhline(0, color="0.6", linewidth=1, zorder=1)
     axis.set(xlim=(-0.7, x - 0.4), ylim=(-1.1, 1.6), yticks=[])
     axis.set_xticks(list(ticks), ticks.values(), rotation=90, fontsize=9)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_title("height x width above, channels below")
+    axis.set_title(f"{len(shapes) - 1} layers; height x width above, channels below")
     handles, labels = axis.get_legend_handles_labels()
     roles = dict(zip(labels, handles, strict=True))
     place = {"loc": "outside lower left", "ncols": len(roles), "frameon": False}
@@ -80,18 +76,3 @@ def _drawn(shapes):
     found = [(role, shape) for role, shape in found if role and len(shape.shape) in (1, 3)]
     large = [place for place, (_, shape) in enumerate(found) if math.prod(shape.shape[:-1]) > 1]
     return [item for place, item in enumerate(found) if place in large or place > large[-1]]
-
-
-def _draw_skips(axis, shapes, at):
-    """A line to each layer from those whose outputs skip the ones directly before it."""
-    order, source = list(at), {}  # the last drawn layer on the way to each layer's output
-    for shape in shapes:
-        known = {source.get(name) for name in shape.inputs} - {None}
-        *skipping, last = sorted(known, key=order.index) or [None]
-        source[shape.name] = shape.name if shape.name in at else last
-        for start in skipping if shape.name in at else ():
-            between = order[order.index(start) : order.index(shape.name)]
-            over = max(at[name][1] for name in between) + 0.12
-            (left, low), (right, high) = at[start], at[shape.name]
-            x = [left + 0.1, left + 0.1, right - 0.1, right - 0.1]
-            axis.plot(x, [low, over, over, high], color="0.3", linewidth=0.9)

@@ -33,8 +33,7 @@ def draw_census(result: FilterCensus) -> DescribedFigure:
         look = {"fontsize": 9, "color": "white" if kind == "never fires" else "black"}
         axis.bar_label(bars, texts, label_type="center", **look)
         start += shares
-    names = [style.short_name(one.layer_name) for one in result.layers]
-    axis.set_yticks(rows, names, fontsize=9)
+    axis.set_yticks(rows, [style.short_name(one.layer_name) for one in result.layers], fontsize=9)
     axis.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="% of the layer's filters")
     axis.set_title(f"what the filters did on {counted(result.n_images, 'image')}", pad=24)
     axis.legend(**style.ABOVE, ncols=len(CENSUS_COLORS), fontsize=9, handlelength=1.2)

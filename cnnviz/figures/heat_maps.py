@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cnnviz.diagnosis import MapTrust
     from cnnviz.grad_cam import GradCAM
 
-MANY_CELLS = 256  # of a heat map, so that 1 in 200 is more than one
 DARKEST = 0.25  # what is left of the colors where there is no evidence
 TRUST_TITLES = {
     "focus": "evidence on the\nright two of four:\nhigh is good",
@@ -79,7 +78,7 @@ def _top(evidence):
     """Where the color scale of a heat map (h, w) ends."""
     strength = np.abs(evidence)
     top = float(strength.max(initial=0))
-    if strength.size >= MANY_CELLS:  # of a map with evidence in a cell or two, nearly all are 0
+    if strength.size > 200:  # of a map with evidence in a cell or two, nearly all are 0
         top = max(float(np.percentile(strength, 99.5)), top / 20)
     return top or 1.0
 
@@ -101,8 +100,7 @@ def overlay(image, evidence):
 def draw_map_trust(result: MapTrust) -> DescribedFigure:
     """Draw what `map_trust` measures, a panel for each; the dashed line is what random maps get."""
     rows = np.arange(len(result.methods))
-    size = (1.8 * len(TRUST_TITLES), 1.1 + 0.3 * len(rows))
-    figure, axes = subplots(1, len(TRUST_TITLES), figsize=size, sharey=True)
+    figure, axes = subplots(1, 5, figsize=(9, 1.1 + 0.3 * len(rows)), sharey=True)
     for axis, (measure, title) in zip(axes, TRUST_TITLES.items(), strict=True):
         values = np.asarray(getattr(result, measure), float)
         bars = axis.barh(rows, values, 0.5, color=style.TRAINING_COLOR)

@@ -1,4 +1,4 @@
-"""List the layers of a model with their shapes, inputs and parameters: its architecture."""
+"""List the layers of a model with their shapes and parameters: its architecture."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from cnnviz.layers.inputs import image_shape
 from cnnviz.layers.names import leaves, own_weights
 from cnnviz.layers.run import traced
 
-IMAGE = "image"  # the name of what goes in
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerShape:
@@ -22,14 +20,12 @@ class LayerShape:
         name: The layer's path, as `named_layers` gives it; the first, if it has several.
         kind: The name of its class, such as "Conv2D"; "Input" for the image.
         shape: What it outputs for one image: (h, w, C), or (units,).
-        inputs: The layers whose outputs it takes in, in any of its calls.
         parameters: How many numbers its weights hold.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    inputs: tuple[str, ...]
     parameters: int
 
 
@@ -60,28 +56,9 @@ def _each_once(named):
 
 
 def _shapes(call):
-    outputs = call.recorded
-    makers = {y.name: path for path in reversed(outputs) for y in outputs[path]}
-    makers[call.images.name] = IMAGE
-    found = [LayerShape(IMAGE, "Input", tuple(call.images.shape[1:]), (), 0)]
-    for path, tensors in outputs.items():
+    found = [LayerShape("image", "Input", tuple(call.images.shape[1:]), 0)]
+    for path, tensors in call.recorded.items():
         layer, shape = call.named[path], tuple(tensors[-1].shape[1:])
-        inputs = dict.fromkeys(name for y in tensors for name in _inputs(path, y, makers))
         parameters = sum(math.prod(weight.shape) for weight in own_weights(layer))
-        found.append(LayerShape(path, type(layer).__name__, shape, tuple(inputs), parameters))
+        found.append(LayerShape(path, type(layer).__name__, shape, parameters))
     return call.images, found
-
-
-def _inputs(path, tensor, makers):
-    """The layers that made what a layer's output is computed from, found back along the graph."""
-    if makers[tensor.name] != path:  # it passes on what another layer made
-        return [makers[tensor.name]]
-    found, seen, ahead = [], set(), [tensor]
-    for after in ahead:  # which grows
-        for before in after.op.inputs:
-            if before.name in makers:
-                found.append(makers[before.name])
-            elif before.name not in seen:
-                seen.add(before.name)
-                ahead.append(before)
-    return found
