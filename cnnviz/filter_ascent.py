@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnviz import figures, layers
+from cnnviz import layers
 from cnnviz.checks import check_indices, check_integer
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
@@ -51,14 +50,11 @@ class FilterImages(Result):
     value_range: tuple[float, float] = (0.0, 255.0)
 
     _html = ("plot",)
+    _draw = "draw_filters"
 
     def _columns(self):
         columns = {"filter": self.filters, "activation": self.activations}
         return columns | {"on noise": self.start_activations, "verdict": self.verdicts}
-
-    def plot(self, **options: Any) -> figures.DescribedFigure:
-        """Draw all images; options of `figures.draw_filters`."""
-        return figures.draw_filters(self, **options)
 
 
 def ascend_filters(

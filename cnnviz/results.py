@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas
+
+    from cnnviz.figures import DescribedFigure
 
 MOST_ROWS = 20  # of a table that Jupyter shows
 MOST_CHARACTERS = 60  # of one field in the one-line text
@@ -24,6 +26,7 @@ class Result:
     """
 
     _html = ("to_frame",)  # what Jupyter shows below the sentences: "to_frame", "plot"
+    _draw = ""  # the function of `figures` that draws it
 
     def __repr__(self) -> str:
         fields = (field for field in dataclasses.fields(self) if field.repr)
@@ -40,6 +43,14 @@ class Result:
         import pandas  # late: it takes half a second
 
         return pandas.DataFrame(self._columns())
+
+    def plot(self, **options: Any) -> DescribedFigure:
+        """Draw the result; the options are those of its `draw_` function in `cnnviz.figures`."""
+        from cnnviz import figures
+
+        if not self._draw:
+            raise ValueError(f"a {type(self).__name__} has no figure; print it")
+        return getattr(figures, self._draw)(self, **options)
 
     def _repr_html_(self) -> str:
         from cnnviz.figures import figure_html

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from cnnviz import figures, layers
+from cnnviz import layers
 from cnnviz.checks import check_indices, check_integer
 from cnnviz.results import Result
 
@@ -44,6 +43,7 @@ class TopPatches(Result):
     layer_name: str
 
     _html = ("plot",)
+    _draw = "draw_patches"
 
     def _columns(self):
         columns = {"filter": np.repeat(self.filters, self.activations.shape[1])}
@@ -52,10 +52,6 @@ class TopPatches(Result):
             "row": self.positions[..., 0].ravel(),
             "column": self.positions[..., 1].ravel(),
         }
-
-    def plot(self, **options: Any) -> figures.DescribedFigure:
-        """Draw the patches, a row for each filter; options of `figures.draw_patches`."""
-        return figures.draw_patches(self, **options)
 
 
 def top_patches(

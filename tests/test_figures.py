@@ -60,13 +60,13 @@ def census(name="block{}_conv1"):
     return Result(layers=layers, n_images=1200)
 
 
-def mistakes(count=2, k=1):
+def mistakes(count=2, k=1, names=()):
     found = {"images": pixels(count), "labels": np.zeros(count, int)}
     found["probabilities"] = np.tile([0.031, 0.969], (count, 1))
     found["evidence"] = (heat(count), heat(count, 1, verdict="zero gradient")) if count else None
     found |= {"neighbors": pixels(count * k).reshape(count, k, 12, 12, 3)}
     found |= {"neighbor_labels": np.ones((count, k), int), "similarity": np.full((count, k), 0.87)}
-    return Result(**found)
+    return Result(**found, class_names=names)
 
 
 def changes(n_images=2):
@@ -102,7 +102,7 @@ DRAWINGS = {
     "patches": lambda: figures.draw_patches(patches(), ascended=filter_images()),
     "evidence": lambda: figures.draw_heat_maps(pixels(), [heat(), heat(class_index=1)], PETS),
     "census": lambda: figures.draw_census(census()),
-    "mistakes": lambda: figures.draw_mistakes(mistakes(), PETS),
+    "mistakes": lambda: figures.draw_mistakes(mistakes(names=PETS)),
     "suspects": lambda: figures.draw_suspects(SUSPECTS),
     "changes": lambda: figures.draw_changes(changes()),
     "architecture": lambda: figures.draw_architecture(SHAPES),
@@ -221,7 +221,7 @@ def test_long_titles_do_not_run_into_one_another():
 
 def test_classes_without_a_name_are_numbered():
     assert figures.class_name(PETS, 2) == "class 2" == figures.class_name(None, 2)
-    assert "class 1, 0.87 alike" in texts(figures.draw_mistakes(mistakes(), ("cat",)))
+    assert "class 1, 0.87 alike" in texts(figures.draw_mistakes(mistakes(names=("cat",))))
     figure = figures.draw_confusion_matrix([0, 1, 2, 2], [0, 2, 2, 1], PETS)
     assert words(figure.axes[0].get_xticklabels()) == [*PETS, "class 2"]
 
@@ -412,7 +412,7 @@ def test_census_is_drawn_in_shares_with_its_counts_beside_short_names():
 
 def test_mistakes_stand_with_their_evidence_and_their_neighbors():
     expected = ["cat: 3.1%", "for cat", "zero gradient (dog)", "dog, 0.87 alike"]
-    assert titles(figures.draw_mistakes(mistakes(), PETS))[:4] == expected
+    assert titles(figures.draw_mistakes(mistakes(names=PETS)))[:4] == expected
     assert len(figures.draw_mistakes(mistakes(14, 0)).axes) == 12 * 3
     assert "no mistakes" in texts(figures.draw_mistakes(mistakes(0)))
 

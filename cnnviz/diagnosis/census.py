@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnviz import figures, layers
+from cnnviz import layers
 from cnnviz.results import Result
 
 # Layers, and functions of `keras.ops`, behind which a filter may be silent; in small letters.
@@ -54,6 +53,7 @@ class FilterCensus(Result):
     n_images: int
 
     _html = ("to_frame", "plot")
+    _draw = "draw_census"
 
     def __str__(self) -> str:
         counts = self.to_frame()
@@ -73,10 +73,6 @@ class FilterCensus(Result):
         words = [[verdict.partition(" of ")[0] for verdict in one.verdicts] for one in self.layers]
         columns["channels"] = [len(each) for each in words]
         return columns | {kind: [each.count(kind) for each in words] for kind in KINDS}
-
-    def plot(self, **options: Any) -> figures.DescribedFigure:
-        """Draw a bar for each layer; options of `figures.draw_census`."""
-        return figures.draw_census(self, **options)
 
 
 def filter_census(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cnnviz import figures, layers
+from cnnviz import layers
 from cnnviz.activations import extract_activations
 from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.results import Result
@@ -44,6 +43,7 @@ class ModelChanges(Result):
     value_range: tuple[float, float] | None = None
 
     _html = ("plot",)
+    _draw = "draw_changes"
 
     def __str__(self) -> str:
         moved, most = np.count_nonzero(self.weights), self.weights.argmax()
@@ -55,10 +55,6 @@ class ModelChanges(Result):
 
     def _columns(self):
         return {"layer": self.layer_names, "weights": self.weights, "activations": self.activations}
-
-    def plot(self, **options: Any) -> figures.DescribedFigure:
-        """Draw the changes and both heat maps; options of `figures.draw_changes`."""
-        return figures.draw_changes(self, **options)
 
 
 def compare_models(

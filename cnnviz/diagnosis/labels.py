@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -42,6 +41,8 @@ class SuspectLabels(Result):
     class_names: Sequence[str] = ()
     file_paths: Sequence[str] = ()
 
+    _draw = "draw_suspects"
+
     @property
     def _html(self):
         return ("to_frame",) if self.images is None else ("plot", "to_frame")
@@ -61,10 +62,6 @@ class SuspectLabels(Result):
         if len(self.file_paths):
             columns["file"] = [self.file_paths[index] for index in order]
         return columns
-
-    def plot(self, **options: Any) -> figures.DescribedFigure:
-        """Draw the most suspect images; options of `figures.draw_suspects`."""
-        return figures.draw_suspects(self, **options)
 
 
 def suspect_labels(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -45,6 +44,7 @@ class Mistakes(Result):
     class_names: Sequence[str] = ()
 
     _html = ("plot",)
+    _draw = "draw_mistakes"
 
     def __str__(self) -> str:
         text = f"{len(self.images)} mistakes, the most confident first"
@@ -58,10 +58,6 @@ class Mistakes(Result):
         for name, classes in (("label", self.labels), ("predicted", self.predicted)):
             columns[name] = [figures.class_name(self.class_names, index) for index in classes]
         return columns | {"probability": self.probabilities.max(axis=1, initial=0)}
-
-    def plot(self, **options: Any) -> figures.DescribedFigure:
-        """Draw mistakes, their evidence and neighbors; options of `figures.draw_mistakes`."""
-        return figures.draw_mistakes(self, self.class_names, **options)
 
 
 def confident_mistakes(

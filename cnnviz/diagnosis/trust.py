@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import keras
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
-from cnnviz import figures, layers
+from cnnviz import layers
 from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
 from cnnviz.diagnosis.measures import evidence_share, mean_color
@@ -55,6 +54,8 @@ class MapTrust(Result):
     insertion: np.ndarray
     survival: np.ndarray
 
+    _draw = "draw_map_trust"
+
     def __str__(self) -> str:
         table, best = self.to_frame().set_index("method"), map(self.best, MEASURES)
         rows = zip(MEASURES.items(), best, strict=True)
@@ -68,10 +69,6 @@ class MapTrust(Result):
 
     def _columns(self):
         return {"method": self.methods} | {name: getattr(self, name) for name in MEASURES}
-
-    def plot(self, **options: Any) -> figures.DescribedFigure:
-        """Draw a panel for each measure; options of `figures.draw_map_trust`."""
-        return figures.draw_map_trust(self, **options)
 
 
 def map_trust(

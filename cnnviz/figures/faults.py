@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +40,9 @@ def draw_census(result: FilterCensus) -> DescribedFigure:
 
 
 @styled
-def draw_mistakes(result: Mistakes, class_names: Sequence[str] = ()) -> DescribedFigure:
+def draw_mistakes(result: Mistakes) -> DescribedFigure:
     """Draw the 12 worst that `confident_mistakes` found: image, evidence, nearest neighbors."""
+    class_names = result.class_names
     if not len(result.images):
         return style.draw_grid([[(np.ones((1, 9, 3)), "no mistakes")]], 2)
     value_range = style.limits([result.images, result.neighbors])
