@@ -148,7 +148,7 @@ def test_one_call_gives_one_warning(spots):
 @pytest.mark.parametrize(
     ("labels", "n_mosaics", "message"),
     [
-        ([0, 1], 9, r"`labels` \(with labels of shape \(2,\)"),
+        ([0, 1], 9, r"`labels` \(labels such as .* of shape \(2,\)"),
         ([0.5] * 6, 9, "`labels`"),
         ([0] * 6, 9, "two classes"),
         ([0] * 5 + [1], 9, "at least 2 images of each"),

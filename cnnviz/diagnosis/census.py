@@ -83,9 +83,12 @@ def filter_census(
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
         data: Dataset of batches, with labels or without; a pair of arrays; or an array of images,
-            in the model's input range, or a warning says so. The more, the surer is a "never".
+            in the model's input range. More images make "never fires" more certain.
         layer_names: Names of layers that output feature maps (N, h, w, C). None takes each layer
             that applies an activation function, or the convolutions if there is none.
+
+    Raises:
+        ValueError: If a layer is unknown or outputs no feature maps, or NaN comes out.
 
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()

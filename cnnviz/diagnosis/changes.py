@@ -73,6 +73,9 @@ def compare_models(
         class_names: The names of the classes, by index, for the figure.
         value_range: Lowest and highest pixel value, for the figure; None finds them.
 
+    Raises:
+        ValueError: If the models differ in their layers or weight shapes.
+
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> cnnviz.compare_models(model, model, image).weights.max().item()

@@ -72,6 +72,9 @@ def check_inputs(
             augmented, such as validation; or a pair of arrays. Two classes or more.
         n_images: Images for the trials, 2 or more, drawn at random from all, by a fixed seed.
 
+    Raises:
+        ValueError: If the data do not fit the model, or hold one class only.
+
     Example:
         >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()
         >>> cnnviz.check_inputs(model, (pets.images, pets.labels)).n_images

@@ -85,6 +85,9 @@ def suspect_labels(
         n_folds: Folds of the cross-validation, 2 or more; each class needs as many images.
         class_names: The names of the classes, by index, for tables and figures.
 
+    Raises:
+        ValueError: If the data do not fit, or a class has fewer than `n_folds` images.
+
     Example:
         >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()
         >>> cnnviz.suspect_labels(model, (pets.images, pets.labels)).ranking.shape

@@ -85,6 +85,9 @@ def confident_mistakes(
         method: Of `grad_cam`, for the evidence.
         class_names: The names of the classes, by index, for tables and figures.
 
+    Raises:
+        ValueError: If the data do not fit the model, or a number is below 1.
+
     Example:
         >>> pets, model = cnnviz.drawn_pets(8), cnnviz.load_pretrained()
         >>> len(cnnviz.confident_mistakes(model, (pets.images, 1 - pets.labels)).images)

@@ -61,6 +61,9 @@ def reliance(
         class_index: The class whose evidence counts, or one for each image; None is the predicted.
         method: Of `grad_cam`.
 
+    Raises:
+        ValueError: If `masks` do not fit `images`, or as `grad_cam` does.
+
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> cnnviz.reliance(model, image, np.ones(image.shape[:2], bool)).area

@@ -91,6 +91,9 @@ def map_trust(
         methods: Methods of `grad_cam`.
         n_mosaics: Mosaics that are made of the images.
 
+    Raises:
+        ValueError: If there are too few images of a class, or as `grad_cam` does.
+
     Example:
         >>> pets, model = cnnviz.drawn_pets(8, image_size=64), cnnviz.load_pretrained()
         >>> cnnviz.map_trust(model, pets.images, pets.labels, methods=["fine"], n_mosaics=2).methods
