@@ -5,6 +5,7 @@ import functools
 import os
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -151,3 +152,10 @@ def spots():
         top, left = random.integers(0, 11, 2)
         image[top : top + 6, left : left + 6] = [1, 0, 0] if label else [0, 0, 1]
     return images, labels
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    """Figures stay open for notebooks; here they would add up."""
+    yield
+    plt.close("all")

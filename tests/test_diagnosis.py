@@ -66,7 +66,7 @@ def test_calibration_bins_hold_every_image_once():
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [
-        ([[0.5, 0.5]] * 2, [0], r"`labels` \(with labels of shape \(1,\)"),
+        ([[0.5, 0.5]] * 2, [0], r"`labels` \(labels such as .* of shape \(1,\)"),
         (np.zeros((0, 2)), [], r"`probabilities` \(of shape \(0, 2\)"),
         ([[0.99], [0.01]], [1, 0], r"of shape \(2, 1\), \[\[0.99\]\]...\) must be .* two classes"),
         ([[4.0, -2.0], [-1.0, 3.0]], [1, 0], r"\[\[ 4. -2.\]\]...\) must be"),

@@ -161,7 +161,7 @@ def test_random_labels_have_no_order(classes, used, n):
     [
         (lambda images, labels: images, {}, "without labels"),
         (lambda images, labels: (images, labels + 1), {}, r"labels 1\.\.2"),
-        (lambda images, labels: (images, labels), {"n_images": 0}, "n_images=0"),
+        (lambda images, labels: (images, labels), {"n_images": 0}, "`n_images` .=0. must be"),
         (lambda images, labels: (images, labels * 0), {}, "60 images, .* two classes"),
         (lambda images, labels: (images[:0], labels[:0]), {}, "0 images, .* two classes"),
     ],
