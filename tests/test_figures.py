@@ -24,12 +24,6 @@ HISTORY = {"loss": [0.7, 0.5, 0.4], "val_loss": [0.65, 0.45, np.nan]}
 HISTORY |= {"accuracy": [0.5, 0.7, 0.8], "val_accuracy": [0.55, 0.875, 0.75]}
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def pixels(count=2, height=12, width=12):
     return RNG.uniform(0, 255, (count, height, width, 3)).astype(np.float32)
 
