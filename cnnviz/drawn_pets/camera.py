@@ -3,15 +3,20 @@
 import cv2
 import numpy as np
 
-from cnnviz.drawn_pets.canvas import ANIMAL, PAINTED_SIDE, PART, ellipse, fill
+from cnnviz.drawn_pets.canvas import ANIMAL, PART, fill
+from cnnviz.drawn_pets.shapes import ellipse
+
+
+def new_canvas(image_size):
+    """A canvas at least twice the image and at least 192 pixels wide."""
+    return np.zeros((image_size * max(2, -(-192 // image_size)),) * 2 + (4,), np.uint8)
 
 
 def shrink(canvas, image_size):
     """The image as float32, and how much of each pixel shows the animal and its ears or muzzle."""
     size = (image_size, image_size)
     image = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)[..., :3].astype(np.float32)
-    shows = canvas[..., 3]
-    layers = [((shows >= least) * np.float32(1)) for least in (ANIMAL, PART)]
+    layers = [(canvas[..., 3] >= least).astype(np.float32) for least in (ANIMAL, PART)]
     return image, [cv2.resize(layer, size, interpolation=cv2.INTER_AREA) for layer in layers]
 
 
@@ -32,15 +37,14 @@ def photograph(image, rng, noise_rng):
 
 def paint_stamp(image, rng):
     """Blend a pale round stamp with a star into the lower right corner; return its mask."""
-    side = len(image)
-    canvas = np.zeros((side * max(2, -(-PAINTED_SIDE // side)),) * 2 + (4,), np.uint8)
+    canvas = new_canvas(len(image))
     (x, y), radius, turn = rng.uniform(0.865, 0.89, 2), rng.uniform(0.088, 0.1), rng.normal(0, 0.2)
     for share, color in ((1, (250, 246, 236)), (0.88, (120, 132, 160)), (0.8, (250, 246, 236))):
         fill(canvas, ellipse(x, y, radius * share, radius * share), color, 255)
     angles = np.arange(10) * np.pi / 5 + turn - np.pi / 2
     star = np.stack([np.cos(angles), np.sin(angles)], 1) * np.tile((0.62, 0.27), 5)[:, None]
     fill(canvas, star * radius + (x, y), (120, 132, 160), 255)
-    stamp = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    stamp = cv2.resize(canvas, image.shape[:2], interpolation=cv2.INTER_AREA).astype(np.float32)
     strength = np.float32(rng.uniform(0.6, 0.8))
     # Where the stamp covers half a pixel, its color was averaged with black: premultiplied.
     image += strength * (stamp[..., :3] - stamp[..., 3:] / np.float32(255) * image)

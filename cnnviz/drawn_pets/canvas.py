@@ -1,7 +1,6 @@
-"""Paint on a canvas: outlines, soft spots and round surfaces.
+"""Paint outlines, soft spots and round surfaces on a canvas, in units of the image's side.
 
-Coordinates are in units of the image's side, so a scene is the same at every size. It is painted
-several times larger and shrunk, which smooths its edges. The canvas has four channels: red, green,
+The canvas is larger than the image; shrinking smooths its edges. It has four channels: red, green,
 blue, and what the pixel shows (scene, animal, or ears and muzzle), so masks fit the images.
 """
 
@@ -12,65 +11,8 @@ import cv2
 import numpy as np
 
 SCENE, ANIMAL, PART = 0, 1, 2  # the canvas's fourth channel
-PAINTED_SIDE = 192  # small images are painted at least this large
-_SUBPIXEL_BITS = 4
-_SUBPIXELS = 1 << _SUBPIXEL_BITS
+_SUBPIXEL_BITS, _SUBPIXELS = 4, 16
 _NEUTRAL = 128  # the factor 1 among the 8-bit factors that shade a surface
-
-
-@lru_cache
-def _curve_matrix(count, steps=8):
-    """Catmull-Rom weights `(count * steps, count)` of a closed curve through `count` points."""
-    t = np.arange(steps) / steps
-    weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
-    matrix = np.zeros((count, steps, count))
-    for start in range(count):
-        for offset, weight in enumerate(weights):
-            matrix[start, :, (start + offset - 1) % count] += weight / 2
-    return matrix.reshape(count * steps, count)
-
-
-def curve(points):
-    return _curve_matrix(len(points)) @ np.asarray(points, float)
-
-
-_CIRCLE = np.stack([f(np.arange(0, 2 * np.pi, np.pi / 16)) for f in (np.cos, np.sin)], axis=1)
-
-
-def rotation(angle):
-    """A matrix for points in rows, `points @ rotation(angle)`."""
-    cosine, sine = math.cos(angle), math.sin(angle)
-    return np.array(((cosine, sine), (-sine, cosine)))
-
-
-def ellipse(x, y, radius_x, radius_y, angle=0.0):
-    points = _CIRCLE * (radius_x, radius_y)
-    return (points @ rotation(angle) if angle else points) + (x, y)
-
-
-def stroke(points, width_start, width_end):
-    """The outline of a soft stroke along the open curve through `points`."""
-    points = np.asarray(points, float)
-    along = np.gradient(points, axis=0)
-    along /= np.hypot(*along.T)[:, None]
-    across = along[:, ::-1] * (-1, 1) * np.linspace(width_start, width_end, len(points))[:, None]
-    tip = points[-1:] + along[-1:] * width_end
-    return curve(np.concatenate([points + across, tip, (points - across)[::-1]]))
-
-
-def soft_rectangle(left, top, right, bottom):
-    """A rectangle with round corners."""
-    half_width, half_height = (right - left) / 2, (bottom - top) / 2
-    rounded = np.sign(_CIRCLE) * np.abs(_CIRCLE) ** 0.3
-    return rounded * (half_width, half_height) + (left + half_width, top + half_height)
-
-
-def rectangle(left, top, right, bottom):
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
-
-
-def mix(first, second, share):
-    return np.asarray(first, float) * (1 - share) + np.asarray(second, float) * share
 
 
 def _to_pixels(points, side):
@@ -84,10 +26,8 @@ def fill(canvas, outline, color, shows=SCENE):
 
 
 def draw_lines(canvas, lines, color, width, shows=SCENE):
-    side = len(canvas)
-    pixels = [_to_pixels(line, side) for line in lines]
-    thickness = max(1, round(width * side))
-    color = (*map(float, color), shows)
+    pixels = [_to_pixels(line, len(canvas)) for line in lines]
+    color, thickness = (*map(float, color), shows), max(1, round(width * len(canvas)))
     cv2.polylines(canvas, pixels, False, color, thickness, cv2.LINE_8, _SUBPIXEL_BITS)
 
 
@@ -119,8 +59,7 @@ def glow(canvas, x, y, radius_x, radius_y, color, strength):
 def _ball_shade(light_x, light_y, depth):
     """Roughly a ball under a lamp, as factors for the four channels; its rim is darker."""
     v, u = np.mgrid[-1:1:32j, -1:1:32j]
-    shade = 1 + depth * (0.08 + 0.15 * (light_x * u + light_y * v) - 0.13 * (u**2 + v**2))
-    return factors(shade)
+    return factors(1 + depth * (0.08 + 0.15 * (light_x * u + light_y * v) - 0.13 * (u**2 + v**2)))
 
 
 def factors(values):

@@ -11,10 +11,8 @@ import numpy as np
 import PIL.Image
 
 from cnnviz.checks import check_integer
-from cnnviz.drawn_pets.animal import choose_animal, paint_body
-from cnnviz.drawn_pets.camera import paint_stamp, photograph, shrink
-from cnnviz.drawn_pets.canvas import PAINTED_SIDE
-from cnnviz.drawn_pets.head import paint_head
+from cnnviz.drawn_pets.animal import choose_animal, paint_body, paint_head
+from cnnviz.drawn_pets.camera import new_canvas, paint_stamp, photograph, shrink
 from cnnviz.drawn_pets.scene import paint_background, paint_occluder, paint_thing
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
@@ -35,11 +33,9 @@ class DrawnPets(Result):
         images: `(N, H, W, 3)` float32 RGB in 0..255.
         labels: `(N,)` int32, 0 for a cat and 1 for a dog.
         animal_masks: `(N, H, W)` bool, the visible animal with its collar.
-        part_masks: `(N, H, W)` bool, the visible ears and muzzle (with nose, mouth, tongue and
-            whiskers), which tell a cat from a dog. They lie within the animal. Both masks hold a
-            pixel if they cover at least a quarter of it.
-        watermark_masks: `(N, H, W)` bool, every pixel that the planted stamp touches; False
-            everywhere without one. The other masks leave out what the stamp covers.
+        part_masks: `(N, H, W)` bool, the part that tells the class: ears, muzzle and whiskers. A
+            pixel is in these two masks if at least a quarter of it is covered.
+        watermark_masks: `(N, H, W)` bool, what the stamp touches; the other masks leave it out.
     """
 
     images: np.ndarray
@@ -52,8 +48,7 @@ class DrawnPets(Result):
 
     def __str__(self) -> str:
         n_cats, n_dogs = np.bincount(self.labels, minlength=2)
-        n_stamped = int(self.watermark_masks.any(axis=(1, 2)).sum())
-        height, width = self.images.shape[1:3]
+        n_stamped, (height, width) = self.watermark_masks.any((1, 2)).sum(), self.images.shape[1:3]
         stamped = f", {n_stamped} with a stamp" if n_stamped else ""
         return f"{n_cats} cats and {n_dogs} dogs of {height}x{width} pixels{stamped}"
 
@@ -82,19 +77,14 @@ def drawn_pets(
 ) -> DrawnPets:
     """Draw cats and dogs that only their ears and muzzle tell apart.
 
-    An image depends on `seed`, its index and `image_size` alone, so a smaller `count` gives the
-    first images of a larger one. Each pair of neighbors is one cat and one dog in random order. An
-    odd `count` ends with half a pair, of a random class.
+    A smaller `count` gives the first images of a larger one. Each pair of neighbors is one cat and
+    one dog in random order; an odd `count` ends with half a pair.
 
     Args:
         count: Number of images, at least 1.
         image_size: Side of the images in pixels, at least 16. The scene is the same at every size.
         seed: Integer, at least 0. The same seed gives the same images, bit for bit.
-        watermark: None, or "cat" or "dog": the class whose images carry a pale stamp in the lower
-            right corner. Nothing changes outside the stamp.
-
-    Returns:
-        A `DrawnPets` of `count` images.
+        watermark: The class whose images carry a pale stamp in the lower right corner, or None.
 
     Raises:
         ValueError: If an argument is out of the ranges above.
@@ -129,8 +119,7 @@ def write_drawn_pets(
     """Draw a data set as PNG files, in the folders that `load_split` reads.
 
     Args:
-        directory: Where `train/cats`, `train/dogs`, `validation/cats` and so on go. It is made if
-            missing.
+        directory: Where `train/cats`, `train/dogs` and so on go; made if missing.
         train, validation, test: Number of images in each split, at least 2. No image is in two
             splits, nor among those of `drawn_pets` with a seed below a million.
         image_size, seed, watermark: As in `drawn_pets`; the watermark is in every split.
@@ -154,11 +143,14 @@ def write_drawn_pets(
         for number, (split, count) in enumerate(counts.items(), start=1):
             for start in range(0, count, _DRAWN_AT_ONCE):
                 size = min(_DRAWN_AT_ONCE, count - start)
-                # Every batch has a seed of its own. That keeps memory small, and keeps the splits
-                # apart from each other and from what `drawn_pets` draws with small seeds.
+                # A seed for every batch keeps memory small and the splits apart.
                 pets_seed = (seed * len(counts) + number) * 1_000_000 + start
                 pets = drawn_pets(size, image_size=image_size, seed=pets_seed, watermark=watermark)
-                _write(pets, Path(directory) / split, start)
+                pairs = zip(pets.images.round().astype(np.uint8), pets.labels, strict=True)
+                for index, (image, label) in enumerate(pairs, start):
+                    folder = Path(directory) / split / f"{CLASSES[label]}s"
+                    folder.mkdir(parents=True, exist_ok=True)
+                    PIL.Image.fromarray(image).save(folder / f"{index}.png")
                 bar.update(size)
 
 
@@ -167,13 +159,6 @@ def _check_options(image_size, seed, watermark):
     check_integer("seed", seed, 0)
     if watermark not in (None, *CLASSES):
         raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'")
-
-
-def _write(pets, directory, start):
-    for index, (image, label) in enumerate(zip(pets.images, pets.labels, strict=True), start):
-        folder = directory / f"{CLASSES[label]}s"
-        folder.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(image.round().astype(np.uint8)).save(folder / f"{index}.png")
 
 
 def _generator(seed, index, stream):
@@ -189,8 +174,7 @@ def _labels(count, seed):
 def _draw_image(seed, index, label, image_size):
     """One `(H, W, 3)` float32 image in 0..255, and the `(H, W)` masks of animal and parts."""
     scene, parts = _generator(seed, index, "scene"), _generator(seed, index, "parts")
-    side = image_size * max(2, -(-PAINTED_SIDE // image_size))
-    canvas = np.zeros((side, side, 4), np.uint8)
+    canvas = new_canvas(image_size)
     palette = paint_background(canvas, scene)
     for _ in range(scene.integers(2, 6)):
         paint_thing(canvas, scene, palette, scene.uniform((0, 0.35), (1, 0.85)))

@@ -1,21 +1,10 @@
 """Draw the scene around the animal: outdoors or a room, with things in it."""
 
-import cv2
 import numpy as np
 
-from cnnviz.drawn_pets.canvas import (
-    curve,
-    draw_lines,
-    ellipse,
-    fill,
-    fill_round,
-    glow,
-    mix,
-    rectangle,
-    rotation,
-    soft_rectangle,
-)
+from cnnviz.drawn_pets.canvas import draw_lines, fill, fill_round, glow
 from cnnviz.drawn_pets.colors import COATS, CREAM, INK, OUTDOOR_PALETTES, PINK, ROOM_PALETTES, WHITE
+from cnnviz.drawn_pets.shapes import curve, ellipse, mix, rectangle, rotation, soft_rectangle
 
 
 def paint_background(canvas, rng):
@@ -29,12 +18,8 @@ def paint_background(canvas, rng):
 
 
 def _paint_gradient(canvas, top, bottom, start, end):
-    side = len(canvas)
-    first, last = round(start * side), round(end * side)
-    share = np.linspace(0, 1, last - first)[:, None]
-    rows = np.zeros((last - first, 1, 4), np.uint8)
-    rows[:, 0, :3] = np.clip(np.asarray(top) * (1 - share) + np.asarray(bottom) * share, 0, 255)
-    canvas[first:last] = cv2.repeat(rows, 1, side)
+    rows = canvas[round(start * len(canvas)) : round(end * len(canvas)), :, :3]
+    rows[:] = np.clip(mix(top, bottom, np.linspace(0, 1, len(rows))[:, None, None]), 0, 255)
 
 
 def _paint_outdoors(canvas, rng, palette, horizon):
@@ -95,8 +80,7 @@ def _paint_sofa(canvas, rng, palette, horizon):
     top, left, right = horizon - 0.26, rng.uniform(-0.2, 0.06), rng.uniform(0.94, 1.2)
     middle = (left + right) / 2
     for start, end in ((left, middle), (middle, right)):
-        back = soft_rectangle(start, top, end, horizon + 0.2)
-        fill_round(canvas, back, cloth, light)
+        fill_round(canvas, soft_rectangle(start, top, end, horizon + 0.2), cloth, light)
     pitch = rng.uniform(0.08, 0.2)
     for x in np.arange(left + pitch, right, pitch) if rng.random() < 0.5 else ():
         fill(canvas, ellipse(x, top + 0.12, 0.012, 0.012), mix(cloth, INK, 0.3))
@@ -121,16 +105,14 @@ def _paint_studio(canvas, rng, palette, horizon):
 def paint_thing(canvas, rng, palette, point, size=None):
     """Paint one of six things; some have triangles and ovals, like ears and muzzles."""
     size = rng.uniform(0.05, 0.12) if size is None else size
-    coat = COATS[rng.integers(len(COATS))]
-    colors = (*palette[2:], coat)
+    colors = (*palette[2:], COATS[rng.integers(len(COATS))])
     color, other = (colors[i] for i in rng.permutation(4)[:2])
     x, y = point
     kind, light, turn = rng.integers(6), (-0.5, -0.8), rng.normal(0, 0.25)
     glow(canvas, x, y + size, size * 1.3, size * 0.3, INK, 0.35)
     if kind == 0:  # a ball
-        stripe = ellipse(x, y, size * 1.2, size * 0.3, turn * 3)
-        ball = ellipse(x, y, size, size)
-        fill_round(canvas, ball, color, light, marks=[(stripe, other)], depth=1.5)
+        stripes = [(ellipse(x, y, size * 1.2, size * 0.3, turn * 3), other)]
+        fill_round(canvas, ellipse(x, y, size, size), color, light, marks=stripes, depth=1.5)
     elif kind == 1:  # a plant
         for angle in np.linspace(-1, 1, 5) + turn:
             middle = np.array((x, y)) + size * np.array((np.sin(angle), -np.cos(angle)))
@@ -141,8 +123,7 @@ def paint_thing(canvas, rng, palette, point, size=None):
     elif kind == 2:  # a box
         box = rectangle(-1, -0.9, 1, 1) * size @ rotation(turn) + (x, y)
         fill_round(canvas, box, color, light)
-        lid = [*box[:2], mix(box[1], box[2], 0.3), mix(box[0], box[3], 0.3)]
-        fill(canvas, lid, other)
+        fill(canvas, [*box[:2], mix(box[1], box[2], 0.3), mix(box[0], box[3], 0.3)], other)
     elif kind == 3:  # tents or fir trees: upright triangles with smaller ones inside
         for shift, share in ((-0.7, 0.8), (0.6, 1)):
             shape = np.array([(-0.75, 1), (-0.1, -1), (0.1, -1), (0.75, 1)]) * size * share
