@@ -3,7 +3,6 @@
 Only its ears and its muzzle depend on the class.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -15,18 +14,27 @@ from cnnviz.drawn_pets.colors import COATS, CREAM, INK, IRISES, PINK, WHITE
 from cnnviz.drawn_pets.shapes import curve, ellipse, mix, rotation, stroke
 
 
-@dataclass(frozen=True, eq=False)
 class Animal:
-    """A canvas, and the pose and the coat of the animal on it."""
+    """An animal on a canvas, in a random pose and coat."""
 
-    canvas: np.ndarray
-    kind: str
-    unit: float
-    feet: float
-    origin: np.ndarray
-    head_axes: np.ndarray
-    body_axes: np.ndarray
-    coat: dict
+    def __init__(self, canvas, rng):
+        number = rng.integers(4)
+        kind = ("sitting", "portrait", "lying", "standing")[number]
+        unit = rng.uniform((0.145, 0.22, 0.155, 0.145), (0.195, 0.3, 0.215, 0.19))[number]
+        head_to_feet = (2.95, 2.95, 1.85, 2.8)[number]
+        x = rng.uniform(*((0.24, 0.42) if kind in ("lying", "standing") else (0.34, 0.66)))
+        if rng.random() < 0.12:  # the edge cuts the head, but leaves one ear and the muzzle
+            x = unit * rng.uniform(0.55, 0.8)
+        feet = rng.uniform(0.86, 0.97)
+        y = 0.45 + (feet - 0.91) if kind == "portrait" else feet - head_to_feet * unit
+        mirror = rng.random() < 0.5
+        self.canvas, self.kind, self.unit, self.feet = canvas, kind, unit, y + head_to_feet * unit
+        self.origin = np.array((1 - x if mirror else x, y))
+        self.body_axes = np.diag([-unit if mirror else unit, unit])
+        tilt = rotation(rng.normal(0, 0.16))
+        stretch = np.diag([rng.uniform(0.98, 1.12), rng.uniform(0.9, 1.0)])
+        self.head_axes = stretch @ tilt @ self.body_axes
+        self.coat = _choose_coat(rng, len(canvas))
 
     def head(self, points):
         return np.asarray(points, float) @ self.head_axes + self.origin
@@ -42,36 +50,13 @@ class Animal:
         self.skin(tufted, color, texture=self.coat["texture"], **options)
 
     def skin(self, outline, color, shows=ANIMAL, **options):
-        """Paint a smooth surface."""
         brush.fill_round(self.canvas, outline, color, self.coat["lamp"], shows=shows, **options)
 
     def lines(self, lines, color, width, shows=ANIMAL):
         brush.draw_lines(self.canvas, lines, color, width * self.unit, shows)
 
     def glow(self, point, radius_x, radius_y, color, strength):
-        radii = radius_x * self.unit, radius_y * self.unit
-        brush.glow(self.canvas, *point, *radii, color, strength)
-
-
-def choose_animal(canvas, rng):
-    kind = ("sitting", "portrait", "lying", "standing")[rng.integers(4)]
-    unit, head_to_feet = {
-        "sitting": (rng.uniform(0.145, 0.195), 2.95),
-        "portrait": (rng.uniform(0.22, 0.3), 2.95),
-        "lying": (rng.uniform(0.155, 0.215), 1.85),
-        "standing": (rng.uniform(0.145, 0.19), 2.8),
-    }[kind]
-    x = rng.uniform(0.24, 0.42) if kind in ("lying", "standing") else rng.uniform(0.34, 0.66)
-    if rng.random() < 0.12:  # the edge cuts the head, but leaves one ear and the muzzle
-        x = unit * rng.uniform(0.55, 0.8)
-    feet = rng.uniform(0.86, 0.97)
-    y = 0.45 + (feet - 0.91) if kind == "portrait" else feet - head_to_feet * unit
-    mirror = rng.random() < 0.5
-    body = np.diag([-unit if mirror else unit, unit])
-    tilt = rotation(rng.normal(0, 0.16))
-    head = np.diag([rng.uniform(0.98, 1.12), rng.uniform(0.9, 1.0)]) @ tilt @ body
-    feet, origin = y + head_to_feet * unit, np.array((1 - x if mirror else x, y))
-    return Animal(canvas, kind, unit, feet, origin, head, body, _choose_coat(rng, len(canvas)))
+        brush.glow(self.canvas, *point, radius_x * self.unit, radius_y * self.unit, color, strength)
 
 
 @lru_cache
@@ -103,6 +88,8 @@ def _choose_coat(rng, side):
     }
 
 
+_HEAD = [(0, -.92), (-.6, -.8), (-.95, -.32), (-1.0, .2), (-.68, .7), (0, .9),
+         (.68, .7), (1.0, .2), (.95, -.32), (.6, -.8)]  # fmt: skip
 _BODIES = {
     "sitting": [(-.55, .5), (-.85, 1.3), (-1.08, 2.1), (-1.0, 2.75), (0, 2.95), (1.0, 2.75),
                 (1.08, 2.1), (.85, 1.3), (.55, .5)],
@@ -111,12 +98,12 @@ _BODIES = {
     "standing": [(-.6, .5), (.3, .3), (1.6, .5), (2.7, .35), (3.05, 1.0), (2.8, 1.75), (1.5, 1.75),
                  (.2, 1.9), (-.6, 1.4)],
 }  # fmt: skip
-# Knee, foot, half width, and whether it is on the far side, behind the body.
+# Knee, foot and half width of the legs on the far side, behind the body, and of the others.
 _LEGS = {
-    "sitting": [((-.36, 1.5), (-.36, 2.72), .25, 0), ((.36, 1.5), (.36, 2.72), .25, 0)],
-    "lying": [((.7, 1.5), (-.05, 1.66), .2, 1), ((-.1, 1.5), (-.85, 1.64), .22, 0)],
-    "standing": [((.75, 1.5), (.8, 2.5), .23, 1), ((2.1, 1.4), (2.05, 2.5), .23, 1),
-                 ((.0, 1.5), (.0, 2.6), .26, 0), ((2.6, 1.3), (2.7, 2.6), .28, 0)],
+    "sitting": ([], [((-.36, 1.5), (-.36, 2.72), .25), ((.36, 1.5), (.36, 2.72), .25)]),
+    "lying": ([((.7, 1.5), (-.05, 1.66), .2)], [((-.1, 1.5), (-.85, 1.64), .22)]),
+    "standing": ([((.75, 1.5), (.8, 2.5), .23), ((2.1, 1.4), (2.05, 2.5), .23)],
+                 [((.0, 1.5), (.0, 2.6), .26), ((2.6, 1.3), (2.7, 2.6), .28)]),
 }  # fmt: skip
 _TAILS = {
     "sitting": [[(.7, 2.6), (1.6, 2.65), (2.1, 2.2), (1.9, 1.6)],
@@ -137,9 +124,8 @@ def paint_body(animal, rng, collar_color):
         brush.glow(animal.canvas, *shadow, height * unit, INK, strength)
     tail = stroke(animal.body(_TAILS[kind][rng.integers(2)]), 0.2 * unit, 0.13 * unit)
     animal.fur(tail, mix(coat["base"], coat["dark"], 0.15))
-    paw_color = coat["light"] if coat["socks"] else coat["base"]
-    for leg in [leg for leg in _LEGS[kind] if leg[3]]:
-        _paint_leg(animal, leg, paw_color)
+    (far_legs, near_legs), paw_color = _LEGS[kind], coat["light" if coat["socks"] else "base"]
+    _paint_legs(animal, far_legs, paw_color, 0.22)
     body = animal.body(curve(_BODIES[kind]))
     marks = _body_marks(rng, coat, body, unit)
     if coat["bib"]:
@@ -153,8 +139,7 @@ def paint_body(animal, rng, collar_color):
         animal.fur(haunch, mix(coat["base"], WHITE, 0.04))
         if sole:
             animal.skin(animal.body(ellipse(x - 0.1 * sideways, sole, 0.4, 0.18)), paw_color)
-    for leg in [leg for leg in _LEGS[kind] if not leg[3]]:
-        _paint_leg(animal, leg, paw_color)
+    _paint_legs(animal, near_legs, paw_color, 0.0)
     animal.glow(animal.body((0, 0.95)), 0.8, 0.35, mix(coat["base"], INK, 0.7), 0.5)
     if rng.random() < 0.35:
         collar = animal.body([(-0.62, 0.72), (0, 1.02), (0.62, 0.72)])
@@ -180,20 +165,16 @@ def _body_marks(rng, coat, outline, unit):
     return []
 
 
-def _paint_leg(animal, leg, paw_color):
-    knee, foot, width, is_far = leg
-    line = animal.body([knee, mix(knee, foot, 0.5), foot])
-    outline = stroke(line, width * animal.unit, width * animal.unit)
-    animal.fur(outline, mix(animal.coat["base"], INK, 0.22 if is_far else 0.0), depth=0.6)
-    x, y = foot
-    paw_color = mix(paw_color, INK, 0.2 if is_far else 0.0)
-    animal.skin(animal.body(ellipse(x - 0.06, y + 0.1, width * 1.3, 0.2)), paw_color)
-    toes = [animal.body([(x + dx, y + 0.12), (x + dx, y + 0.25)]) for dx in (-0.15, 0.02)]
-    animal.lines(toes, mix(paw_color, INK, 0.45), 0.03)
-
-
-_HEAD = [(0, -.92), (-.6, -.8), (-.95, -.32), (-1.0, .2), (-.68, .7), (0, .9),
-         (.68, .7), (1.0, .2), (.95, -.32), (.6, -.8)]  # fmt: skip
+def _paint_legs(animal, legs, paw_color, shade):
+    """Paint legs with paws and toes, darker by `shade`."""
+    paw_color = mix(paw_color, INK, 0.2 if shade else 0.0)
+    for knee, (x, y), width in legs:
+        line = animal.body([knee, mix(knee, (x, y), 0.5), (x, y)])
+        outline = stroke(line, width * animal.unit, width * animal.unit)
+        animal.fur(outline, mix(animal.coat["base"], INK, shade), depth=0.6)
+        animal.skin(animal.body(ellipse(x - 0.06, y + 0.1, width * 1.3, 0.2)), paw_color)
+        toes = [animal.body([(x + dx, y + 0.12), (x + dx, y + 0.25)]) for dx in (-0.15, 0.02)]
+        animal.lines(toes, mix(paw_color, INK, 0.45), 0.03)
 
 
 def paint_head(animal, rng, parts_rng, label):
@@ -210,9 +191,8 @@ def paint_head(animal, rng, parts_rng, label):
 
 
 def _head_marks(animal, rng):
-    coat, numbers = animal.coat, rng.uniform(-1, 1, (5, 2))
-    side = 1 if numbers[0, 0] > 0 else -1
-    shapes, color = [], coat["dark"]
+    coat, numbers, shapes = animal.coat, rng.uniform(-1, 1, (5, 2)), []
+    side, color = 1 if numbers[0, 0] > 0 else -1, coat["dark"]
     if coat["pattern"] == "tabby":
         shapes = [stroke([(x, -1.0), (x * 0.85, -0.7), (x * 0.7, -0.45)], 0.08, 0.02)
                   for x in (-0.34, 0, 0.34)]  # fmt: skip
@@ -232,9 +212,8 @@ def _head_marks(animal, rng):
 
 def _paint_eyes(animal, rng):
     """Paint the eyes and the cheeks."""
-    size, closed = rng.uniform(0.17, 0.225), rng.random() < 0.08
+    size, closed, iris = rng.uniform(0.17, 0.225), rng.random() < 0.08, animal.coat["iris"]
     (gaze_x, gaze_y), slit = rng.uniform(-0.03, 0.03, 2), rng.uniform(0.5, 0.75)
-    iris = animal.coat["iris"]
     for x in (-0.42, 0.42):
         if closed:
             lid = [(x - size, -0.08), (x - size / 2, 0.02), (x + size / 2, 0.02), (x + size, -0.08)]

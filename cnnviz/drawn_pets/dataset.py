@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 
 from cnnviz.checks import check_integer
-from cnnviz.drawn_pets.animal import choose_animal, paint_body, paint_head
+from cnnviz.drawn_pets.animal import Animal, paint_body, paint_head
 from cnnviz.drawn_pets.camera import new_canvas, paint_stamp, photograph, shrink
 from cnnviz.drawn_pets.scene import paint_background, paint_occluder, paint_thing
 from cnnviz.progress import progress_bar
@@ -178,7 +178,7 @@ def _draw_image(seed, index, label, image_size):
     palette = paint_background(canvas, scene)
     for _ in range(scene.integers(2, 6)):
         paint_thing(canvas, scene, palette, scene.uniform((0, 0.35), (1, 0.85)))
-    animal = choose_animal(canvas, scene)
+    animal = Animal(canvas, scene)
     paint_body(animal, scene, palette[2])
     paint_head(animal, scene, parts, label)
     paint_occluder(animal, scene, palette)
