@@ -239,8 +239,8 @@ def _cat_ears(animal, rng):
                  mix(inner, tip, 0.5) + (0.03, -0.04), inner, (0.5, 0)])  # fmt: skip
     for side in (-1, 1):
         animal.fur(animal.head(ear * (side, 1)), color, shows=PART, depth=0.7)
-        inside = (middle + (ear - middle) * 0.62) * (side, 1)
-        animal.skin(animal.head(inside), mix(PINK, color, 0.2), PART)
+        inside = animal.head((middle + (ear - middle) * 0.62) * (side, 1))
+        animal.skin(inside, mix(PINK, color, 0.2), PART)
 
 
 def _dog_ears(animal, rng):

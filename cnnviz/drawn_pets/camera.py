@@ -14,10 +14,10 @@ def new_canvas(image_size):
 
 def shrink(canvas, image_size):
     """The image as float32, and how much of each pixel shows the animal and its ears or muzzle."""
+    layers = [canvas, *((canvas[..., 3] >= least).astype(np.float32) for least in (ANIMAL, PART))]
     size = (image_size, image_size)
-    image = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)[..., :3].astype(np.float32)
-    layers = [(canvas[..., 3] >= least).astype(np.float32) for least in (ANIMAL, PART)]
-    return image, [cv2.resize(layer, size, interpolation=cv2.INTER_AREA) for layer in layers]
+    image, *shows = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in layers)
+    return image[..., :3].astype(np.float32), *shows
 
 
 def photograph(image, rng, noise_rng):

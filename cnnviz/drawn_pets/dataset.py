@@ -182,7 +182,7 @@ def _draw_image(seed, index, label, image_size):
     paint_body(animal, scene, palette[2])
     paint_head(animal, scene, parts, label)
     paint_occluder(animal, scene, palette)
-    image, shows = shrink(canvas, image_size)
+    image, shows_animal, shows_part = shrink(canvas, image_size)
     image = photograph(image, scene, _generator(seed, index, "noise"))
     # A quarter of a pixel counts, or whiskers would be evidence outside of every mask.
-    return image, shows[0] >= 0.25, shows[1] >= 0.25
+    return image, shows_animal >= 0.25, shows_part >= 0.25
