@@ -9,22 +9,13 @@ import keras
 from cnnviz import figures
 from cnnviz.activations import extract_activations
 from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
-from cnnviz.diagnosis import (
-    FilterCensus,
-    InputReport,
-    MapTrust,
-    Mistakes,
-    ModelChanges,
-    Reliance,
-    SuspectLabels,
-    check_inputs,
-    compare_models,
-    confident_mistakes,
-    filter_census,
-    map_trust,
-    reliance,
-    suspect_labels,
-)
+from cnnviz.diagnosis.census import FilterCensus, filter_census
+from cnnviz.diagnosis.changes import ModelChanges, compare_models
+from cnnviz.diagnosis.inputs import InputReport, check_inputs
+from cnnviz.diagnosis.labels import SuspectLabels, suspect_labels
+from cnnviz.diagnosis.mistakes import Mistakes, confident_mistakes
+from cnnviz.diagnosis.reliance import Reliance, reliance
+from cnnviz.diagnosis.trust import MapTrust, map_trust
 from cnnviz.drawn_pets import DrawnPets, drawn_pets
 from cnnviz.explore import explore
 from cnnviz.filter_ascent import FilterImages, ascend_filters
@@ -39,45 +30,17 @@ if keras.backend.backend() != "tensorflow":
         f"cnnviz needs Keras on TensorFlow; KERAS_BACKEND is '{keras.backend.backend()}'"
     )
 
-__all__ = [
-    # data
-    "CLASS_NAMES",
-    "DrawnPets",
-    "drawn_pets",
-    "load_image",
-    "load_split",
-    "sample_image",
-    # model and training
-    "build_model",
-    "class_probabilities",
-    "load_model",
-    "load_pretrained",
-    "save_model",
-    "train",
-    # look
-    "FilterImages",
-    "GradCAM",
-    "TopPatches",
-    "ascend_filters",
-    "explore",
-    "extract_activations",
-    "grad_cam",
-    "top_patches",
-    # find the fault
-    "FilterCensus",
-    "InputReport",
-    "MapTrust",
-    "Mistakes",
-    "ModelChanges",
-    "Reliance",
-    "SuspectLabels",
-    "check_inputs",
-    "compare_models",
-    "confident_mistakes",
-    "filter_census",
-    "map_trust",
-    "reliance",
-    "suspect_labels",
-    # draw
-    "figures",
-]
+# data
+__all__ = ["CLASS_NAMES", "DrawnPets", "drawn_pets", "load_image", "load_split", "sample_image"]
+# model and training
+__all__ += ["build_model", "load_model", "load_pretrained", "save_model", "train"]
+__all__ += ["class_probabilities"]
+# look
+__all__ += ["FilterImages", "GradCAM", "TopPatches", "ascend_filters", "explore"]
+__all__ += ["extract_activations", "grad_cam", "top_patches"]
+# find the fault
+__all__ += ["FilterCensus", "InputReport", "MapTrust", "Mistakes", "ModelChanges", "Reliance"]
+__all__ += ["SuspectLabels", "check_inputs", "compare_models", "confident_mistakes"]
+__all__ += ["filter_census", "map_trust", "reliance", "suspect_labels"]
+# draw
+__all__ += ["figures"]
