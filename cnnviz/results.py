@@ -49,7 +49,7 @@ class Result:
         from cnnviz import figures
 
         if not self._draw:
-            raise ValueError(f"a {type(self).__name__} has no figure; print it")
+            raise ValueError(f"{type(self).__name__} has no figure; print it")
         return getattr(figures, self._draw)(self, **options)
 
     def _repr_html_(self) -> str:

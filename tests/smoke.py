@@ -104,7 +104,7 @@ def display(result):
     assert "\n" not in repr(result) and str(result) and result._repr_html_()
     if hasattr(result, "_columns") or "to_frame" in vars(type(result)):
         assert len(result.to_frame())
-    if hasattr(result, "plot"):
+    if result._draw or type(result).plot is not Result.plot:  # it has a figure
         result.plot().savefig(io.BytesIO())
 
 
