@@ -670,7 +670,7 @@ def test_nan_in_the_own_weight_of_a_composite_is_told_with_its_name(images):
     model = classifier(outer)
     grad_cam(model, images)  # traced before there is a NaN
     own = {"outer/middle/inner": outer.inner.inner.bias, "outer/middle": outer.inner.scale}
-    for path, weight in {**own, "outer": outer.scale}.items():  # the first one is told
+    for path, weight in {**own, "outer": outer.scale}.items():  # the error names the first one
         weight.assign(weight * np.nan)
         assert layers.broken_layer(model) == path
         with pytest.raises(ValueError, match=f"the weights of its layer '{path}' hold it"):
