@@ -33,14 +33,6 @@ def test_augmented_images_keep_shape_type_and_range():
     assert changed(images, image_size=12).shape == (25, 12, 12, 3)
 
 
-def test_each_image_is_changed_in_its_own_way_and_again_by_the_same_seed():
-    results = changed(ramps(8))
-    for one, other in itertools.combinations(results, 2):
-        assert np.abs(one - other).mean() > 0.5
-    np.testing.assert_array_equal(changed(ramps(8)), results)
-    assert np.abs(changed(ramps(8), (1, 3)) - results).mean() > 1
-
-
 def test_middle_gray_changes_by_its_brightness_alone():
     for image in changed(np.full((32, 16, 16, 3), 128.0)):
         light = image[image != 128]
@@ -140,11 +132,11 @@ def test_labels_stay_with_their_images():
         np.testing.assert_array_equal(np.median(images, axis=(1, 2, 3)) > 128, labels == 1)
 
 
-def test_each_pass_and_batch_is_augmented_in_its_own_way_and_again_by_the_same_seed():
+def test_each_image_is_augmented_in_its_own_way_and_again_by_the_same_seed():
     def passes(seed):
         data = augmented(dark_and_bright(), strength=1, seed=seed)
         assert len(data) == 2 and data.options().autotune.enabled is False
-        return np.stack([images for _ in range(2) for images, _ in data])
+        return np.concatenate([images for _ in range(2) for images, _ in data])
 
     first = passes(0)
     for one, other in itertools.combinations(first, 2):

@@ -83,8 +83,12 @@ def throughput(image_size, batches=80):
 def reading(photos):
     """Seconds to read the training photographs, and to decode them bare."""
     data = cnnviz.load_split(photos / "train", image_size=STORED_SIZE, batch_size=BATCH_SIZE)
-    bare = tf.data.Dataset.from_tensor_slices(data.file_paths).map(tf.io.read_file)
-    bare = bare.map(tf.io.decode_jpeg, num_parallel_calls=os.cpu_count())
+
+    def decode(path):
+        return tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+
+    bare = tf.data.Dataset.from_tensor_slices(data.file_paths)
+    bare = bare.map(decode, num_parallel_calls=os.cpu_count()).with_options(data.options())
     seconds = [], []
     for _ in range(ROUNDS):
         for dataset, taken in zip((data, bare), seconds, strict=True):
