@@ -39,7 +39,7 @@ def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         data = tf.data.Dataset.zip((data, seeds)).map(change_batch, num_parallel_calls=2)
     options = tf.data.Options()
-    options.autotune.enabled = False  # its thread can hold up the end of a pass for a minute
+    options.autotune.enabled = False  # its thread can hold up the end of a pass for 40 s
     options.threading.private_threadpool_size = max(1, os.cpu_count() // 2)  # the step needs some
     return data.prefetch(4).with_options(options)
 

@@ -117,7 +117,7 @@ def ascend_filters(
         >>> found.images.shape
         (2, 32, 32, 3)
     """
-    layers.check_model(model)
+    named = layers.check_model(model)
     shape = layers.image_shape(model, image_size)
     if batch_size is None:
         batch_size = max(1, PIXELS_AT_ONCE // math.prod(shape[:2]))
@@ -132,7 +132,7 @@ def ascend_filters(
 
     start = layers.check_images(model, start)
     if class_index is None:
-        path, _ = layers.find_layer(model, layer_name)
+        path, _ = layers.find_layer(named, layer_name)
         name, owner, record = "filters", f"layer '{path}'", layers.one_layer(path)
     else:
         path, filters, record = CLASSES, class_index, layers.no_layer
@@ -140,7 +140,7 @@ def ascend_filters(
     compute = _step_of(path, output_name)
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
     key = "ascent", path, repr(output_name)
-    trace = layers.traced(model, start.shape, compute, key, record, specs)
+    trace = layers.traced(model, start.shape, compute, key, record, specs, named=named)
     for message in trace.warned:
         layers.warn(message)
     filters = check_indices(name, filters, trace.facts, owner)

@@ -161,7 +161,7 @@ def grad_cam(
             f"`signed` (={signed}) needs a method that keeps evidence against the class, "
             f"{', '.join(map(repr, SIGNED_METHODS))}; `method` is {method!r}"
         )
-    layers.check_model(model)
+    named = layers.check_model(model)
     images = layers.check_images(model, images)
     class_index = _check_class_index(class_index, len(images))
 
@@ -190,6 +190,7 @@ def grad_cam(
         compute,
         key=("grad_cam", method, layer_name, repr(output_name)),
         record=layers.every_layer if every else layers.one_layer(layer_name),
+        named=named,
         per_image=[class_index.astype(np.int32)],
         check=lambda facts: _check_class_range(class_index, facts["classes"]),
     )
@@ -286,9 +287,13 @@ def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
     for path, feature_map in _candidates(call):
         if len(used) > n_finer:
             break
-        size, last = feature_map.shape[1:3], used[-1].feature_map.shape[1:3] if used else (0, 0)
-        is_finer = size[0] > last[0] and size[1] > last[1] and tuple(size) != (1, 1)
-        if is_finer and (gradient := gradient_of(feature_map)) is not None:
+        size = tuple(feature_map.shape[1:3])
+        if used:
+            last = used[-1].feature_map.shape[1:3]
+            is_next = size[0] > last[0] and size[1] > last[1]
+        else:
+            is_next = size != (1, 1)  # a size that is unknown, None, will do
+        if is_next and (gradient := gradient_of(feature_map)) is not None:
             _warn_of_parallel(call, path)
             used.append(Used(path, feature_map, gradient))
     if not used:
@@ -314,7 +319,7 @@ def _candidates(call):
     maps, found, learned = layers.feature_maps(call), [], False
     for path in call.recorded:
         layer = call.named[path]
-        kernel = any(len(weight.shape) >= 2 for weight in layers.own_weights(layer))
+        kernel = layers.has_kernel(layer)
         learned = learned or kernel  # before the first kernel there is only the image
         passes_on = not kernel and any(layers.is_a(layer, word) for word in PASSING_ON)
         if path in maps and learned and not passes_on:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnviz import figures
+
 if TYPE_CHECKING:
     import pandas
-
-    from cnnviz.figures import DescribedFigure
 
 MOST_ROWS = 20  # of a table that Jupyter shows
 MOST_CHARACTERS = 60  # of one field in the one-line text
@@ -44,22 +44,18 @@ class Result:
 
         return pandas.DataFrame(self._columns())
 
-    def plot(self, **options: Any) -> DescribedFigure:
+    def plot(self, **options: Any) -> figures.DescribedFigure:
         """Draw the result; the options are those of its `draw_` function in `cnnviz.figures`."""
-        from cnnviz import figures
-
         if not self._draw:
             raise ValueError(f"{type(self).__name__} has no figure; print it")
         return getattr(figures, self._draw)(self, **options)
 
     def _repr_html_(self) -> str:
-        from cnnviz.figures import figure_html
-
         parts = [f"<p>{html.escape(line)}</p>" for line in str(self).splitlines()]
         if "to_frame" in self._html:
             parts.append(self.to_frame().to_html(max_rows=MOST_ROWS, float_format="{:.3g}".format))
         if "plot" in self._html:
-            parts.append(figure_html(self.plot()))
+            parts.append(figures.figure_html(self.plot()))
         return "\n".join(parts)
 
 

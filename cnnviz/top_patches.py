@@ -93,7 +93,7 @@ def top_patches(
         >>> found.activations.shape
         (2, 4)
     """
-    layers.check_model(model)
+    named = layers.check_model(model)
     images = layers.check_images(model, images)
     check_integer("n_patches", n_patches, 1)
     if len(images) < n_patches:
@@ -101,12 +101,14 @@ def top_patches(
             f"`images` (={len(images)} of them) must be at least `n_patches` (={n_patches}): each "
             "gives a filter one patch"
         )
-    path, _ = layers.find_layer(model, layer_name)
-    filters, width, found = _strongest(model, images, path, filters)
-    strongest, positions, means = found
-    best = np.argsort(-strongest[:, filters], axis=0, kind="stable")[:n_patches].T
-    positions = positions[best, filters[:, None]]
-    boxes = _boxes(model, images[best.ravel()], path, np.repeat(filters, n_patches), positions)
+    path, _ = layers.find_layer(named, layer_name)
+    options = {"record": layers.one_layer(path), "named": named}
+    with layers.warn_once():
+        filters, width, found = _strongest(model, images, path, filters, options)
+        strongest, positions, means = found
+        best = np.argsort(-strongest[:, filters], axis=0, kind="stable")[:n_patches].T
+        positions, every = positions[best, filters[:, None]], np.repeat(filters, n_patches)
+        boxes = _boxes(model, images[best.ravel()], path, every, positions, options)
     boxes = boxes.reshape(*best.shape, 4)
     return TopPatches(
         patches=_cut(images, best, boxes),
@@ -120,7 +122,7 @@ def top_patches(
     )
 
 
-def _strongest(model, images, path, filters):
+def _strongest(model, images, path, filters, options):
     """-> (filters, width of the map, (maximum, its flat position, mean) of each map: (N, F))."""
 
     def compute(call):
@@ -133,13 +135,11 @@ def _strongest(model, images, path, filters):
         chosen.append(check_indices("filters", filters, facts[1], f"layer '{path}'"))
 
     chosen, key = [], ("top patches", path)
-    found, (width, _) = layers.run(
-        model, images, compute, key=key, record=layers.one_layer(path), check=check
-    )
+    found, (width, _) = layers.run(model, images, compute, key=key, check=check, **options)
     return chosen[0], width, found
 
 
-def _boxes(model, images, path, filters, positions):
+def _boxes(model, images, path, filters, positions, options):
     """(M, 4) boxes of the pixels on which one position of one filter depends, for M images."""
 
     def compute(call, filters, positions):
@@ -153,10 +153,8 @@ def _boxes(model, images, path, filters, positions):
         return [tf.reduce_any(gradient != 0, axes) for axes in ((2, 3), (1, 3))], None
 
     arrays = [filters.astype(np.int32), positions.ravel().astype(np.int32)]
-    (rows, columns), _ = layers.run(
-        model, images, compute, key=("patch boxes", path), record=layers.one_layer(path),
-        per_image=arrays,
-    )  # fmt: skip
+    options = options | {"key": ("patch boxes", path), "per_image": arrays}
+    (rows, columns), _ = layers.run(model, images, compute, **options)
     starts = [side.argmax(1) for side in (rows, columns)]
     ends = [side.shape[1] - side[:, ::-1].argmax(1) for side in (rows, columns)]
     return np.stack([*starts, *ends], 1) * rows.any(1)[:, None]

@@ -675,3 +675,21 @@ def test_a_result_is_one_line_a_table_and_a_figure(color_model, spots):
     page = result._repr_html_()
     assert 'src="data:image/png' in page and "<red>" not in page
     result.maps[:] = 0  # writable
+
+
+class ResizedToItself(keras.layers.Layer):
+    """A layer whose feature maps have a size that is unknown while they are traced."""
+
+    def call(self, features):
+        return tf.image.resize(features, tf.shape(features)[1:3])
+
+
+def test_a_feature_map_of_unknown_size_is_explained_too(pooled_network, images):
+    _, convolution, dense = pooled_network()
+    inputs = keras.Input((12, 12, 3))
+    features = ResizedToItself(name="resized")(convolution(inputs))
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    result = grad_cam(keras.Model(inputs, dense(pooled)), images, class_index=1)
+    maps, _ = class_activation_map(convolution, dense, images, 1)
+    assert result.layer_name == "resized"
+    np.testing.assert_allclose(result.maps, maps, rtol=1e-4, atol=1e-4 * maps.max())

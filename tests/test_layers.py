@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import gc
+import importlib
 import sys
 import weakref
 from pathlib import Path
@@ -15,6 +16,7 @@ from cnnviz import layers
 from cnnviz.activations import extract_activations
 from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import grad_cam
+from cnnviz.top_patches import top_patches
 
 L, ops = keras.layers, keras.ops
 
@@ -393,6 +395,23 @@ def test_layers_are_listed_once_however_many_batches(shared_network, many, monke
             METHODS[name](model, many[0])
         assert len(listed) == 2 * once
         listed.clear()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, images: grad_cam(model, images, layer_name="conv"),
+        lambda model, images: ascend_filters(model, "conv", 0, steps=1, value_range=(0, 1)),
+        lambda model, images: top_patches(model, images, "conv", 0, n_patches=1),
+    ],
+)
+def test_a_traced_call_lists_the_layers_of_a_model_once(shared_network, many, monkeypatch, call):
+    model, listed, named_layers = shared_network(), [], layers.named_layers
+    call(model, many[0])
+    for module in (layers.names, layers.inputs, importlib.import_module("cnnviz.layers.run")):
+        monkeypatch.setattr(module, "named_layers", lambda m: listed.append(m) or named_layers(m))
+    call(model, many[0])
+    assert listed == [model]
 
 
 def test_each_warning_is_given_once_in_a_call_of_many_batches(many):

@@ -138,3 +138,9 @@ def test_wrong_filters_are_an_error(pooled_network, images, filters):
 def test_wrong_layer_is_an_error(pooled_network, images, name, message):
     with pytest.raises(ValueError, match=message):
         top_patches(pooled_network()[0], images, name, n_patches=1)
+
+
+def test_a_wrong_value_range_is_one_warning(pooled_network, images):
+    with pytest.warns(UserWarning, match="look too large") as told:
+        top_patches(pooled_network()[0], 255 * images, "conv", n_patches=2)
+    assert len(told) == 1

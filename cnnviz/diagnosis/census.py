@@ -105,18 +105,18 @@ def filter_census(
         else:
             paths = list(layers.find_layers(call.named, layer_names))
         maps = [layers.required_feature_map(call, path, "a census") for path in paths]
-        return (tf.shape(call.images)[:1], [_moments(one) for one in maps]), paths
+        return [_moments(one) for one in maps], paths
 
     seen, n_images = {}, 0
     options = {"key": ("census", repr(layer_names)), "name": "data", "description": "census"}
-    for _, (count, found), paths in layers.stream(model, data, compute, record=record, **options):
+    for images, _, found, paths in layers.stream(model, data, compute, record=record, **options):
         if not paths:
             raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
-        for path, new in zip(paths, found, strict=True) if len(count) else ():
+        for path, new in zip(paths, found, strict=True) if len(images) else ():
             old = seen.setdefault(path, new)
             if old is not new:
                 seen[path] = [merge(*both) for merge, *both in zip(MERGE, old, new, strict=True)]
-        n_images += int(count.sum())
+        n_images += len(images)
     if not n_images:
         raise ValueError("`data` (without a single image) must not be empty")
     censuses = [LayerCensus(path, *_verdicts(*moments)) for path, moments in seen.items()]

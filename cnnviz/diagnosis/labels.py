@@ -81,7 +81,8 @@ def suspect_labels(
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
         data: Dataset of batches (images, labels), read twice, or a pair of arrays. Labels are class
-            indices, or one-hot. Indices of shuffled data mean nothing, of which a warning tells.
+            indices, or one-hot. A warning says if the data are shuffled, as indices then mean
+            nothing.
         n_folds: Folds of the cross-validation, 2 or more; each class needs as many images.
         class_names: The names of the classes, by index, for tables and figures.
 

@@ -14,15 +14,15 @@ from cnnviz.grad_cam import last_feature_maps
 def image_features(model, data, **options):
     """Yield (images, labels, means of the last feature map) of each batch; as `layers.stream`."""
     options |= {"key": "features", "record": layers.every_layer}
-    for labels, (images, features), _ in layers.stream(model, data, _features, **options):
-        yield images, labels, features
+    for *batch, features, _ in layers.stream(model, data, _features, **options):
+        yield *batch, features
 
 
 def _features(call):
     outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
     score = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
     ((_, feature_map, _),) = last_feature_maps(call, lambda x: tf.gradients(score, x)[0])
-    return (call.images, tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))), None
+    return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2)), None
 
 
 def pick(model, data, indices):

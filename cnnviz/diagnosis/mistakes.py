@@ -78,7 +78,7 @@ def confident_mistakes(
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
         test: Dataset of batches (images, labels), or a pair of arrays. Labels are class indices, or
-            one-hot. Indices of shuffled data mean nothing, of which a warning tells.
+            one-hot. A warning says if the data are shuffled, as indices then mean nothing.
         train: The same, of what the model was trained on; None looks for no neighbors.
         n_mistakes: Mistakes at most, 1 or more; there are fewer if the model makes fewer.
         n_neighbors: Training images for each mistake, 1 or more.
@@ -109,12 +109,11 @@ def _worst(model, test, n_mistakes):
     """Images, indices, labels and probabilities; of equally sure ones, the least probable label."""
 
     def compute(call):
-        output = layers.pick_output(call.model, call.output, None)
-        return (call.images, layers.probabilities(output)), None
+        return layers.probabilities(layers.pick_output(call.model, call.output, None)), None
 
     worst, start = [], 0
     options = {"key": "mistakes", "name": "test", "description": "mistakes", "labels": True}
-    for labels, (images, found), _ in layers.stream(model, test, compute, **options):
+    for images, labels, found, _ in layers.stream(model, test, compute, **options):
         layers.check_labels(labels, found.shape[1], "test")
         wrong = np.flatnonzero(found.argmax(axis=1) != labels)
         new = images[wrong], start + wrong, labels[wrong], found[wrong]

@@ -74,7 +74,7 @@ def draw_suspects(result: SuspectLabels) -> DescribedFigure:
         name = class_name(result.class_names, result.labels[index])
         panels.append((image, f"label '{name}': {result.given[index]:.0%}"))
     heading = f"the {len(panels)} most suspect of {counted(len(result.ranking), 'label')}"
-    rows = [panels[start : start + 6] for start in range(0, len(panels), 6)]
+    rows = [panels[start : start + style.COLUMNS] for start in range(0, len(panels), style.COLUMNS)]
     return style.draw_grid(rows, 1.4, f"{heading}, with the probability of the label")
 
 
@@ -89,7 +89,10 @@ def draw_changes(result: ModelChanges) -> DescribedFigure:
     figure = style.new_figure(figsize=(9, max(4.2, 1 + 0.3 * len(rows))))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     axis = left.subplots()
-    for shift, label, color in ((-0.2, "weights", "#0072b2"), (0.2, "activations", "#d55e00")):
+    for shift, label, color in (
+        (-0.2, "weights", style.TRAINING_COLOR),
+        (0.2, "activations", style.VALIDATION_COLOR),
+    ):
         shown = 100 * np.nan_to_num(getattr(result, label), posinf=0)
         axis.barh(rows + shift, shown, 0.4, color=color, label=label)
     axis.set_yticks(rows, map(style.short_name, result.layer_names), fontsize=9)

@@ -37,6 +37,7 @@ from cnnviz.layers.names import (
     convolution_layers,
     find_layer,
     find_layers,
+    has_kernel,
     is_a,
     leaf_layers,
     leaves,

@@ -98,6 +98,11 @@ def own_weights(layer):
     return list(getattr(layer, "weights", ()))
 
 
+def has_kernel(layer):
+    """Whether a layer itself has weights of two or more axes."""
+    return any(len(weight.shape) >= 2 for weight in own_weights(layer))
+
+
 def weights_by_owner(model):
     """[(path, weights)] of all that hold weights themselves, the model last, under its name."""
     owners = [*named_layers(model).items(), (model.name, model)]

@@ -13,8 +13,8 @@ def feature_maps(call):
     """{path: (N, h, w, C) tensor} of all recorded layers that make a feature map.
 
     A layer that holds others is included if it computes something itself from their outputs, as a
-    residual block does. Inside an attention layer, tensors of
-    rank 4 are no feature maps: their axes are not positions.
+    residual block does. Inside an attention layer, tensors of rank 4 are no feature maps: their
+    axes are not positions.
     """
     maps, inner = {}, leaves(call.named)
     passed_on = [y for path in inner for y in call.recorded.get(path, ())]

@@ -25,7 +25,7 @@ from cnnviz.keras_internals import clear_losses, one_thread, wrapped_calls
 from cnnviz.layers.batches import batches
 from cnnviz.layers.finite import broken_layer, check_finite, squared_weights
 from cnnviz.layers.inputs import check_model
-from cnnviz.layers.names import find_layer, leaves, named_layers, own_weights
+from cnnviz.layers.names import find_layer, has_kernel, leaves, named_layers, own_weights
 from cnnviz.layers.value_range import measure_range, warn_of_range
 from cnnviz.layers.warn import warn
 
@@ -87,7 +87,7 @@ def one_layer(name):
 
 def run(model, data, compute, **options):
     """As `stream`, over all images: (results as writable NumPy arrays, facts)."""
-    _, results, facts = zip(*stream(model, data, compute, **options), strict=True)
+    _, _, results, facts = zip(*stream(model, data, compute, **options), strict=True)
     if len(results) == 1:
         return results[0], facts[0]
     return tf.nest.map_structure(lambda *same: np.concatenate(same), *results), facts[0]
@@ -100,6 +100,7 @@ def stream(
     *,
     key,
     record=no_layer,
+    named=None,
     per_image=(),
     check=None,
     finite=True,
@@ -117,6 +118,7 @@ def stream(
             hold the model itself; `call` is a `Call`.
         key: What distinguishes this computation from others of the same model; hashable.
         record: Function from `named_layers(model)` to the layers whose outputs are recorded.
+        named: What `check_model(model)` returned, for a caller that has asked it already.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
         check: Function of the facts, called before the first image is computed.
         finite: Whether NaN or infinity in the weights or the results is an error; else, in the
@@ -126,7 +128,7 @@ def stream(
         labels: Whether the data must have labels.
 
     Yields:
-        (labels, results, facts) of each batch; labels are None unless asked for.
+        (images, labels, results, facts) of each batch; labels are None unless asked for.
 
     Raises:
         ValueError: If the images do not fit the model, or NaN comes out.
@@ -135,7 +137,7 @@ def stream(
         UserWarning: If the value range can hardly be that of the training, if `compute` warned
             while it was traced, or, without `finite`, if weights are not finite.
     """
-    named = check_model(model)
+    named = check_model(model) if named is None else named
     state = _state(model, named)
     ranges, start = [], 0
     for images, given in batches(model, data, name=name, description=description, labels=labels):
@@ -160,7 +162,7 @@ def stream(
             warn(f"the weights of layer '{broken}' hold NaN or infinity")
         if rows:
             ranges.append(span.numpy())
-        yield given, results, trace.facts
+        yield images[:rows], given, results, trace.facts
         start += rows
     warn_of_range(model, ranges, name)
 
@@ -226,7 +228,7 @@ def _call(model, images, record):
     """-> (Call, what the model has made of the images before its first kernel, or None)."""
     named = named_layers(model)
     chosen, recorded, received = record(named), {}, []
-    with_kernel = {path for path, layer in leaves(named).items() if _has_kernel(layer)}
+    with_kernel = {path for path, layer in leaves(named).items() if has_kernel(layer)}
 
     def wrap(path, call):
         @functools.wraps(call)
@@ -270,10 +272,6 @@ def _call(model, images, record):
 def _is_symbolic(value):
     """Whether it is a tensor of a graph; a layer may also return a constant."""
     return tf.is_tensor(value) and hasattr(value, "graph")
-
-
-def _has_kernel(layer):
-    return any(len(weight.shape) >= 2 for weight in own_weights(layer))
 
 
 def hides(op):
