@@ -6,7 +6,7 @@ this project's own models take 0..255. Results are NumPy arrays, float32 unless 
 
 import keras
 
-from cnnviz import figures
+from cnnviz import figures, targets
 from cnnviz.activations import extract_activations
 from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
 from cnnviz.diagnosis.census import FilterCensus, filter_census
@@ -38,6 +38,7 @@ __all__ += ["class_probabilities"]
 # look
 __all__ += ["FilterImages", "GradCAM", "TopPatches", "ascend_filters", "explore"]
 __all__ += ["extract_activations", "grad_cam", "top_patches"]
+__all__ += ["targets"]
 # find the fault
 __all__ += ["FilterCensus", "InputReport", "MapTrust", "Mistakes", "ModelChanges", "Reliance"]
 __all__ += ["SuspectLabels", "check_inputs", "compare_models", "confident_mistakes"]

@@ -19,11 +19,13 @@ def extract_activations(
     """Record what the layers of a model output for some images, all in one pass.
 
     Args:
-        model: keras.Model of any kind with one input; it is left as it was.
-        images: (N, H, W, C) or (H, W, C), in the model's input range, or a dataset of batches.
+        model: keras.Model of any kind; it is left as it was.
+        images: (N, H, W, C) or (H, W, C), in the model's input range; signals (N, L, C), volumes or
+            video (N, D, H, W, C); a list or dict of several inputs; or a dataset of batches.
         layer_names: Names of layers, also of those inside nested models
             ("backbone/block_13_expand", or "block_13_expand" if that is unambiguous); one name or a
-            sequence. None takes every layer that outputs feature maps (N, h, w, C).
+            sequence. None takes every layer that outputs feature maps (N, h, w, C), or tokens of a
+            transformer, which become a map of their patches.
 
     Returns:
         dict[str, np.ndarray]: float32 outputs by the layer's path: in the order of `layer_names`,
@@ -53,6 +55,7 @@ def extract_activations(
         if names is None:
             maps = layers.feature_maps(call)
             _warn_of_several({path: len(call.recorded[path]) for path in maps})
+            maps = {path: layers.as_map(call, output)(output) for path, output in maps.items()}
         else:
             paths = layers.find_layers(call.named, names)
             maps = {path: layers.required_output(call, path) for path in paths}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from cnnviz import layers
 from cnnviz.checks import check_indices, check_integer
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
+from cnnviz.targets import Target, as_target
 
 PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
@@ -21,7 +23,7 @@ SETTLING = 0.8  # after this fraction of the steps there is no jitter, so that t
 COARSE_TO_FINE = 1.75, 0.25  # multiples of `smoothness` in the first step and in the last
 LEAK = 0.1  # weight of the activation function's input: inactive filters get a gradient
 MOVING = ("AvgPool", "MaxPool", "MaxPoolV2", "MirrorPad", "Pad", "PadV2", "Cast", "Identity")
-CLASSES = "class scores"  # instead of a layer's name
+CLASSES, TARGET = "class scores", "target"  # instead of a layer's name
 LARGEST = 1e15  # of numbers that are given: their products are finite in float32
 
 
@@ -37,7 +39,7 @@ class FilterImages(Result):
         start_activations: (F,) float32, the same on the starting noise.
         verdicts: F words: "ok", "dead" (the filter never fired, or reacts to no change; use 30
             steps or more) or "no gain" (the ascent did not raise its activation).
-        layer_name: The layer; `CLASSES` for classes.
+        layer_name: The layer; `CLASSES` for classes, `TARGET` for a target.
         value_range: Lowest and highest pixel value.
     """
 
@@ -63,6 +65,7 @@ def ascend_filters(
     filters: int | Sequence[int] | np.ndarray | None = None,
     *,
     class_index: int | Sequence[int] | np.ndarray | None = None,
+    target: Target | Callable[[Any], tf.Tensor] | None = None,
     image_size: int | tuple[int, int] | None = None,
     steps: int = 30,
     step_size: float = 0.05,
@@ -72,6 +75,7 @@ def ascend_filters(
     seed: int = 0,
     batch_size: int | None = None,
     output_name: str | int | None = None,
+    input_name: str | int | None = None,
 ) -> FilterImages:
     """Find images that excite filters or classes, by gradient ascent from a gray image.
 
@@ -83,11 +87,13 @@ def ascend_filters(
     depend on the other filters.
 
     Args:
-        model: keras.Model of any kind with one input; it is left as it was.
+        model: keras.Model of any kind that takes images; it is left as it was.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         class_index: Instead of a layer: the classes whose logits are climbed (Simonyan et al. 2014,
             https://arxiv.org/abs/1312.6034), as in `grad_cam`.
+        target: Instead of a layer: one of `cnnviz.targets`, or a function of the model's output, to
+            be climbed from one image.
         image_size: Side in pixels, or (height, width); None takes the model's own, or 96.
         steps: Steps of the ascent, 1 or more.
         step_size: Root mean square change of an image in the first step, as a share of the value
@@ -99,7 +105,8 @@ def ascend_filters(
         seed: Seed of the noise and the moves.
         batch_size: Images in one call of the model; None takes as many as have the pixels of 32
             images of 96x96.
-        output_name: The output of `class_index`, of a model with several: see `grad_cam`.
+        output_name, input_name: Of a model with several outputs or inputs: see `grad_cam`. What is
+            climbed must not depend on other inputs, which are zero.
 
     Returns:
         FilterImages
@@ -118,29 +125,39 @@ def ascend_filters(
         (2, 32, 32, 3)
     """
     named = layers.check_model(model)
-    shape = layers.image_shape(model, image_size)
+    shape = layers.image_shape(model, image_size, input_name)
     if batch_size is None:
         batch_size = max(1, PIXELS_AT_ONCE // math.prod(shape[:2]))
     _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size)
-    _check_objective(layer_name, filters, class_index)
+    _check_objective(layer_name, filters, class_index, target)
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)
     noise = random.normal(size=shape).astype(np.float32)
-    start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)
+    start = np.clip((low + high) / 2 + START_NOISE * (high - low) * noise, low, high)[None]
     moves = random.integers(-jitter, jitter + 1, (steps, 2), dtype=np.int32)
     moves[0] = moves[round(SETTLING * steps) :] = 0  # the first step tells how the start does
 
-    start = layers.check_images(model, start)
-    if class_index is None:
+    name, owner, record, extra, climbed = "filters", "this model", layers.no_layer, (), None
+    if layer_name is not None:
         path, _ = layers.find_layer(named, layer_name)
-        name, owner, record = "filters", f"layer '{path}'", layers.one_layer(path)
+        owner, record = f"layer '{path}'", layers.one_layer(path)
+    elif target is not None:
+        path, climbed = TARGET, as_target(target, None)
+        extra = climbed.per_image(start[None])
     else:
-        path, filters, record = CLASSES, class_index, layers.no_layer
-        name, owner = "class_index", "this model"
-    compute = _step_of(path, output_name)
+        path, filters, name = CLASSES, class_index, "class_index"
+    compute = _step_of(path, output_name, climbed)
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
-    key = "ascent", path, repr(output_name)
-    trace = layers.traced(model, start.shape, compute, key, record, specs, named=named)
+    key = "ascent", path, repr(output_name), climbed and climbed.key
+    options = {"named": named, "input_name": input_name}
+    blank = layers.with_zeros(model, start, input_name)
+    specs += layers.specs_of(extra)
+    trace = layers.traced(model, blank, compute, key, record, specs, **options)
+
+    def step(images, filters, setting):
+        inputs = layers.with_zeros(model, images, input_name)
+        return trace.function(inputs, filters, setting, *extra)
+
     for message in trace.warned:
         layers.warn(message)
     filters = check_indices(name, filters, trace.facts, owner)
@@ -149,14 +166,14 @@ def ascend_filters(
     columns = lengths, exponents, np.full(steps, low), np.full(steps, high)
     settings = np.stack(columns, axis=1).astype(np.float32)
     ends = np.concatenate([np.full_like(start, low), np.full_like(start, high)])
-    _, squares, span = trace.function(ends, np.zeros(2, np.int32), settings[0])
+    _, squares, span = step(ends, np.zeros(2, np.int32), settings[0])
     layers.warn_of_range(model, [span], "value_range")
 
     batches = np.array_split(filters, range(batch_size, len(filters), batch_size))
     parts = []
     with progress_bar(len(batches) * steps, path, "step") as bar:
         for batch in batches:
-            parts.append(_ascend(trace.function, start, batch, moves, settings, bar))
+            parts.append(_ascend(step, start, batch, moves, settings, bar))
     images, activations, starts, reacts = map(np.concatenate, zip(*parts, strict=True))
     layers.check_finite(model, squares, [images, activations, starts])
     verdicts = _verdicts(activations, starts, reacts)
@@ -180,24 +197,28 @@ def _is_number(value):
     return isinstance(value, (int, float, np.integer, np.floating)) and abs(value) <= LARGEST
 
 
-def _check_objective(layer_name, filters, class_index):
-    if (layer_name is None) == (class_index is None) or not (
-        class_index is None or filters is None
+def _check_objective(layer_name, filters, class_index, target):
+    objectives = layer_name, class_index, target
+    if sum(one is not None for one in objectives) != 1 or (
+        layer_name is None and filters is not None
     ):
         raise ValueError(
-            f"give `layer_name` (={layer_name!r}), perhaps with `filters` (={filters!r}), or "
-            f"`class_index` (={class_index!r}), and not both"
+            f"give one of `layer_name` (={layer_name!r}), perhaps with `filters` (={filters!r}), "
+            f"`class_index` (={class_index!r}) and `target` (={target!r})"
         )
 
 
-def _step_of(path, output_name):
+def _step_of(path, output_name, target):
     """One step of the ascent, as `layers.traced` takes it."""
 
-    def step(call, filters, settings):
+    def step(call, filters, settings, *arrays):
         step_size, smoothness, low, high = tf.unstack(settings)
         if path == CLASSES:
-            output = layers.pick_output(call.model, call.output, output_name)
+            output = layers.classifier_output(call, output_name)
             responses, before = layers.class_scores(output), None
+        elif path == TARGET:
+            arrays = [tf.repeat(array, tf.shape(call.images)[0], 0) for array in arrays]
+            responses, before = target.compute(call, output_name, *arrays)[0][:, None], None
         else:
             feature_map = layers.required_feature_map(call, path, "ascent")
             responses, before = _means(feature_map), _means_before(feature_map)
@@ -208,8 +229,13 @@ def _step_of(path, output_name):
         if before is not None:
             climbed, weights = [*climbed, before], [*weights, LEAK * one_hot]
         gradient = layers.gradients(call.model, climbed, call.images, weights)
+        if any(layers.depends(climbed, other) for other in call.others):
+            raise ValueError(
+                f"what is climbed ('{path}') depends on several inputs of model "
+                f"'{call.model.name}'; put a model with one input around it"
+            )
         if gradient is None:
-            argument = "class_index" if path == CLASSES else "layer_name"
+            argument = {CLASSES: "class_index", TARGET: "target"}.get(path, "layer_name")
             problem = f"`{argument}` (='{path}') does not depend on the image"
             if layers.takes_integers(call.model):
                 problem = "`model` takes images as integers, which have no gradient; use float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -10,15 +11,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
 
 from cnnviz import figures, layers
 from cnnviz.results import Result
+from cnnviz.targets import ClassIndex, Target, as_target
 
 Method: TypeAlias = Literal["grad-cam", "hires-cam", "grad-cam++", "layer-cam", "fine"]
-ClassIndex: TypeAlias = int | Sequence[int] | np.ndarray
-
-PREDICTED = -1  # instead of a class index: the class with the highest score
 
 FINER_LAYERS = 2  # feature maps of higher resolution that the method "fine" adds
 
@@ -32,15 +30,16 @@ class GradCAM(Result):
 
     Attributes:
         maps: (N, h, w) float32, raw evidence at the layer's resolution (of "fine" the finest
-            layer's); >= 0 unless `signed`, never NaN.
-        scores: (N,) float32, the logit that was differentiated.
-        class_index: (N,) int32, the class that was explained.
+            layer's); >= 0 unless `signed`, never NaN. (N, l) for signals, (N, d, h, w) for volumes.
+        scores: (N,) float32, the logit, or other number, that was differentiated.
+        class_index: (N,) int32, the class that was explained; -1 if the target has none.
         layer_name: The layer whose feature map was weighted; of "fine" all of them, the last first.
         verdicts: N words: "ok", or why a map is all zero: "no positive evidence" ("no evidence" if
             signed), or "zero gradient" (the score does not depend on the layer).
         method: How it was computed, one of `METHODS`.
         images: (N, H, W, C) float32, the images.
         class_names: The names of the classes, by index; may be empty.
+        target: What was explained beside or instead of a class, in words; may be empty.
     """
 
     maps: np.ndarray
@@ -51,13 +50,18 @@ class GradCAM(Result):
     method: str = "grad-cam"
     images: np.ndarray | None = None
     class_names: Sequence[str] = ()
+    target: str = ""
 
     _html = ("plot",)
 
     def _columns(self):
-        names = [figures.class_name(self.class_names, index) for index in self.class_index]
+        names = [figures.explained_name(self, row) for row in range(len(self.maps))]
         peaks = self.maps.reshape(len(self.maps), -1).max(1, initial=0)
-        columns = {"class": names, "score": self.scores, "verdict": self.verdicts}
+        columns = {
+            "target" if self.target else "class": names,
+            "score": self.scores,
+            "verdict": self.verdicts,
+        }
         return columns | {"strongest evidence": peaks}
 
     def plot(self, n_images: int = 8, **options: Any) -> figures.DescribedFigure:
@@ -68,7 +72,7 @@ class GradCAM(Result):
 
 
 def _grad_cam(feature_map, gradient):
-    return tf.reduce_mean(gradient, (1, 2), keepdims=True) * feature_map
+    return tf.reduce_mean(gradient, positions(gradient), keepdims=True) * feature_map
 
 
 def _hires_cam(feature_map, gradient):
@@ -80,9 +84,10 @@ def _grad_cam_plus_plus(feature_map, gradient):
 
     The common factor exp(score) cancels in alpha.
     """
-    total = tf.reduce_sum(feature_map, (1, 2), keepdims=True)
+    axes = positions(feature_map)
+    total = tf.reduce_sum(feature_map, axes, keepdims=True)
     alpha = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
-    weight = tf.reduce_sum(alpha * tf.nn.relu(gradient), (1, 2), keepdims=True)
+    weight = tf.reduce_sum(alpha * tf.nn.relu(gradient), axes, keepdims=True)
     return weight * feature_map
 
 
@@ -103,28 +108,34 @@ SIGNED_METHODS = ("grad-cam", "hires-cam", "fine")  # the others know no evidenc
 
 def grad_cam(
     model: keras.Model,
-    images: ArrayLike,
+    images: layers.ImageData,
     *,
     class_index: ClassIndex | None = None,
+    target: Target | Callable[[Any], tf.Tensor] | None = None,
     layer_name: str | None = None,
     method: Method = "grad-cam",
     signed: bool = False,
     output_name: str | int | None = None,
+    input_name: str | int | None = None,
     class_names: Sequence[str] = (),
 ) -> GradCAM:
-    """Show where a classifier finds its evidence for a class.
+    """Show where a model finds its evidence for a class, or for any other target.
 
     The gradient of the class's logit with respect to a layer's feature map tells how much each
     channel counts; the weighted sum of the channels, where positive, is the map. If the model ends
     in a sigmoid or a softmax, the logit before it is taken, which does not saturate.
 
     Args:
-        model: keras.Model of any kind with one input; it is left as it was.
-        images: (N, H, W, C) or (H, W, C), in the model's input range.
+        model: keras.Model of any kind; it is left as it was.
+        images: (N, H, W, C) or (H, W, C), in the model's input range; signals (N, L, C), volumes or
+            video (N, D, H, W, C); a list or dict of several inputs; or a dataset of batches.
         class_index: The class to explain: one integer, or one for each image; None takes the
             predicted class. With one output, class 1 is that output and class 0 its negative.
+        target: Instead of a class: one of `cnnviz.targets`, or a function of the model's output
+            that returns one number for each image, a tensor (N,).
         layer_name: The layer, also inside nested models ("backbone/block_13_expand"). None takes
             the last feature map larger than 1x1, after its activation or addition, before pooling.
+            Of a transformer it takes the last tokens that reach the output, as a map of patches.
         method: "grad-cam" (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391); "hires-cam"
             (Draelos & Carin 2020, https://arxiv.org/abs/2011.08891), exact if pooling and one dense
             layer follow; "grad-cam++" (Chattopadhyay et al. 2018, https://arxiv.org/abs/1710.11063)
@@ -136,6 +147,8 @@ def grad_cam(
         signed: Whether to keep evidence against the class, as negative numbers; for "grad-cam",
             "hires-cam" and "fine".
         output_name: Of a model with several outputs, the one to explain: its name, key or index.
+        input_name: Of a model with several inputs, the one to look at: its name, key or index; None
+            takes the first of images.
         class_names: The names of the classes, by index, for tables and figures.
 
     Returns:
@@ -146,13 +159,16 @@ def grad_cam(
             out.
 
     Warns:
-        UserWarning: If the map is 1x1, the value range is hardly that of the training, the head is
-            unknown (see `class_probabilities`), or the layer is used more than once.
+        UserWarning: If the map is 1x1 or lies before attention, the value range is hardly that of
+            the training, the head is unknown (see `class_probabilities`), or the layer is used more
+            than once.
 
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> cnnviz.grad_cam(model, image, class_index=0).verdicts
         ('ok',)
+        >>> cnnviz.grad_cam(model, image, target=lambda output: output[:, 0]).target
+        '<lambda>'
     """
     if method not in tuple(METHODS):
         raise ValueError(f"`method` (={method!r}) must be one of {', '.join(map(repr, METHODS))}")
@@ -161,78 +177,67 @@ def grad_cam(
             f"`signed` (={signed}) needs a method that keeps evidence against the class, "
             f"{', '.join(map(repr, SIGNED_METHODS))}; `method` is {method!r}"
         )
+    explained = as_target(target, class_index)
     named = layers.check_model(model)
-    images = layers.check_images(model, images)
-    class_index = _check_class_index(class_index, len(images))
+    inputs = layers.all_images(model, images)
+    images = layers.image_of(model, inputs, input_name)
+    if method == "fine" and images.ndim != 4:
+        raise ValueError(f"`method` (='fine') needs images (N, H, W, C), not {images.shape}")
 
-    def compute(call, class_index):
-        scores = layers.class_scores(layers.pick_output(call.model, call.output, output_name))
-        predicted = tf.argmax(scores, axis=1, output_type=tf.int32)
-        explained = tf.where(class_index == PREDICTED, predicted, class_index)
-        # A one-hot gradient picks one score per row, and is faster to trace than a gather.
-        one_hot = tf.one_hot(explained, scores.shape[1])
-        gradient_of = functools.partial(layers.gradients, call.model, scores, grad_ys=one_hot)
+    def compute(call, *arrays):
+        score, index = explained.compute(call, output_name, *arrays)
+        gradient_of = functools.partial(layers.gradients, call.model, score)
         n_finer = FINER_LAYERS if method == "fine" else 0
         used = last_feature_maps(call, gradient_of, layer_name, n_finer)
         maps = [_evidence(METHODS[method], one.feature_map, one.gradient) for one in used]
         if method == "fine":
             maps[0] = _average_over_neighbors(maps[0])
         evidence = functools.reduce(_refine, maps)
-        score = tf.gather(scores, explained, batch_dims=1)
-        strength = tf.reduce_max(tf.abs(used[0].gradient), (1, 2, 3))
-        facts = {"layer_name": ", ".join(one.path for one in used), "classes": scores.shape[1]}
-        return (evidence, score, explained, strength), facts
+        strength = tf.reduce_max(tf.abs(used[0].gradient), positions(used[0].gradient, -1))
+        names = ", ".join(one.path for one in used)
+        return (evidence, score, index, strength), (names, _n_classes(call, output_name))
 
     every = layer_name is None or method == "fine"
-    (maps, scores, explained, strength), facts = layers.run(
+    (maps, scores, classes, strength), (layer_name, _) = layers.run(
         model,
-        images,
+        inputs,
         compute,
-        key=("grad_cam", method, layer_name, repr(output_name)),
+        key=("grad_cam", method, layer_name, repr(output_name), explained.key),
         record=layers.every_layer if every else layers.one_layer(layer_name),
         named=named,
-        per_image=[class_index.astype(np.int32)],
-        check=lambda facts: _check_class_range(class_index, facts["classes"]),
+        per_image=explained.per_image(images),
+        check=lambda facts: explained.check(facts[1]),
+        description="heat maps" if len(images) > layers.BATCH_SIZE else None,
+        input_name=input_name,
     )
-    layer_name = facts["layer_name"]
-    if maps.shape[1:] == (1, 1):
+    if maps.size == len(maps):
         layers.warn(
             f"`layer_name` (='{layer_name}') outputs feature maps of 1x1, which tell how much "
             "evidence there is but not where; choose a layer before it"
         )
     maps = maps if signed else np.maximum(maps, 0)
     verdicts = _verdicts(maps, strength, "no evidence" if signed else "no positive evidence")
-    return GradCAM(
-        maps, scores, explained, layer_name, verdicts, method, images, tuple(class_names)
-    )
+    options = method, images, tuple(class_names), explained.text
+    return GradCAM(maps, scores, classes, layer_name, verdicts, *options)
 
 
-def _check_class_index(class_index, n_images):
-    """-> (n_images,) integers, `PREDICTED` where none was chosen."""
-    try:
-        chosen = np.asarray(PREDICTED if class_index is None else class_index)
-    except ValueError:  # lists of different lengths
-        chosen = np.empty((0, 0))
-    if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (n_images,)):
-        raise ValueError(
-            f"`class_index` (={class_index!r}) must be None, an integer, or one integer for each "
-            f"of the {n_images} images"
-        )
-    if class_index is not None and np.any(chosen < 0):
-        raise ValueError(f"`class_index` (={chosen}) must not be negative")
-    return np.broadcast_to(chosen, (n_images,))
+def _n_classes(call, output_name):
+    """How many classes the model tells apart, or None."""
+    output = call.output
+    with contextlib.suppress(ValueError):
+        output = layers.pick_output(call.model, output, output_name)
+    outputs = output.shape[-1] if tf.is_tensor(output) and output.shape.rank else None
+    return 2 if outputs == 1 else outputs
 
 
-def _check_class_range(class_index, classes):
-    if len(class_index) and class_index.max() >= classes:
-        raise ValueError(
-            f"`class_index` (={class_index.max()}) must be in [0, {classes}) for this model"
-        )
+def positions(tensor, last=None):
+    """The axes of a feature map (N, ..., C) that are positions; all axes but the first with -1."""
+    return list(range(1, tensor.shape.rank + (0 if last == -1 else -1)))
 
 
 def _evidence(method, feature_map, gradient):
     feature_map, gradient = (tf.cast(tensor, tf.float32) for tensor in (feature_map, gradient))
-    return tf.reduce_sum(method(feature_map, gradient), axis=3)
+    return tf.reduce_sum(method(feature_map, gradient), axis=-1)
 
 
 def _average_over_neighbors(maps):
@@ -280,33 +285,70 @@ def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
     used = []
     if layer_name is not None:
         path, _ = layers.find_layer(call.named, layer_name)
-        feature_map = layers.required_feature_map(call, path, "a heat map")
-        used = [Used(path, feature_map, gradient_of(feature_map))]
-        if used[0].gradient is None:
+        output = layers.required_feature_map(call, path, "a heat map")
+        used = [_used(call, path, output, gradient_of)]
+        if used[0] is None:
             raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")
-    for path, feature_map in _candidates(call):
+    attention = layers.attention(call) if layer_name is None else []
+    for path, output in _candidates(call):
         if len(used) > n_finer:
             break
-        size = tuple(feature_map.shape[1:3])
+        sizes = layers.as_map(call, output)(output).shape[1:-1]
         if used:
-            last = used[-1].feature_map.shape[1:3]
-            is_next = size[0] > last[0] and size[1] > last[1]
-        else:
-            is_next = size != (1, 1)  # a size that is unknown, None, will do
-        if is_next and (gradient := gradient_of(feature_map)) is not None:
+            last = used[-1].feature_map.shape[1:-1]
+            is_next = all(size > other for size, other in zip(sizes, last, strict=True))
+        else:  # a size that is unknown, None, will do
+            is_next = set(sizes) != {1} and _speaks_for_itself(call, output, attention)
+        if is_next and (one := _used(call, path, output, gradient_of)) is not None:
+            if not used:
+                _warn_of_attention(call, path, output, attention)
             _warn_of_parallel(call, path)
-            used.append(Used(path, feature_map, gradient))
+            used.append(one)
     if not used:
         raise ValueError(
             "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
-            "Grad-CAM needs a convolutional network"
+            "Grad-CAM needs a convolutional network, or a transformer whose grid of tokens is "
+            "known, from its convolution of patches or as a square"
         )
     return used
+
+
+def _used(call, path, output, gradient_of):
+    """-> Used, or None if the score does not depend on the output."""
+    gradient, to_map = gradient_of(output), layers.as_map(call, output)
+    return None if gradient is None else Used(path, to_map(output), to_map(gradient))
+
+
+def _speaks_for_itself(call, output, attention):
+    """Whether an output belongs to the input to look at, and the score can depend on all of it.
+
+    With a class token, it depends on the others only through the attention that follows.
+    """
+    if call.others and not layers.depends([output], call.images):
+        return False
+    if not _is_tokens(call, output) or not layers.token_grid(call, output)[2]:
+        return True
+    return bool(attention) and layers.depends(attention, output)
+
+
+def _is_tokens(call, output):
+    return output.shape.rank == 3 and call.images.shape.rank == 4
+
+
+def _warn_of_attention(call, path, output, attention):
+    """Warn if a default layer lies before attention, which mixes its positions."""
+    if attention and not _is_tokens(call, output) and layers.depends(attention, output):
+        layers.warn(
+            f"layer '{path}', which is taken, lies before attention, which mixes the evidence of "
+            "its positions; choose a `layer_name` behind the attention if there is a feature map"
+        )
 
 
 def _warn_of_parallel(call, path):
     """Warn if a layer is used in parallel branches, as its last output covers only one."""
     *earlier, last = call.recorded[path]
+    if call.others:
+        return
     if any(tf.gradients(last, output) == [None] for output in earlier):
         layers.warn(
             f"layer '{path}' is used in parallel {len(earlier) + 1} times, and its last output is "
@@ -317,19 +359,21 @@ def _warn_of_parallel(call, path):
 def _candidates(call):
     """[(path, feature map)] from the first kernel on, without pooling or dropout, last first."""
     maps, found, learned = layers.feature_maps(call), [], False
-    for path in call.recorded:
+    for path, calls in call.recorded.items():
         layer = call.named[path]
         kernel = layers.has_kernel(layer)
         learned = learned or kernel  # before the first kernel there is only the image
         passes_on = not kernel and any(layers.is_a(layer, word) for word in PASSING_ON)
         if path in maps and learned and not passes_on:
-            found.append((path, maps[path]))
+            own = [y for y in calls if call.others and layers.depends([y], call.images)]
+            found.append((path, own[-1] if own else maps[path]))
     return found[::-1]
 
 
 def _verdicts(maps, strength, nothing):
     """One word for each map, from its strongest evidence and its strongest gradient."""
+    peaks = np.abs(maps.reshape(len(maps), -1)).max(axis=1, initial=0)
     return tuple(
         "ok" if peak > 0 else nothing if slope > 0 else "zero gradient"
-        for peak, slope in zip(np.abs(maps).max(axis=(1, 2), initial=0), strength, strict=True)
+        for peak, slope in zip(peaks, strength, strict=True)
     )

@@ -90,6 +90,13 @@ def class_name(names: Sequence[str] | None, index: int) -> str:
     return str(names[index]) if names is not None and index < len(names) else f"class {index}"
 
 
+def explained_name(result, row: int) -> str:
+    """What a GradCAM explains in one of its images: the class's name, the target, or both."""
+    index = result.class_index[row]
+    words = [class_name(result.class_names, index)] if index >= 0 else []
+    return " ".join([*words, *filter(None, [result.target])])
+
+
 def counted(number: int, noun: str) -> str:
     """Such as "1 filter" and "2 filters"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -9,6 +9,7 @@ from cnnviz.layers.batches import (
     BATCH_SIZE,
     ImageData,
     LabeledData,
+    all_images,
     batches,
     check_labels,
     class_indices,
@@ -20,6 +21,7 @@ from cnnviz.layers.heads import (
     activation_input,
     class_probabilities,
     class_scores,
+    classifier_output,
     head,
     pick_output,
     probabilities,
@@ -28,9 +30,14 @@ from cnnviz.layers.inputs import (
     all_finite,
     check_images,
     check_model,
+    image_of,
     image_shape,
     input_shape,
+    only_images,
+    take,
     takes_integers,
+    with_image,
+    with_zeros,
 )
 from cnnviz.layers.names import (
     as_names,
@@ -45,8 +52,17 @@ from cnnviz.layers.names import (
     own_weights,
     weights_by_owner,
 )
-from cnnviz.layers.recorded import feature_maps, gradients, required_feature_map, required_output
-from cnnviz.layers.run import every_layer, no_layer, one_layer, run, stream, traced
+from cnnviz.layers.recorded import (
+    as_map,
+    attention,
+    depends,
+    feature_maps,
+    gradients,
+    required_feature_map,
+    required_output,
+    token_grid,
+)
+from cnnviz.layers.run import every_layer, no_layer, one_layer, run, specs_of, stream, traced
 from cnnviz.layers.shapes import LayerShape, layer_shapes
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once

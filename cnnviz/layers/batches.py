@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz.checks import whole_numbers
-from cnnviz.layers.inputs import check_images
+from cnnviz.layers.inputs import check_images, input_shapes, take
 from cnnviz.layers.warn import warn
 from cnnviz.progress import progress_bar
 
@@ -26,40 +26,58 @@ FORMS = (
 
 
 def batches(model, data, *, name="data", description=None, labels=False):
-    """Read data batch by batch: yield ((B, H, W, C) images, (B,) class indices or None).
+    """Read data batch by batch: yield (inputs, (B,) class indices or None).
 
     Args:
         model: The keras.Model that the images are for.
         data: tf.data.Dataset or keras.utils.PyDataset of batches, of (images, labels) or of images
-            alone; a pair of arrays (images, labels); or an array of images.
+            alone; a pair (images, labels); or images. Where the model has several inputs, images
+            are a list or dict of all.
         name: The argument's name, for errors.
         description: What is being done, for a progress bar; None shows none.
         labels: Whether there must be labels.
     """
-    n_batches, pairs = _pairs(data, name)
+    n_batches, pairs = _pairs(model, data, name)
     empty = True
     with progress_bar(n_batches, description, "batch") as bar:
         for images, given in pairs:
-            if isinstance(images, dict):
-                raise ValueError(f"`{name}` (of batches that are a dict) must be {FORMS}")
             images = check_images(model, images, name=name)
             if given is None and labels:
                 raise ValueError(f"`{name}` (of images without labels) must be {FORMS}")
-            yield from _split(images, class_indices(given, len(images), name) if labels else None)
-            bar.update()
+            rows = len(tf.nest.flatten(images)[0])
+            given = class_indices(given, rows, name) if labels else None
+            starts = range(0, max(rows, 1), BATCH_SIZE)  # one empty batch if there are no images
+            if n_batches == 1:
+                bar.total = len(starts)
+            for start in starts:
+                part = slice(start, start + BATCH_SIZE)
+                yield take(images, part), None if given is None else given[part]
+                bar.update(n_batches == 1)
+            bar.update(n_batches != 1)
             empty = False
     if empty:
         raise ValueError(f"`{name}` (without a single image) must not be empty")
 
 
-def _split(images, labels):
-    """Batches of at most `BATCH_SIZE` images; one empty batch if there are none."""
-    for start in range(0, max(len(images), 1), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        yield images[part], None if labels is None else labels[part]
+def all_images(model, data, *, fewest=0, name="images"):
+    """All images of some data, as `check_images` returns them; labels are left out."""
+    n_batches, pairs = _pairs(model, data, name)
+    with progress_bar(n_batches, "reading" if n_batches != 1 else None, "batch") as bar:
+        found = []
+        for images, _ in pairs:
+            found.append(check_images(model, images, fewest=fewest, name=name))
+            bar.update()
+    if not found:
+        raise ValueError(f"`{name}` (without a single image) must not be empty")
+    shapes = {tuple(one.shape[1:] for one in tf.nest.flatten(images)) for images in found}
+    if len(shapes) > 1:
+        raise ValueError(f"`{name}` (of batches of shapes {shapes}) must all have one size")
+    if len(found) == 1:
+        return found[0]
+    return tf.nest.map_structure(lambda *same: np.concatenate(same), *found)
 
 
-def _pairs(data, name):
+def _pairs(model, data, name):
     """(number of batches or None, iterable of (images, labels or None))."""
     if isinstance(data, tf.data.Dataset):
         n_batches = int(data.cardinality())
@@ -70,25 +88,28 @@ def _pairs(data, name):
         return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
         return len(data), (_pair(data[index]) for index in range(len(data)))
-    if (
-        isinstance(data, tuple)
-        and len(data) in (2, 3)
-        and _rank(data[0]) in (3, 4)
-        and _rank(data[1]) < 3  # else it is a tuple of images
-    ):
+    if isinstance(data, tuple) and len(data) in (2, 3) and _is_pair(model, *data[:2]):
         images, labels = data[:2]
-        if np.shape(labels)[:1] != np.shape(images)[:1]:
+        rows = np.shape(tf.nest.flatten(images)[0] if isinstance(images, dict | list) else images)
+        if np.shape(labels)[:1] != rows[:1]:
             raise ValueError(
-                f"`{name}` (images of shape {np.shape(images)}, labels of shape "
-                f"{np.shape(labels)}) must have one label for each image"
+                f"`{name}` (images of shape {rows}, labels of shape {np.shape(labels)}) must have "
+                "one label for each image"
             )
-        return None, [(images, labels)]
+        return 1, [(images, labels)]
     if hasattr(data, "__next__"):
         raise ValueError(f"`{name}` (a {type(data).__name__}) can be read only once; give {FORMS}")
     first = data[0] if isinstance(data, (list, tuple)) and data else data
     if isinstance(first, (str, bytes, os.PathLike)):
         raise ValueError(f"`{name}` (={data!r:.80}) must be images; `load_image(path)` reads one")
-    return None, [(data, None)]
+    return 1, [(data, None)]
+
+
+def _is_pair(model, images, labels):
+    """Whether a tuple is (images, labels), and not a tuple of images or of several inputs."""
+    if None not in input_shapes(model):
+        return isinstance(images, (dict, list, tuple))
+    return (isinstance(images, dict) or _rank(images) >= 3) and _rank(labels) < 3
 
 
 def _pair(part):
@@ -115,7 +136,8 @@ def class_indices(labels, n_images, name="labels"):
         given = np.asarray(labels, object)
         raise ValueError(
             f"`{name}` (labels such as {given.ravel()[:3].tolist()}, of shape {given.shape}) must "
-            f"have one class index for each of its {n_images} images"
+            f"have one class index for each of its {n_images} images; where an image has several "
+            "classes, give one column of the labels and `keras.Model(model.inputs, that_output)`"
         )
     return classes.astype(np.int32)
 

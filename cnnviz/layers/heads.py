@@ -21,6 +21,16 @@ SQUASHING = {
 ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
 # Operations that change no value.
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")
+NO_CLASSES = ("Relu", "Relu6", "Softplus")  # outputs of 0 and more, such as ages or counts
+REGRESSION = (  # names of losses, without "_"
+    *"mse mae mape msle meansquarederror meanabsoluteerror meanabsolutepercentageerror".split(),
+    *"meansquaredlogarithmicerror huber huberloss logcosh poisson cosinesimilarity".split(),
+)
+OTHER_TARGETS = (
+    "`grad_cam` and `ascend_filters` explain other outputs: `target=cnnviz.targets.regression()` "
+    "a number, `similarity(...)` an embedding, `region(class_index)` a segmentation, or any "
+    "function of the output"
+)
 CLIPPING = ("Maximum", "Minimum")
 KERNELS = ("MatMul", "Conv", "Einsum")  # in the names of operations
 # Operations whose result can be any number if one of their inputs can.
@@ -38,6 +48,7 @@ def class_probabilities(
     Args:
         model: keras.Model that returns one logit, one sigmoid, logits, a softmax or a log-softmax.
         images: (N, H, W, C) or (H, W, C), in the model's input range, or a dataset of batches.
+            Signals (N, L, C), volumes (N, D, H, W, C), or a list or dict of several inputs.
         output_name: Of a model with several outputs, the one to take: its name, key or index.
 
     Returns:
@@ -45,7 +56,9 @@ def class_probabilities(
         probability of the second. Sigmoids of several labels are returned as they are.
 
     Raises:
-        ValueError: If images or output do not fit, NaN comes out, or the head cannot be seen.
+        ValueError: If images or output do not fit, NaN comes out, the head cannot be seen, or the
+            model is no classifier: it was compiled with a loss of regression, or its outputs cannot
+            be scores of classes.
 
     Warns:
         UserWarning: If the value range is hardly that of the training, or the head is unknown: then
@@ -59,10 +72,36 @@ def class_probabilities(
     """
 
     def compute(call):
-        return probabilities(pick_output(call.model, call.output, output_name)), None
+        return probabilities(classifier_output(call, output_name)), None
 
     found, _ = run(model, images, compute, key=("probabilities", repr(output_name)))
     return found
+
+
+def classifier_output(call, output_name=None):
+    """One output of a model that is being called; a ValueError if it cannot be of a classifier."""
+    output, loss = pick_output(call.model, call.output, output_name), _loss(call.model, output_name)
+    kind, _ = _head(output)
+    if loss in REGRESSION and kind in ("logits", "unknown"):
+        raise ValueError(
+            f"`model` (='{call.model.name}') is no classifier: it was compiled with the loss {loss}"
+            f". {OTHER_TARGETS}"
+        )
+    return output
+
+
+def _loss(model, output_name):
+    """The name of the loss that a model was compiled with, in small letters, or None."""
+    losses = getattr(model, "loss", None)
+    if isinstance(losses, dict):
+        losses = losses.get(output_name) if len(losses) > 1 else next(iter(losses.values()), None)
+    elif isinstance(losses, (list, tuple)):
+        names = [*(getattr(model, "output_names", None) or ())]
+        index = names.index(output_name) if output_name in names else output_name or 0
+        losses = losses[index] if isinstance(index, int) and index < len(losses) else None
+    name = losses if isinstance(losses, str) else getattr(losses, "name", None)
+    name = name or getattr(losses, "__name__", None)
+    return name and name.lower().replace("_", "")
 
 
 def probabilities(output):
@@ -79,45 +118,52 @@ def probabilities(output):
     return tf.nn.softmax(scores)
 
 
-def class_scores(output):
+def class_scores(output, *, positions=False):
     """(N, classes) float32 logits, whatever the head of a model ends in.
 
     They are the input of the final sigmoid (also a hard one), softmax or log-softmax if there is
     one, else the output itself. One output z gives the two classes -z and z. Outputs p of an
-    unknown head that look like probabilities give log p - log(1 - p), and a warning.
+    unknown head that look like probabilities give log p - log(1 - p), and a warning. With
+    `positions`, the output may be (N, ..., classes).
     """
-    kind, logits = _head(output)
+    kind, logits = _head(output, positions)
     logits = tf.cast(logits, tf.float32)
     if kind == "unknown":
         warn(
             f"the model ends in '{output.op.type}', which is no usual head: outputs in 0..1 (that "
             "sum to one, if there are several) are taken for probabilities, others for logits. To "
-            "be sure, end it in logits, or in keras.layers.Activation('sigmoid') or 'softmax'"
+            "be sure, end it in logits, or in keras.layers.Activation('sigmoid') or 'softmax', or "
+            "give `target=` where there is such an argument"
         )
         tiny = np.finfo(np.float32).tiny
         p = tf.clip_by_value(logits, 0.0, 1.0)
         logit = tf.math.log(tf.maximum(p, tiny)) - tf.math.log(tf.maximum(1.0 - p, tiny))
         logits = tf.where(_are_probabilities(output), logit, logits)
-    logits = tf.ensure_shape(logits, (None, output.shape[1]))
-    return tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+    logits = tf.ensure_shape(logits, output.shape)
+    return tf.concat([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 
 
 def _are_probabilities(output):
     """(N, 1) bool: whether all outputs for an image lie in 0..1 and, if several, sum to one."""
     output = tf.cast(output, tf.float32)
-    inside = tf.reduce_all((output >= 0) & (output <= 1), 1, keepdims=True)
-    if output.shape[1] == 1:
+    inside = tf.reduce_all((output >= 0) & (output <= 1), -1, keepdims=True)
+    if output.shape[-1] == 1:
         return inside
-    return inside & (tf.abs(tf.reduce_sum(output, 1, keepdims=True) - 1) < ROUNDING)
+    return inside & (tf.abs(tf.reduce_sum(output, -1, keepdims=True) - 1) < ROUNDING)
 
 
-def _head(output):
+def _head(output, positions=False):
     """-> (what a model ends in, its logits as far as they are known)."""
-    _check_output(output)
+    _check_output(output, positions)
     for operation, kind in SQUASHING.items():
         logits = activation_input(output, (operation,))
         if logits is not None:
             return kind, logits
+    if activation_input(output, NO_CLASSES) is not None or _is_normalized(output.op):
+        raise ValueError(
+            f"`model` is no classifier: it ends in '{output.op.type}', which gives no scores of "
+            f"classes. {OTHER_TARGETS}"
+        )
     return ("logits" if _is_unbounded(output) else "unknown"), output
 
 
@@ -134,12 +180,23 @@ def _is_unbounded(tensor):
     return False
 
 
-def _check_output(output):
-    if not tf.is_tensor(output) or output.shape.rank != 2:
+def _is_normalized(op):
+    """Whether vectors of length 1 come out of it: an embedding."""
+    if op.type not in ("Mul", "RealDiv"):
+        return False
+    vectors, length = op.inputs
+    while length.op.type in ("Maximum", "Sqrt", "Rsqrt", "Reshape", "Identity"):
+        length = length.op.inputs[0]
+    squares = length.op.inputs[0].op if length.op.type in ("Sum", "SumV2") else None
+    return squares is not None and any(one is vectors for one in squares.inputs)
+
+
+def _check_output(output, positions):
+    if not tf.is_tensor(output) or (output.shape.rank != 2 and not positions):
         found = f"shape {output.shape}" if tf.is_tensor(output) else f"a {type(output).__name__}"
         raise ValueError(
             f"`model` returns {found}; a classifier must return (N, classes): give "
-            "keras.Model(model.inputs, one_output)"
+            f"keras.Model(model.inputs, one_output). {OTHER_TARGETS}"
         )
     if hides(output.op):
         raise ValueError(
@@ -216,4 +273,5 @@ def head(model, images):
         ending = [kind for kind in ACTIVATIONS if activation_input(output, (kind,)) is not None]
         return output, (tuple(output.shape), ending[0] if ending else None)
 
-    return traced(model, known, compute, ("head", known), no_layer, []).facts
+    images = tf.TensorSpec(known, tf.float32)
+    return traced(model, images, compute, "head", no_layer, []).facts

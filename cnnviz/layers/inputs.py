@@ -1,10 +1,12 @@
 """Check a model, and bring its images into the form that every method works on."""
 
 import numpy as np
+import tensorflow as tf
 
 from cnnviz.checks import check_integer
 from cnnviz.layers.names import is_a, leaf_layers, leaves, named_layers
 
+AXES = {2: "(N, F)", 3: "(N, L, C)", 4: "(N, H, W, C)", 5: "(N, D, H, W, C)"}
 DEFAULT_IMAGE_SIZE = 96  # pixels, for a model that takes any size
 
 
@@ -24,13 +26,43 @@ def check_model(model):
 
 
 def check_images(model, images, *, fewest=0, name="images"):
-    """(N, H, W, C) float32 images for a model, of (N, H, W, C), (H, W, C), or gray (N, H, W).
+    """What a model takes, with a batch axis: an array, or a list or dict of several inputs.
+
+    Images (N, H, W, C), signals (N, L, C) and volumes (N, D, H, W, C) become float32. The batch
+    axis of a single one may be missing, as may the last axis of gray images (N, H, W).
 
     Raises:
         ValueError: If rank, size, channels or values do not fit the model, or there are fewer
             images than `fewest`, 0 or 1.
     """
-    kind = type(images).__name__
+    shapes = input_shapes(model)
+    if None in shapes:
+        if isinstance(images, dict) and len(images) == 1:
+            (images,) = images.values()
+        return _check_array(model, images, shapes[None], fewest, name)
+    if isinstance(images, dict) and {*images} == {*shapes}:
+        pairs = {key: (images[key], shape) for key, shape in shapes.items()}
+    elif isinstance(images, (list, tuple)) and len(images) == len(shapes):
+        pairs = dict(enumerate(zip(images, shapes.values(), strict=True)))
+    else:
+        given = f"keys {list(images)}" if isinstance(images, dict) else type(images).__name__
+        raise ValueError(
+            f"`{name}` ({given}) must be a list or a dict of the {len(shapes)} inputs of model "
+            f"'{model.name}': {', '.join(map(repr, shapes))}"
+        )
+    found = {
+        key: _check_array(model, array, shape, fewest, f"{name}[{key!r}]")
+        for key, (array, shape) in pairs.items()
+    }
+    counts = {key: len(array) for key, array in found.items()}
+    if len({*counts.values()}) > 1:
+        raise ValueError(f"`{name}` (of {counts} rows) must have as many rows in each input")
+    return found if isinstance(images, dict) else list(found.values())
+
+
+def _check_array(model, images, expected, fewest, name):
+    """One input, as an array with a batch axis."""
+    kind, rank, axes = type(images).__name__, len(expected), AXES.get(len(expected), "an array")
     try:
         images = np.asarray(images)
     except ValueError:
@@ -40,16 +72,17 @@ def check_images(model, images, *, fewest=0, name="images"):
         ) from None
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
         raise ValueError(
-            f"`{name}` (a {kind} of dtype {images.dtype}) must be an array of numbers, (N, H, W, C)"
+            f"`{name}` (a {kind} of dtype {images.dtype}) must be an array of numbers, {axes}"
         )
-    with np.errstate(over="ignore"):  # infinity is reported below
-        images = images.astype(np.float32, copy=False)
-    given, expected = images.shape, input_shape(model)
-    if images.ndim == 3:
-        is_stack = given[2] != 1 and expected[3] == 1
+    if rank > 2 or images.dtype.kind not in "iu":  # indices, for an embedding, stay integers
+        with np.errstate(over="ignore"):  # infinity is reported below
+            images = images.astype(np.float32, copy=False)
+    given = images.shape
+    if images.ndim == rank - 1:
+        is_stack = given[-1:] != (1,) and expected[-1] == 1
         images = images[..., None] if is_stack else images[None]  # gray images, or one image
-    if images.ndim != 4:
-        raise ValueError(f"`{name}` (of shape {given}) must be (N, H, W, C) or (H, W, C)")
+    if images.ndim != rank:
+        raise ValueError(f"`{name}` (of shape {given}) must be {axes}, or one without N")
     if 0 in images.shape[1:]:
         raise ValueError(f"`{name}` (of shape {images.shape}) must have pixels")
     if len(images) < fewest:
@@ -58,8 +91,9 @@ def check_images(model, images, *, fewest=0, name="images"):
         raise ValueError(f"`{name}` holds NaN or infinity; every value must be a finite float32")
     sizes = zip(expected[1:], images.shape[1:], strict=True)
     if any(size not in (None, own) for size, own in sizes):
+        letters = axes.strip("()").split(", ")
         wanted = ", ".join(
-            n if s is None else str(s) for n, s in zip("NHWC", expected, strict=True)
+            n if s is None else str(s) for n, s in zip(letters, (None, *expected[1:]), strict=True)
         )
         raise ValueError(f"`{name}` (of shape {given}) must be ({wanted}) for model '{model.name}'")
     return images
@@ -76,28 +110,118 @@ def all_finite(array):
     return bool(np.isfinite(squares) or np.isfinite(numbers).all())
 
 
-def input_shape(model):
-    """(None, H, W, C) that a model takes; None where a size is free or unknown."""
-    try:
-        shape = model.input_shape
-    except (AttributeError, ValueError):
-        return (None,) * 4
-    if isinstance(shape, (list, dict)):
-        raise ValueError(f"`model` (='{model.name}') has several inputs; it must have one image")
-    if len(shape) != 4:
-        raise ValueError(f"`model` (='{model.name}') takes shape {shape}, not images (N, H, W, C)")
-    return shape
+def input_shapes(model):
+    """{name: shape} of the inputs of a model, in its order; None is the name of a single one.
+
+    Names are those of `keras.Input`, or the keys or indices of what a subclassed model was called
+    with, of which only the rank counts. A shape is None where a size is free or unknown.
+    """
+    if getattr(model, "inputs", None):
+        inputs = getattr(model, "input", None)  # a Sequential that was never called has none
+        inputs = inputs if isinstance(inputs, dict) else {one.name: one for one in model.inputs}
+        shapes = {name: tuple(one.shape) for name, one in inputs.items()}
+        shapes = {None: next(iter(shapes.values()))} if len(shapes) == 1 else shapes
+    else:
+        shapes = {name: (None,) * len(shape) for name, shape in _called_with(model).items()}
+    if not any(3 <= len(shape) <= 5 for shape in shapes.values()):
+        raise ValueError(
+            f"`model` (='{model.name}') takes {[*shapes.values()]}; it must have an input of "
+            "images (N, H, W, C), signals (N, L, C) or volumes (N, D, H, W, C)"
+        )
+    return shapes
 
 
-def image_shape(model, image_size=None):
+def _called_with(model):
+    """As `input_shapes`: the shapes that a subclassed model was first called with."""
+    built = (getattr(model, "get_build_config", dict)() or {}).get("input_shape") or (None,) * 4
+    if isinstance(built, dict):
+        return built
+    return dict(enumerate(built)) if isinstance(built[0], (tuple, list)) else {None: built}
+
+
+def image_key(model, input_name=None):
+    """The name, in `input_shapes`, of the input to look at: the chosen one, or the first image."""
+    shapes = input_shapes(model)
+    names, able = list(shapes), [name for name, shape in shapes.items() if 3 <= len(shape) <= 5]
+    if input_name is None:
+        return max(able, key=lambda name: len(shapes[name]) == 4)
+    if names == [None]:
+        names = [one.name for one in getattr(model, "inputs", None) or ()] or [0]
+        able = [*names, None]
+    is_index = isinstance(input_name, int) and 0 <= input_name < len(names)
+    name = names[input_name] if is_index else input_name
+    if name not in able:
+        raise ValueError(
+            f"`input_name` (={input_name!r}) must be one of the inputs of model '{model.name}' "
+            f"that have positions: {', '.join(map(repr, able))}"
+        )
+    return None if None in shapes else name
+
+
+def _index(model, inputs, input_name):
+    """Where the input to look at is in a dict or a list of inputs."""
+    key = image_key(model, input_name)
+    return key if isinstance(inputs, dict) else list(input_shapes(model)).index(key)
+
+
+def image_of(model, inputs, input_name=None):
+    """The input to look at, of what `check_images` returned."""
+    several = isinstance(inputs, (dict, list))
+    return inputs[_index(model, inputs, input_name)] if several else inputs
+
+
+def with_image(model, inputs, images, input_name=None):
+    """The same inputs with another array as the input to look at."""
+    if not isinstance(inputs, (dict, list)):
+        return images
+    changed = inputs.copy()
+    changed[_index(model, inputs, input_name)] = images
+    return changed
+
+
+def with_zeros(model, images, input_name=None):
+    """What a model takes: images, and zeros in its other inputs."""
+    shapes, called_with = input_shapes(model), _called_with(model)
+    if None in shapes:
+        return images
+    found = {}
+    for name, shape in shapes.items():
+        sizes = zip(shape[1:], called_with.get(name, shape)[1:], strict=True)
+        found[name] = np.zeros((len(images), *(a or b or 1 for a, b in sizes)), np.float32)
+    found = found if isinstance(next(iter(found)), str) else list(found.values())
+    return with_image(model, found, images, input_name)
+
+
+def take(inputs, rows):
+    """Some rows, an index of any kind, of each input."""
+    return tf.nest.map_structure(lambda array: array[rows], inputs)
+
+
+def only_images(model, purpose):
+    """Raise a ValueError unless a model has a single input, of images (N, H, W, C)."""
+    shapes = list(input_shapes(model).values())
+    if len(shapes) > 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            f"`model` (='{model.name}') takes {', '.join(map(str, shapes))}; {purpose} needs a "
+            "model whose only input is images (N, H, W, C)"
+        )
+
+
+def input_shape(model, input_name=None):
+    """Shape, such as (None, H, W, C), of the input to look at; None where a size is free."""
+    return input_shapes(model)[image_key(model, input_name)]
+
+
+def image_shape(model, image_size=None, input_name=None):
     """(height, width, channels) of an image for a model.
 
     `image_size` is a side in pixels, or (height, width). None takes the model's own size, or the
     size that a subclassed model was first called with, or 96.
     """
-    own = input_shape(model)
-    built = (getattr(model, "get_build_config", dict)() or {}).get("input_shape")
-    called_with = built if np.shape(built) == (4,) else (None,) * 4
+    own, key = input_shape(model, input_name), image_key(model, input_name)
+    if len(own) != 4:
+        raise ValueError(f"`model` (='{model.name}') takes {own}; this needs images (N, H, W, C)")
+    called_with = _called_with(model).get(key, own)
     channels = own[3] or called_with[3] or 3
     if image_size is None:
         sides = (own[axis] or called_with[axis] or DEFAULT_IMAGE_SIZE for axis in (1, 2))

@@ -7,6 +7,8 @@ import numpy as np
 
 from cnnviz.keras_internals import own_variables, sublayers
 
+IN_LOOPS = (keras.layers.RNN, keras.layers.TimeDistributed)  # they call their layers in a loop
+
 
 def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]:
     """List every layer of a model by its path, such as "backbone/block_13_expand".
@@ -49,11 +51,11 @@ def _children(parent):
         return parent.layers
     if isinstance(parent, keras.Model) and hasattr(parent, "operations"):  # functional
         return [op for op in parent.operations if not isinstance(op, keras.layers.InputLayer)]
-    if isinstance(parent, keras.Layer) and not isinstance(parent, keras.layers.RNN):
+    if isinstance(parent, keras.Layer) and not isinstance(parent, IN_LOOPS):
         inside = sublayers(parent)
         # An activation alone, as that of a convolution, is part of what its layer outputs.
         return [] if inside == [getattr(parent, "activation", None)] else inside
-    return []  # the cells of a recurrent layer are called in a TensorFlow loop
+    return []
 
 
 def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
@@ -76,7 +78,11 @@ def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str
 
 
 def is_a(layer, word):
-    """Whether the name of its class, or of one that it descends from, holds a word."""
+    """Whether the name of its class, or of one that it descends from, holds a word.
+
+    For a layer that is applied to each frame, that layer counts.
+    """
+    layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
     return any(word in kind.__name__ for kind in type(layer).__mro__)
 
 

@@ -1,16 +1,19 @@
 """Take feature maps, and gradients with respect to them, from a recorded call of a model."""
 
+import math
+
 import tensorflow as tf
 
 from cnnviz.layers.inputs import computes_in_float16
 from cnnviz.layers.names import leaves
 from cnnviz.layers.warn import warn
 
+MAKE_MAPS = "Conv2D", "Conv2dNative", "Pool", "ExtractImagePatches"  # in names of operations
 HALF_SCALE = 2.0**12  # of float16 gradients: the gradient of a mean over a large map underflows
 
 
 def feature_maps(call):
-    """{path: (N, h, w, C) tensor} of all recorded layers that make a feature map.
+    """{path: output} of all recorded layers that make a feature map, as `as_map` takes them.
 
     A layer that holds others is included if it computes something itself from their outputs, as a
     residual block does. Inside an attention layer, tensors of rank 4 are no feature maps: their
@@ -21,7 +24,7 @@ def feature_maps(call):
     for path, calls in call.recorded.items():
         names = path.split("/")
         around = (call.named.get("/".join(names[:depth])) for depth in range(1, len(names)))
-        if calls[-1].shape.rank != 4 or any("Attention" in type(one).__name__ for one in around):
+        if as_map(call, calls[-1]) is None or any("Attention" in type(x).__name__ for x in around):
             continue
         if path in inner or not any(one is calls[-1] for one in passed_on):
             maps[path] = calls[-1]
@@ -29,33 +32,93 @@ def feature_maps(call):
     return maps
 
 
+def as_map(call, output):
+    """Function from a layer's output, or its gradient, to a feature map; None if it is none.
+
+    A feature map has the positions of the input: (N, h, w, C) for images, (N, l, C) for signals,
+    (N, d, h, w, C) for volumes and video, or (N, h, w, C) where the frames of a video are merged.
+    The tokens (N, T, C) of a transformer of images are brought into the grid of their patches,
+    without the class token.
+    """
+    rank, own = call.images.shape.rank, output.shape.rank
+    if own == rank or (own, rank) == (4, 5):
+        return tf.identity
+    grid = token_grid(call, output) if (own, rank) == (3, 4) else None
+    if grid is None:
+        return None
+    height, width, before = grid
+    return lambda tokens: tf.reshape(tokens[:, before:], (-1, height, width, tokens.shape[2]))
+
+
+def token_grid(call, tokens):
+    """(height, width, number of class tokens before them) of tokens (N, T, C), or None.
+
+    The grid is that of a feature map before with as many positions. Without one, in a network with
+    attention, it is a square.
+    """
+    length, sizes = tokens.shape[1], []
+    if length is None or length < 2:
+        return None
+    for op in tokens.graph.get_operations():
+        if any(word in op.type for word in MAKE_MAPS) and op.outputs[0].shape.rank == 4:
+            sizes.append(op.outputs[0].shape[1:3])
+    if attention(call):
+        sizes = [(math.isqrt(n),) * 2 for n in (length - 1, length)] + sizes
+    for height, width in reversed([size for size in sizes if None not in tuple(size)]):
+        if height * width in (length, length - 1):
+            return height, width, length - height * width
+    return None
+
+
+def attention(call):
+    """The weights of all attention over positions: what a softmax gives into a matrix product."""
+    softmaxes = (op for op in call.images.graph.get_operations() if op.type == "Softmax")
+    weights = (op.outputs[0] for op in softmaxes)
+    return [one for one in weights if one.shape.rank > 2 and _weights_others(one)]
+
+
+def _weights_others(tensor):
+    ahead = list(tensor.consumers())
+    while ahead:
+        op = ahead.pop()
+        if op.type.startswith(("BatchMatMul", "Einsum")):
+            return True
+        if op.type in ("Cast", "Identity", "Reshape", "Transpose"):
+            ahead += op.outputs[0].consumers()
+    return False
+
+
 def required_output(call, path):
-    """The recorded output of a layer that a person asked for; of several calls the last."""
+    """The recorded output of a layer that a person asked for.
+
+    Of several calls it is the last that depends on the input to look at.
+    """
     if path not in call.recorded:
         raise ValueError(
             f"`layer_name` (='{path}') is not used, or returns no single tensor, or is hidden in a "
             "tf.function of the model's own, when the model is called in inference mode"
         )
-    if len(call.recorded[path]) > 1:
-        warn(
-            f"layer '{path}' is used {len(call.recorded[path])} times in one call; its last output "
-            "is taken"
-        )
-    return call.recorded[path][-1]
+    calls = call.recorded[path]
+    if call.others:
+        calls = [y for y in calls if depends([y], call.images)] or calls
+    if len(calls) > 1:
+        warn(f"layer '{path}' is used {len(calls)} times in one call; its last output is taken")
+    return calls[-1]
 
 
 def required_feature_map(call, path, purpose):
     """As `required_output`; a ValueError says what needs feature maps if it is none."""
     output = required_output(call, path)
-    if output.shape.rank != 4:
+    if as_map(call, output) is None:
         raise ValueError(
             f"`layer_name` (='{path}') outputs shape {tuple(output.shape)}; {purpose} needs "
-            "feature maps (N, h, w, C), so choose a layer before the pooling or flattening"
+            "feature maps (N, h, w, C), or tokens in a known grid, so choose a layer before the "
+            "pooling or flattening"
         )
     return output
 
 
-def gradients(model, ys, x, grad_ys):
+def gradients(model, ys, x, grad_ys=None):
     """The gradient of what a model outputs with respect to one tensor; None if there is none.
 
     Where a layer computes in float16, small gradients would become zero: they are scaled on their
@@ -64,6 +127,12 @@ def gradients(model, ys, x, grad_ys):
     (plain,) = tf.gradients(ys, x, grad_ys)
     if plain is None or not computes_in_float16(model):
         return plain
+    grad_ys = tf.ones_like(ys) if grad_ys is None else grad_ys
     (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
     plain, scaled = tf.cast(plain, tf.float32), tf.cast(scaled, tf.float32)
     return tf.where(tf.math.is_finite(scaled), scaled / HALF_SCALE, plain)
+
+
+def depends(ys, x):
+    """Whether one of some tensors depends on another, as far as gradients pass."""
+    return tf.gradients(ys, x) != [None]

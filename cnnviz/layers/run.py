@@ -24,7 +24,7 @@ import tensorflow as tf
 from cnnviz.keras_internals import clear_losses, one_thread, wrapped_calls
 from cnnviz.layers.batches import batches
 from cnnviz.layers.finite import broken_layer, check_finite, squared_weights
-from cnnviz.layers.inputs import check_model
+from cnnviz.layers.inputs import check_model, image_of, take
 from cnnviz.layers.names import find_layer, has_kernel, leaves, named_layers, own_weights
 from cnnviz.layers.value_range import measure_range, warn_of_range
 from cnnviz.layers.warn import warn
@@ -48,7 +48,8 @@ class Call:
     Attributes:
         model: keras.Model.
         named: Its layers, as `named_layers` returns them.
-        images: (N, H, W, C) float32 tensor.
+        images: (N, H, W, C) float32 tensor, or another rank: the input to look at.
+        others: The other inputs, where a model has several.
         output: What the model returned.
         recorded: dict[str, list]: by path, the tensors that each chosen layer returned, in the
             order of the layers' last calls. A layer that is used twice has two.
@@ -57,6 +58,7 @@ class Call:
     model: keras.Model
     named: dict[str, keras.Layer]
     images: tf.Tensor
+    others: list[tf.Tensor]
     output: Any
     recorded: dict[str, list[tf.Tensor]]
 
@@ -65,7 +67,7 @@ class Call:
 class Trace:
     """A traced computation, and what `compute` found out about the model while it was traced."""
 
-    function: Callable  # (images, *arguments) -> (results, sum of squared weights, value range)
+    function: Callable  # (inputs, *arguments) -> (results, sum of squared weights, value range)
     facts: Any
     warned: list  # the warnings of the tracing, which every use repeats
 
@@ -107,11 +109,12 @@ def stream(
     name="images",
     description=None,
     labels=False,
+    input_name=None,
 ):
     """Call a model on images, and compute something from what its layers output, batch by batch.
 
     Args:
-        model: keras.Model of any kind with one image as its input; it is left as it was.
+        model: keras.Model of any kind; it is left as it was.
         data: Images in the model's input range, or a dataset: what `batches` takes.
         compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N
             or 1, and whatever else it found out about the model. It is traced once, so it must not
@@ -126,9 +129,10 @@ def stream(
         name: The argument's name, for errors and warnings.
         description: What is being done, for a progress bar; None shows none.
         labels: Whether the data must have labels.
+        input_name: Of several inputs, the one to look at.
 
     Yields:
-        (images, labels, results, facts) of each batch; labels are None unless asked for.
+        (inputs, labels, results, facts) of each batch; labels are None unless asked for.
 
     Raises:
         ValueError: If the images do not fit the model, or NaN comes out.
@@ -140,21 +144,27 @@ def stream(
     named = check_model(model) if named is None else named
     state = _state(model, named)
     ranges, start = [], 0
-    for images, given in batches(model, data, name=name, description=description, labels=labels):
-        rows = len(images)
+    for inputs, given in batches(model, data, name=name, description=description, labels=labels):
+        rows = len(tf.nest.flatten(inputs)[0])
         arguments = [array[start : start + rows] for array in per_image]
         if not rows:  # convolutions of nothing have a wrong shape on some processors
-            images, *arguments = (
-                np.zeros((1, *array.shape[1:]), array.dtype) for array in (images, *arguments)
+            inputs, arguments = tf.nest.map_structure(
+                lambda array: np.zeros((1, *array.shape[1:]), array.dtype), (inputs, arguments)
             )
-        specs = [tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arguments]
-        trace = traced(model, images.shape, compute, key, record, specs, named=named, state=state)
+        options = {"named": named, "state": state, "input_name": input_name}
+        trace = traced(model, inputs, compute, key, record, specs_of(arguments), **options)
         if start == 0:
             for message in trace.warned:
                 warn(message)
             if check is not None:
                 check(trace.facts)
-        results, squares, span = trace.function(images, *arguments)
+        results, squares, span = trace.function(inputs, *arguments)
+        for tensor in tf.nest.flatten(results):
+            if len(tensor) not in (1, rows):
+                raise ValueError(
+                    f"`model` (='{model.name}') computes {len(tensor)} rows of {rows} images: a "
+                    "layer folds windows or frames into the first axis; choose another layer"
+                )
         results = tf.nest.map_structure(lambda tensor, rows=rows: tensor.numpy()[:rows], results)
         if finite:
             check_finite(model, squares, results)
@@ -162,25 +172,33 @@ def stream(
             warn(f"the weights of layer '{broken}' hold NaN or infinity")
         if rows:
             ranges.append(span.numpy())
-        yield images[:rows], given, results, trace.facts
+        yield take(inputs, slice(rows)), given, results, trace.facts
         start += rows
     warn_of_range(model, ranges, name)
 
 
-def traced(model, shape, compute, key, record, specs, *, named=None, state=None):
-    """The `Trace` of a computation for images of a shape, kept until the model changes.
+def specs_of(inputs):
+    """The tf.TensorSpec of each array or tensor, with any number of rows."""
+    return tf.nest.map_structure(
+        lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), inputs
+    )
 
-    New values of weights count anyway.
+
+def traced(model, inputs, compute, key, record, specs, *, named=None, state=None, input_name=None):
+    """The `Trace` of a computation for inputs of these shapes, kept until the model changes.
+
+    `inputs` are arrays, or `specs_of` them. New values of weights count anyway.
     """
     named = check_model(model) if named is None else named
     state = _state(model, named) if state is None else state
     held, settings = state
-    key = key, tuple(shape[1:]), tuple(map(id, held)), settings
+    inputs = specs_of(inputs)
+    key = key, repr(inputs), repr(input_name), tuple(map(id, held)), settings
     with one_thread:
         kept = _traces.setdefault(model, collections.OrderedDict())
         if key not in kept:
             # What is known by its id must live as long as the entry: an id could be used again.
-            kept[key] = _trace(model, shape, compute, record, specs), held
+            kept[key] = _trace(model, inputs, input_name, compute, record, specs), held
             while len(kept) > MOST_TRACES:
                 kept.popitem(last=False)
         kept.move_to_end(key)
@@ -203,20 +221,18 @@ def _state(model, named):
                 simple = ((k, v) for k, v in vars(part).items() if k[0] != "_")
                 settings.append(repr([(k, v) for k, v in simple if type(v) in SIMPLE]))
         held += [layer, activation] if layer is not model else []  # nothing may keep it alive
-    return held, tuple(settings)
+    return held, (*settings, repr(getattr(model, "loss", None)))
 
 
-def _trace(model, shape, compute, record, specs):
+def _trace(model, inputs, input_name, compute, record, specs):
     facts, get_model = [], weakref.ref(model)  # a trace must not keep its model alive
 
-    @tf.function(
-        autograph=False, input_signature=[tf.TensorSpec((None, *shape[1:]), tf.float32), *specs]
-    )
-    def function(images, *arguments):
-        call, received = _call(get_model(), images, record)
+    @tf.function(autograph=False, input_signature=[inputs, *specs])
+    def function(inputs, *arguments):
+        call, received = _call(get_model(), inputs, input_name, record)
         results, found = compute(call, *arguments)
         facts.append(found)
-        return results, squared_weights(call.model), measure_range(images, received)
+        return results, squared_weights(call.model), measure_range(call.images, received)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -224,8 +240,10 @@ def _trace(model, shape, compute, record, specs):
     return Trace(function, facts[-1], [one.message for one in caught])
 
 
-def _call(model, images, record):
+def _call(model, inputs, input_name, record):
     """-> (Call, what the model has made of the images before its first kernel, or None)."""
+    images = image_of(model, inputs, input_name)
+    others = [one for one in tf.nest.flatten(inputs) if one is not images]
     named = named_layers(model)
     chosen, recorded, received = record(named), {}, []
     with_kernel = {path for path, layer in leaves(named).items() if has_kernel(layer)}
@@ -233,7 +251,7 @@ def _call(model, images, record):
     def wrap(path, call):
         @functools.wraps(call)
         def recording_call(*args, **kwargs):
-            if path in with_kernel and not received:
+            if path in with_kernel and (others or not received):
                 received.extend([*args, *kwargs.values()][:1])
             output = call(*args, **kwargs)
             if path in chosen:
@@ -246,7 +264,7 @@ def _call(model, images, record):
     before = len(images.graph.get_operations())
     try:
         with wrapped_calls(wrapped, wrap):
-            output = model(images, training=False)
+            output = model(inputs, training=False)
     except tf.errors.OperatorNotAllowedInGraphError as error:
         raise ValueError(HIDDEN.format(model.name)) from error
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
@@ -254,7 +272,7 @@ def _call(model, images, record):
         reason = re.sub(r"\x1b\[\d+m", "", str(error)).split("\n\nArguments received")[0]
         raise ValueError(
             f"`model` (='{model.name}') cannot be called on `images` of shape "
-            f"{tuple(images.shape)}: {' '.join(reason.split())}"
+            f"{tf.nest.map_structure(lambda x: tuple(x.shape), inputs)}: {' '.join(reason.split())}"
         ) from error
     finally:
         clear_losses(model)
@@ -265,8 +283,10 @@ def _call(model, images, record):
     if elsewhere or (hidden and len(chosen) > 1 and chosen.keys() - recorded.keys()):
         raise ValueError(HIDDEN.format(model.name))
     first = (x for x in received if _is_symbolic(x) and x.graph is images.graph)
+    if others:  # the first that has seen the images
+        first = (x for x in first if x.dtype.is_floating and tf.gradients(x, images) != [None])
     tensors = {path: calls for path, calls in tensors.items() if calls}
-    return Call(model, named, images, output, tensors), next(first, None)
+    return Call(model, named, images, others, output, tensors), next(first, None)
 
 
 def _is_symbolic(value):

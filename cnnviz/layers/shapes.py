@@ -6,8 +6,9 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
 
-from cnnviz.layers.inputs import image_shape
+from cnnviz.layers.inputs import image_shape, input_shape, with_zeros
 from cnnviz.layers.names import leaves, own_weights
 from cnnviz.layers.run import traced
 
@@ -37,7 +38,7 @@ def layer_shapes(
     First comes the image. Layers that hold others are left out.
 
     Args:
-        model: keras.Model of any kind with one input; it is left as it was.
+        model: keras.Model of any kind; it is left as it was.
         image_size: Side of the image in pixels, or (height, width); None takes the model's own. A
             size that the model does not take is a ValueError.
 
@@ -45,8 +46,12 @@ def layer_shapes(
         >>> cnnviz.layers.layer_shapes(cnnviz.load_pretrained(), image_size=64)[0].shape
         (64, 64, 3)
     """
-    shape = None, *image_shape(model, image_size)
-    return list(traced(model, shape, _shapes, "shapes", _each_once, []).facts)
+    shape = input_shape(model)
+    sizes = (
+        image_shape(model, image_size) if len(shape) == 4 else [size or 16 for size in shape[1:]]
+    )
+    inputs = with_zeros(model, np.zeros((1, *sizes), np.float32))
+    return list(traced(model, inputs, _shapes, "shapes", _each_once, []).facts)
 
 
 def _each_once(named):

@@ -11,7 +11,9 @@ LARGE = 50  # what reaches the first kernel of a network trained on rescaled ima
 
 def measure_range(images, received):
     """(6,) tensor: lowest, highest, and largest difference within a channel, of the images and of
-    what the first layer with a kernel received, if it is known."""
+    what the first layer with a kernel received, if it is known; zeros for other than images."""
+    if images.shape.rank != 4:
+        return tf.zeros(6)
     return tf.concat([_span(images), _span(images if received is None else received)], 0)
 
 
