@@ -6,14 +6,15 @@ import contextlib
 import functools
 import io
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from IPython.display import display
-from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.activations import extract_activations
@@ -22,11 +23,12 @@ from cnnviz.figures.heat_maps import overlay
 from cnnviz.figures.tiles import filter_tiles
 from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import METHODS, grad_cam
+from cnnviz.targets import Target
 
 
 def explore(
     model: keras.Model,
-    images: ArrayLike,
+    images: layers.ImageData,
     *,
     class_names: Sequence[str] = (),
     labels: Sequence[int] | None = None,
@@ -34,6 +36,8 @@ def explore(
     image_size: int | tuple[int, int] | None = None,
     steps: int = 30,
     output_name: str | int | None = None,
+    input_name: str | int | None = None,
+    target: Target | Callable[[Any], tf.Tensor] | None = None,
 ) -> widgets.Box:
     """Look into a model in a notebook: choose image, layer, channel, class and Grad-CAM method.
 
@@ -43,30 +47,34 @@ def explore(
     the last figure stays. The controls live as long as the model, and do not keep it alive.
 
     Args:
-        model: keras.Model of any kind with one input, in a variable; it is left as it was. Without
-            a feature map larger than 1x1, it is a ValueError.
-        images: (N, H, W, C) or (H, W, C), in the model's input range; 1 or more.
+        model: keras.Model of any kind that takes images, in a variable; it is left as it was.
+            Without a feature map larger than 1x1, it is a ValueError.
+        images: (N, H, W, C) or (H, W, C), in the model's input range, or what else `grad_cam`
+            takes; 1 or more.
         class_names: The classes' names, by index; others are numbered.
         labels: (N,) integers, the true classes, to stand over the images; or None.
         value_range: Lowest and highest pixel value that the model takes.
         image_size: Side length of the filter images; see `ascend_filters`, as for `steps`.
         steps: Steps of the ascent; fewer are faster.
-        output_name: The output to explain, of a model with several: see `grad_cam`.
+        output_name, input_name, target: What to explain, and in which input: see `grad_cam`.
 
     Example:
         >>> pets = cnnviz.drawn_pets(2, image_size=32)
         >>> controls = cnnviz.explore(model, pets.images, labels=pets.labels, steps=2)
         Figure(...)
     """
-    images = layers.check_images(model, images, fewest=1)
-    maps = extract_activations(model, images[:1])
+    inputs = layers.all_images(model, images, fewest=1)
+    images = layers.image_of(model, inputs, input_name)
+    if images.ndim != 4:
+        raise ValueError(f"`images` (of shape {images.shape}) must be images (N, H, W, C)")
+    maps = extract_activations(model, layers.take(inputs, slice(1)))
     channels = {name: y.shape[3] for name, y in maps.items() if y.shape[1:3] != (1, 1)}
     if not channels:
         raise ValueError(f"`model` (='{model.name}') has no feature map larger than 1x1")
     class_probabilities = functools.partial(layers.class_probabilities, output_name=output_name)
     classes, name_of = 0, functools.partial(style.class_name, class_names)
     with contextlib.suppress(Exception):  # the figure says why there are no classes
-        classes = class_probabilities(model, images[:1]).shape[1]
+        classes = class_probabilities(model, layers.take(inputs, slice(1))).shape[1]
     titles = [f"image {index}" for index in range(len(images))]
     if labels is not None:
         labels = map(name_of, layers.class_indices(labels, len(images)))
@@ -87,8 +95,9 @@ def explore(
     @style.styled
     def draw(model):
         index, layer, channel, method, class_index, signed = (menu.value for menu in menus)
-        image = images[index : index + 1]
-        maps = extract_activations(model, image, layer)[layer][0]
+        image, given = images[[index]], layers.take(inputs, slice(index, index + 1))
+        maps = extract_activations(model, given, layer)[layer]
+        maps = (maps if maps.ndim == 4 else extract_activations(model, given)[layer])[0]  # tokens
         strongest = int(maps.mean((0, 1)).argmax())
         channel = strongest if channel < 0 else min(channel, maps.shape[-1] - 1)
         maps = maps[..., channel]
@@ -98,18 +107,19 @@ def explore(
         panels = [(pixels, titles[index]), (maps, f"{layer}, channel {channel}", scale)]
         panels += [(gray, "what excites it"), (gray, method)]
         with _errors_told(panels, 0):
-            (found,) = class_probabilities(model, image)
+            (found,) = class_probabilities(model, given)
             words = f"{name_of(found.argmax())} {found.max():.1%}"
             panels[0] = pixels, f"{titles[index]}; predicted: {words}"
         with _errors_told(panels, 2):
             ascent = {"image_size": image_size, "steps": steps, "value_range": value_range}
-            found = ascend_filters(model, layer, channel, **ascent)
+            found = ascend_filters(model, layer, channel, input_name=input_name, **ascent)
             words = f"{found.verdicts[0]}, activation {found.activations[0]:.2g}"
             panels[2] = filter_tiles(found)[0], f"what excites it: {words}"
         with _errors_told(panels, 3):
-            what = {"class_index": class_index, "method": method, "signed": signed}
-            found = grad_cam(model, image, output_name=output_name, **what)
-            words = f"{name_of(found.class_index[0])}: {found.verdicts[0]}"
+            what = {"class_index": class_index} if target is None else {"target": target}
+            what |= {"output_name": output_name, "input_name": input_name, "method": method}
+            found = grad_cam(model, given, signed=signed, class_names=class_names, **what)
+            words = f"{style.explained_name(found, 0)}: {found.verdicts[0]}"
             words = f"{method} for {words}, score {found.scores[0]:+.2f}"
             panels[3] = overlay(pixels, found.maps[0]), words
         figure = style.draw_grid([panels], 2.1)

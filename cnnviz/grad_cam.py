@@ -210,7 +210,7 @@ def grad_cam(
         description="heat maps" if len(images) > layers.BATCH_SIZE else None,
         input_name=input_name,
     )
-    if maps.size == len(maps):
+    if set(maps.shape[1:]) == {1}:
         layers.warn(
             f"`layer_name` (='{layer_name}') outputs feature maps of 1x1, which tell how much "
             "evidence there is but not where; choose a layer before it"
@@ -285,7 +285,7 @@ def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
     used = []
     if layer_name is not None:
         path, _ = layers.find_layer(call.named, layer_name)
-        output = layers.required_feature_map(call, path, "a heat map")
+        output = layers.required_feature_map(call, path, "a heat map", as_it_is=True)
         used = [_used(call, path, output, gradient_of)]
         if used[0] is None:
             raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")

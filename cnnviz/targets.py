@@ -275,4 +275,4 @@ def _class_index(class_index, otherwise, name):
         )
     if class_index is not None and np.any(chosen < 0):
         raise ValueError(f"`{name}` (={chosen}) must not be negative")
-    return chosen.astype(np.int32)
+    return np.minimum(chosen, np.iinfo(np.int32).max).astype(np.int32)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.checks import check_indices, check_integer
@@ -56,11 +55,12 @@ class TopPatches(Result):
 
 def top_patches(
     model: keras.Model,
-    images: ArrayLike,
+    images: layers.ImageData,
     layer_name: str,
     filters: int | Sequence[int] | np.ndarray | None = None,
     *,
     n_patches: int = 4,
+    input_name: str | int | None = None,
 ) -> TopPatches:
     """Find the patches of real images that excite filters most (Zeiler & Fergus 2014).
 
@@ -69,12 +69,13 @@ def top_patches(
     (https://arxiv.org/abs/1311.2901).
 
     Args:
-        model: keras.Model of any kind with one input; it is left as it was.
-        images: (N, H, W, C) in the model's input range, `n_patches` of them or more; the more, the
-            clearer what the patches have in common.
+        model: keras.Model of any kind that takes images; it is left as it was.
+        images: (N, H, W, C) in the model's input range, or what else `grad_cam` takes; `n_patches`
+            of them or more; the more, the clearer what the patches have in common.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         n_patches: Patches for each filter.
+        input_name: Of several inputs, the one to cut from; see `grad_cam`.
 
     Returns:
         TopPatches
@@ -94,7 +95,10 @@ def top_patches(
         (2, 4)
     """
     named = layers.check_model(model)
-    images = layers.check_images(model, images)
+    inputs = layers.all_images(model, images)
+    images = layers.image_of(model, inputs, input_name)
+    if images.ndim != 4:
+        raise ValueError(f"`images` (of shape {images.shape}) must be images (N, H, W, C)")
     check_integer("n_patches", n_patches, 1)
     if len(images) < n_patches:
         raise ValueError(
@@ -102,13 +106,13 @@ def top_patches(
             "gives a filter one patch"
         )
     path, _ = layers.find_layer(named, layer_name)
-    options = {"record": layers.one_layer(path), "named": named}
+    options = {"record": layers.one_layer(path), "named": named, "input_name": input_name}
     with layers.warn_once():
-        filters, width, found = _strongest(model, images, path, filters, options)
+        filters, width, found = _strongest(model, inputs, path, filters, options)
         strongest, positions, means = found
         best = np.argsort(-strongest[:, filters], axis=0, kind="stable")[:n_patches].T
         positions, every = positions[best, filters[:, None]], np.repeat(filters, n_patches)
-        boxes = _boxes(model, images[best.ravel()], path, every, positions, options)
+        boxes = _boxes(model, layers.take(inputs, best.ravel()), path, every, positions, options)
     boxes = boxes.reshape(*best.shape, 4)
     return TopPatches(
         patches=_cut(images, best, boxes),

@@ -312,7 +312,7 @@ def test_wrong_class_is_an_error(pooled_network, class_index):
     "target", [{}, {"layer_name": "conv", "class_index": 0}, {"filters": 1, "class_index": 0}]
 )
 def test_objective_is_a_layer_or_classes(target):
-    with pytest.raises(ValueError, match="`layer_name`.*or `class_index`"):
+    with pytest.raises(ValueError, match="give one of `layer_name`.*`class_index`.*`target`"):
         ascend_filters(one_convolution(), **target)
 
 

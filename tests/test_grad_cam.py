@@ -602,17 +602,17 @@ def test_a_nested_model_is_no_feature_map_beside_its_last_layer(pooled_network, 
     assert [path.split("/")[-1] for path in extract_activations(model, images)] == ["conv"]
 
 
-def test_what_is_inside_an_attention_layer_is_no_feature_map(images):
+def test_of_an_attention_layer_only_the_output_is_a_feature_map(images):
     inputs = keras.Input((12, 12, 3))
     features = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
     tokens = keras.layers.Reshape((-1, 4))(features)
-    tokens = keras.layers.MultiHeadAttention(2, 4, dropout=0.1)(tokens, tokens)
+    tokens = keras.layers.MultiHeadAttention(2, 4, dropout=0.1, name="mha")(tokens, tokens)
     model = keras.Model(
         inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(tokens))
     )
     result = grad_cam(model, images)
-    assert result.layer_name == "conv" and result.maps.shape == (3, 10, 10)
-    assert list(extract_activations(model, images)) == ["conv"]
+    assert result.layer_name == "mha" and result.maps.shape == (3, 10, 10)
+    assert [y.shape for y in extract_activations(model, images).values()] == 3 * [(3, 10, 10, 4)]
 
 
 def test_pixels_that_are_only_rescaled_are_no_feature_map(images):

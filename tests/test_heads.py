@@ -113,7 +113,6 @@ UNKNOWN = {  # heads that nothing tells of: number of outputs, end, whether they
     "some of a softmax": (3, lambda z: ops.sum(ops.softmax(z)[:, 1:], 1, keepdims=True), True),
     "both classes": (1, lambda z: ops.concatenate([1 - ops.sigmoid(z), ops.sigmoid(z)], 1), True),
     "average of softmaxes": (3, lambda z: L.Average()([ops.softmax(z), ops.softmax(2 * z)]), True),
-    "ReLU": (3, lambda z: ops.relu(40 * z), False),
     "capped": (3, lambda z: 5 * ops.tanh(4 * z), False),
     "percent": (1, lambda z: 100 * ops.sigmoid(z), False),
 }

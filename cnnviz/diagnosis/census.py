@@ -101,7 +101,7 @@ def filter_census(
 
     def compute(call):
         if layer_names is None:
-            paths = [path for path, calls in call.recorded.items() if calls[-1].shape.rank == 4]
+            paths = [path for path in layers.feature_maps(call) if path in call.recorded]
         else:
             paths = list(layers.find_layers(call.named, layer_names))
         maps = [layers.required_feature_map(call, path, "a census") for path in paths]
@@ -109,14 +109,15 @@ def filter_census(
 
     seen, n_images = {}, 0
     options = {"key": ("census", repr(layer_names)), "name": "data", "description": "census"}
-    for images, _, found, paths in layers.stream(model, data, compute, record=record, **options):
+    for inputs, _, found, paths in layers.stream(model, data, compute, record=record, **options):
+        rows = len(layers.image_of(model, inputs))
         if not paths:
             raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
-        for path, new in zip(paths, found, strict=True) if len(images) else ():
+        for path, new in zip(paths, found, strict=True) if rows else ():
             old = seen.setdefault(path, new)
             if old is not new:
                 seen[path] = [merge(*both) for merge, *both in zip(MERGE, old, new, strict=True)]
-        n_images += len(images)
+        n_images += rows
     if not n_images:
         raise ValueError("`data` (without a single image) must not be empty")
     censuses = [LayerCensus(path, *_verdicts(*moments)) for path, moments in seen.items()]
@@ -138,7 +139,7 @@ def _firing(named):
 
 def _moments(maps):
     """Number of positions, and of each filter: of those where it fires, extremes, sum, products."""
-    flat = tf.reshape(tf.cast(maps, tf.float64), (1, -1, maps.shape[3]))
+    flat = tf.reshape(tf.cast(maps, tf.float64), (1, -1, maps.shape[-1]))
     fired = tf.math.count_nonzero(flat > 0, 1)
     lowest, highest = tf.reduce_min(flat, 1), tf.reduce_max(flat, 1)
     products = tf.matmul(flat, flat, transpose_a=True)

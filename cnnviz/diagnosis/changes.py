@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.activations import extract_activations
@@ -60,7 +59,7 @@ class ModelChanges(Result):
 def compare_models(
     before: keras.Model,
     after: keras.Model,
-    images: ArrayLike,
+    images: layers.ImageData,
     *,
     class_names: Sequence[str] = (),
     value_range: tuple[float, float] | None = None,
@@ -69,7 +68,7 @@ def compare_models(
 
     Args:
         before, after: keras.Models of one architecture, such as two checkpoints of a training.
-        images: (N, H, W, C) in the models' input range, one or more.
+        images: (N, H, W, C) in the models' input range, or what else `grad_cam` takes; 1 or more.
         class_names: The names of the classes, by index, for the figure.
         value_range: Lowest and highest pixel value, for the figure; None finds them.
 
@@ -81,7 +80,8 @@ def compare_models(
         >>> cnnviz.compare_models(model, model, image).weights.max().item()
         0.0
     """
-    images = layers.check_images(before, layers.check_images(after, images), fewest=1)
+    inputs = layers.all_images(before, layers.all_images(after, images), fewest=1)
+    images = layers.image_of(before, inputs)
     models, sums = (before, after), []
     owners = [layers.weights_by_owner(model) for model in models]
     shapes = [[[weight.shape for weight in weights] for _, weights in each] for each in owners]
@@ -93,13 +93,13 @@ def compare_models(
     moved = _relative(_squares(weights, new_weights))
     with layers.warn_once():
         for start in range(0, len(images), AT_ONCE):
-            part = images[start : start + AT_ONCE]
+            part = layers.take(inputs, slice(start, start + AT_ONCE))
             old, new = (extract_activations(model, part) for model in models)
             maps = ([old.get(path)] for path in names), ([new.get(path)] for path in new_names)
             sums.append(_squares(*maps))
-        probabilities = tuple(layers.class_probabilities(model, images) for model in models)
+        probabilities = tuple(layers.class_probabilities(model, inputs) for model in models)
         classes = probabilities[0].argmax(axis=1)
-        maps = tuple(grad_cam(model, images, class_index=classes) for model in models)
+        maps = tuple(grad_cam(model, inputs, class_index=classes) for model in models)
     options = _relative(np.sum(sums, axis=0)), probabilities, maps, images, tuple(class_names)
     return ModelChanges(names, moved, *options, value_range)
 

@@ -81,6 +81,7 @@ def check_inputs(
         40
     """
     check_integer("n_images", n_images, 2)
+    layers.only_images(model, "`check_inputs`")
     batches = layers.batches(model, data, description="reading", labels=True)
     seen = [hash(image.tobytes()) for images, _ in batches for image in images]
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])

@@ -28,7 +28,8 @@ class SuspectLabels(Result):
         labels: (N,) int32, the labels as given, in the order of the data, as in the next two.
         given: (N,) float64, the probability of the label, by a fit that had not seen the image.
         predicted: (N,) int32, the most probable class.
-        images: (n, H, W, C) float32, the first `MOST_IMAGES` of the ranking; None of shuffled data.
+        images: (n, H, W, C) float32, the first `MOST_IMAGES` of the ranking; None of shuffled data,
+            signals and volumes.
         class_names: The names of the classes, by index; may be empty.
         file_paths: The images' files, in the order of the data, if a dataset tells them; or empty.
     """
@@ -107,6 +108,7 @@ def suspect_labels(
     given = probabilities[np.arange(len(labels)), columns]
     predicted, ranking = classes[probabilities.argmax(axis=1)], given.argsort(kind="stable")
     ordered = not layers.warn_if_shuffled(data)
-    images = pick(model, data, ranking[:MOST_IMAGES])[0] if ordered else None
+    are_images = len(layers.input_shape(model)) == 4
+    images = pick(model, data, ranking[:MOST_IMAGES])[0] if ordered and are_images else None
     paths = tuple(getattr(data, "file_paths", ()) if ordered else ())
     return SuspectLabels(ranking, labels, given, predicted, images, tuple(class_names), paths)

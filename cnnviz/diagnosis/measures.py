@@ -8,11 +8,11 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz import layers
-from cnnviz.grad_cam import last_feature_maps
+from cnnviz.grad_cam import last_feature_maps, positions
 
 
 def image_features(model, data, **options):
-    """Yield (images, labels, means of the last feature map) of each batch; as `layers.stream`."""
+    """Yield (inputs, labels, means of the last feature map) of each batch; as `layers.stream`."""
     options |= {"key": "features", "record": layers.every_layer}
     for *batch, features, _ in layers.stream(model, data, _features, **options):
         yield *batch, features
@@ -20,15 +20,18 @@ def image_features(model, data, **options):
 
 def _features(call):
     outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
+    if len(outputs) == 1:  # of several, nothing says which one the labels belong to
+        layers.classifier_output(call)
     score = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
     ((_, feature_map, _),) = last_feature_maps(call, lambda x: tf.gradients(score, x)[0])
-    return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2)), None
+    return tf.reduce_mean(tf.cast(feature_map, tf.float32), positions(feature_map)), None
 
 
 def pick(model, data, indices):
     """The images and labels with these indices, in their order, read in little memory."""
     found, start = {}, 0
-    for images, labels in layers.batches(model, data, labels=True):
+    for inputs, labels in layers.batches(model, data, labels=True):
+        images = layers.image_of(model, inputs)
         for index in indices[(indices >= start) & (indices < start + len(images))]:
             found[index] = images[index - start].copy(), labels[index - start]
         start += len(images)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from sklearn.preprocessing import normalize
 
 from cnnviz import figures, layers
@@ -96,46 +97,50 @@ def confident_mistakes(
     check_integer("n_mistakes", n_mistakes, 1)
     check_integer("n_neighbors", n_neighbors, 1)
     with layers.warn_once():
-        images, index, labels, found = _worst(model, test, n_mistakes)
+        inputs, index, labels, found = _worst(model, test, n_mistakes)
+        images = layers.image_of(model, inputs)
         predicted, evidence = found.argmax(axis=1).astype(np.int32), None
         if len(images):
             classes, options = (labels, predicted), {"method": method}
-            evidence = tuple(grad_cam(model, images, class_index=one, **options) for one in classes)
-        near = _nearest(model, images, train, n_neighbors)
+            evidence = tuple(grad_cam(model, inputs, class_index=one, **options) for one in classes)
+        near = _nearest(model, inputs, images, train, n_neighbors)
     return Mistakes(images, index, labels, predicted, found, evidence, *near, tuple(class_names))
 
 
 def _worst(model, test, n_mistakes):
-    """Images, indices, labels and probabilities; of equally sure ones, the least probable label."""
+    """Inputs, indices, labels and probabilities; of equally sure ones, the least probable label."""
 
     def compute(call):
-        return layers.probabilities(layers.pick_output(call.model, call.output, None)), None
+        return layers.probabilities(layers.classifier_output(call)), None
 
     worst, start = [], 0
     options = {"key": "mistakes", "name": "test", "description": "mistakes", "labels": True}
-    for images, labels, found, _ in layers.stream(model, test, compute, **options):
+    for inputs, labels, found, _ in layers.stream(model, test, compute, **options):
         layers.check_labels(labels, found.shape[1], "test")
         wrong = np.flatnonzero(found.argmax(axis=1) != labels)
-        new = images[wrong], start + wrong, labels[wrong], found[wrong]
-        worst = [np.concatenate(both) for both in zip(worst, new, strict=True)] if worst else new
+        new = [layers.take(inputs, wrong), start + wrong, labels[wrong], found[wrong]]
+        if worst:
+            new = tf.nest.map_structure(lambda *both: np.concatenate(both), worst, new)
+        worst = new
         given = np.take_along_axis(worst[3], worst[2][:, None], axis=1)[:, 0]
         order = np.lexsort((given, -worst[3].max(axis=1)))[:n_mistakes]
-        worst = [each[order] for each in worst]
+        worst = layers.take(worst, order)
         start += len(labels)
     layers.warn_if_shuffled(test, "test")
     return worst
 
 
-def _nearest(model, images, train, n_neighbors):
+def _nearest(model, inputs, images, train, n_neighbors):
     """Images, labels, indices and similarities (n, k) of the most similar training images."""
     shape, near = images.shape[1:], [images[:, None][:, :0]]
     near += [np.empty((len(images), 0), kind) for kind in (np.int32, int, np.float32)]
     if train is None or not len(images):
         return near
-    wanted = np.concatenate([normalize(part) for *_, part in image_features(model, images)])
+    wanted = np.concatenate([normalize(part) for *_, part in image_features(model, inputs)])
     rows, start = np.arange(len(images))[:, None], 0
     options = {"name": "train", "description": "neighbors", "labels": True}
     for batch, labels, features in image_features(model, train, **options):
+        batch = layers.image_of(model, batch)
         if batch.shape[1:] != shape:
             raise ValueError(f"`train` (images of {batch.shape[1:]}) must fit `test`, {shape}")
         similar = wanted @ normalize(features).T

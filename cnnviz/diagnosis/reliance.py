@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.diagnosis.measures import evidence_share, mean_color
-from cnnviz.grad_cam import ClassIndex, Method, grad_cam
+from cnnviz.grad_cam import Method, grad_cam
 from cnnviz.results import Result
+from cnnviz.targets import ClassIndex
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -43,11 +44,12 @@ class Reliance(Result):
 
 def reliance(
     model: keras.Model,
-    images: ArrayLike,
+    images: layers.ImageData,
     masks: ArrayLike,
     *,
     class_index: ClassIndex | None = None,
     method: Method = "hires-cam",
+    input_name: str | int | None = None,
 ) -> Reliance:
     """Measure how much a model relies on a region, such as a corner or the background.
 
@@ -56,10 +58,10 @@ def reliance(
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        images: (N, H, W, C) in the model's input range.
+        images: (N, H, W, C) in the model's input range, or what else `grad_cam` takes.
         masks: (N, H, W) bool, or one (H, W) for all of them: the region.
         class_index: The class whose evidence counts, or one for each image; None is the predicted.
-        method: Of `grad_cam`.
+        method, input_name: Of `grad_cam`.
 
     Raises:
         ValueError: If `masks` do not fit `images`, or as `grad_cam` does.
@@ -69,14 +71,19 @@ def reliance(
         >>> cnnviz.reliance(model, image, np.ones(image.shape[:2], bool)).area
         1.0
     """
-    images, masks = layers.check_images(model, images, fewest=1), np.asarray(masks)
+    inputs, masks = layers.all_images(model, images, fewest=1), np.asarray(masks)
+    images = layers.image_of(model, inputs, input_name)
+    if images.ndim != 4:
+        raise ValueError(f"`images` (of shape {images.shape}) must be images (N, H, W, C)")
     if masks.dtype != bool or masks.shape not in (images.shape[1:3], images.shape[:3]):
         raise ValueError(f"`masks` ({masks.dtype}, {masks.shape}) must be bool, {images.shape[:3]}")
     masks = np.broadcast_to(masks, images.shape[:3])
     painted = np.where(masks[..., None], mean_color(images), images)
+    painted = layers.with_image(model, inputs, painted, input_name)
+    options = {"class_index": class_index, "method": method, "input_name": input_name}
     with layers.warn_once():
-        maps = grad_cam(model, images, class_index=class_index, method=method).maps
-        before, after = (layers.class_probabilities(model, x).argmax(1) for x in (images, painted))
+        maps = grad_cam(model, inputs, **options).maps
+        before, after = (layers.class_probabilities(model, x).argmax(1) for x in (inputs, painted))
     shares = evidence_share(maps, masks)
     shares = shares[np.isfinite(shares)]
     mean, means = shares.mean() if len(shares) else np.nan, np.nan

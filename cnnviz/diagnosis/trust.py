@@ -73,7 +73,7 @@ class MapTrust(Result):
 
 def map_trust(
     model: keras.Model,
-    images: ArrayLike,
+    images: layers.ImageData,
     labels: ArrayLike,
     *,
     methods: Sequence[Method] = tuple(METHODS),
@@ -86,7 +86,8 @@ def map_trust(
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        images: (N, H, W, C) in the model's input range; forty of each class will do.
+        images: (N, H, W, C) in the model's input range, or a dataset of batches; forty of each
+            class will do.
         labels: (N,) class indices, or one-hot.
         methods: Methods of `grad_cam`.
         n_mosaics: Mosaics that are made of the images.
@@ -99,7 +100,8 @@ def map_trust(
         >>> cnnviz.map_trust(model, pets.images, pets.labels, methods=["fine"], n_mosaics=2).methods
         ('fine', 'random', 'center')
     """
-    images, rows = layers.check_images(model, images), []
+    layers.only_images(model, "`map_trust`")
+    images, rows = layers.all_images(model, images), []
     labels = layers.class_indices(labels, len(images))
     mosaics = [make_mosaics(model, images, labels, own, n_mosaics) for own in (2, 1)]
     with layers.warn_once():

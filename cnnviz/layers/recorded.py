@@ -16,15 +16,14 @@ def feature_maps(call):
     """{path: output} of all recorded layers that make a feature map, as `as_map` takes them.
 
     A layer that holds others is included if it computes something itself from their outputs, as a
-    residual block does. Inside an attention layer, tensors of rank 4 are no feature maps: their
-    axes are not positions.
+    residual block does. What is inside an attention layer is left out: its axes are no positions.
     """
     maps, inner = {}, leaves(call.named)
-    passed_on = [y for path in inner for y in call.recorded.get(path, ())]
+    attends = [path for path, layer in call.named.items() if "Attention" in type(layer).__name__]
+    inside = {path for path in call.named if any(path.startswith(f"{one}/") for one in attends)}
+    passed_on = [y for path in inner.keys() - inside for y in call.recorded.get(path, ())]
     for path, calls in call.recorded.items():
-        names = path.split("/")
-        around = (call.named.get("/".join(names[:depth])) for depth in range(1, len(names)))
-        if as_map(call, calls[-1]) is None or any("Attention" in type(x).__name__ for x in around):
+        if path in inside or as_map(call, calls[-1]) is None:
             continue
         if path in inner or not any(one is calls[-1] for one in passed_on):
             maps[path] = calls[-1]
@@ -42,7 +41,7 @@ def as_map(call, output):
     """
     rank, own = call.images.shape.rank, output.shape.rank
     if own == rank or (own, rank) == (4, 5):
-        return tf.identity
+        return lambda output: output
     grid = token_grid(call, output) if (own, rank) == (3, 4) else None
     if grid is None:
         return None
@@ -106,16 +105,17 @@ def required_output(call, path):
     return calls[-1]
 
 
-def required_feature_map(call, path, purpose):
-    """As `required_output`; a ValueError says what needs feature maps if it is none."""
+def required_feature_map(call, path, purpose, *, as_it_is=False):
+    """As `required_output`, as a map; a ValueError says what needs feature maps if it is none."""
     output = required_output(call, path)
-    if as_map(call, output) is None:
+    to_map = as_map(call, output)
+    if to_map is None:
         raise ValueError(
             f"`layer_name` (='{path}') outputs shape {tuple(output.shape)}; {purpose} needs "
             "feature maps (N, h, w, C), or tokens in a known grid, so choose a layer before the "
             "pooling or flattening"
         )
-    return output
+    return output if as_it_is else to_map(output)
 
 
 def gradients(model, ys, x, grad_ys=None):
