@@ -44,7 +44,6 @@ class Kind:
     look: str | int | None = None  # key or index of the image in the data
     labels: Any = (0, 1) * (N // 2)
     grid: tuple | None = None  # of tokens
-    recorded: Callable | None = None  # instead of `before`, if the layer's last call is another
     asked: str | None = None  # a convolution without activation in front of `layer`
     tolerance: float = 1e-3  # of a map, relative to its largest value
 
@@ -66,7 +65,6 @@ def oracle(kind, data=None):
         each = tf.concat([-logits / 2, logits / 2], 1) if logits.shape[1] == 1 else logits
         several_labels = kind.end == "sigmoid" and logits.shape[1] > 1
         classes = (tf.sigmoid if several_labels else tf.nn.softmax)(each).numpy()
-    features = kind.recorded(data) if kind.recorded else features
     found = {"maps": maps, "scores": scores.numpy(), "features": features.numpy()}
     return SimpleNamespace(logits=logits, probabilities=classes, **found)
 
@@ -301,7 +299,6 @@ def image_and_table(as_dict):
 def siamese(look, **options):
     encoder, code = functional(convolutions(), name="encoder"), chain(*pooled(units=6))
     names, head, options["layer"] = ("one", "other"), L.Dense(1), "encoder/last"
-    options["recorded"] = lambda data: encoder(data[0])
 
     def join(maps):
         return head(ops.abs(code(maps["one"]) - code(maps["other"])))

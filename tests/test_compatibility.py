@@ -177,39 +177,24 @@ def map_trust(kind, right):
     close(found.deletion, np.full(3, np.mean(ends)), kind.tolerance)
 
 
-CALLS = {call.__name__: call for call in (grad_cam, class_probabilities, extract_activations)}
-SLOW = {
-    call.__name__: call
-    for call in (
-        grad_cam_of_the_class,
-        filter_census,
-        ascend_filters,
-        ascend_target,
-        top_patches,
-        explore,
-        reliance,
-        confident_mistakes,
-        check_inputs,
-        suspect_labels,
-        compare_models,
-        map_trust,
-    )
-}
+FAST = (grad_cam, class_probabilities, extract_activations)
+OF_AN_INPUT = (grad_cam, grad_cam_of_the_class, ascend_filters, ascend_target)
+DIAGNOSIS = (confident_mistakes, check_inputs, suspect_labels, compare_models, map_trust)
+CALLS = (*FAST, *OF_AN_INPUT[1:], filter_census, top_patches, explore, reliance, *DIAGNOSIS)
 
 
 def outcome(call, name):
-    """ "=", "error" or what is wrong."""
+    """ "=", "error", "-" where a call takes no `input_name`, or what is wrong."""
     kind, right = kinds.built(name)
+    if kind.input_name is not None and call not in OF_AN_INPUT:
+        return "-"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             call(kind, right)
         return "="
-    except ValueError as error:
-        raised_by = traceback.extract_tb(error.__traceback__)[-1].filename
-        clear = re.search(r"`\w+", str(error)) and re.search(REMEDY, str(error))
-        if clear and "/cnnviz/" in raised_by:
-            return "error"
-        return f"ValueError: {error}"
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        path = traceback.extract_tb(error.__traceback__)[-1].filename
+        told = re.search(r"`\w+", str(error)) and re.search(REMEDY, str(error))
+        clear = isinstance(error, ValueError) and told and "/cnnviz/" in path
+        return "error" if clear else f"{type(error).__name__}: {' '.join(str(error).split())}"
