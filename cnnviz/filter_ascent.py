@@ -199,7 +199,7 @@ def _step_of(path, output_name):
             output = layers.pick_output(call.model, call.output, output_name)
             responses, before = layers.class_scores(output), None
         else:
-            feature_map = layers.required_feature_map(call, path, "ascent")
+            feature_map = layers.filter_map(call, path, "ascent")
             responses, before = _means(feature_map), _means_before(feature_map)
         activation = tf.gather(responses, filters, batch_dims=1)
         # A one-hot gradient picks one response per row, and is faster to trace than a gather.

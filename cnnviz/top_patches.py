@@ -126,7 +126,7 @@ def _strongest(model, images, path, filters, options):
     """-> (filters, width of the map, (maximum, its flat position, mean) of each map: (N, F))."""
 
     def compute(call):
-        maps = tf.cast(layers.required_feature_map(call, path, "a patch"), tf.float32)
+        maps = tf.cast(layers.filter_map(call, path, "a patch"), tf.float32)
         flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[3]))
         found = tf.reduce_max(flat, 1), tf.argmax(flat, 1, tf.int32), tf.reduce_mean(flat, 1)
         return found, tuple(maps.shape[2:])
@@ -143,7 +143,7 @@ def _boxes(model, images, path, filters, positions, options):
     """(M, 4) boxes of the pixels on which one position of one filter depends, for M images."""
 
     def compute(call, filters, positions):
-        maps = tf.cast(layers.required_feature_map(call, path, "a patch"), tf.float32)
+        maps = tf.cast(layers.filter_map(call, path, "a patch"), tf.float32)
         height, width, n_filters = maps.shape[1:]
         one_hot = tf.one_hot(positions * n_filters + filters, height * width * n_filters)
         one_hot = tf.reshape(one_hot, tf.shape(maps))
