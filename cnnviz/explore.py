@@ -12,6 +12,7 @@ import ipywidgets as widgets
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 from IPython.display import display
 from numpy.typing import ArrayLike
 
@@ -39,8 +40,9 @@ def explore(
 
     Returns the controls, to be the last line of a cell. The figure above them shows the image, the
     feature map of the channel, what excites it, and the evidence for the class, or the error in
-    place of one. Each choice computes all of them, so new weights count. Without a running kernel,
-    the last figure stays. The controls live as long as the model, and do not keep it alive.
+    place of one. A convolution without an activation is shown behind the activation that follows
+    it. Each choice computes all of them, so new weights count. Without a running kernel, the last
+    figure stays. The controls live as long as the model, and do not keep it alive.
 
     Args:
         model: keras.Model of any kind with one input, in a variable; it is left as it was. Without
@@ -88,7 +90,7 @@ def explore(
     def draw(model):
         index, layer, channel, method, class_index, signed = (menu.value for menu in menus)
         image = images[index : index + 1]
-        maps = extract_activations(model, image, layer)[layer][0]
+        maps = _filter_maps(model, image, layer)
         strongest = int(maps.mean((0, 1)).argmax())
         channel = strongest if channel < 0 else min(channel, maps.shape[-1] - 1)
         maps = maps[..., channel]
@@ -127,6 +129,16 @@ def explore(
         menu.observe(update, "value")
     weakref.finalize(model, lambda: [control.close() for control in (*menus, box)]).atexit = False
     return box
+
+
+def _filter_maps(model, image, path):
+    """(h, w, C) maps of a layer on one image, of the tensor that `ascend_filters` climbs."""
+
+    def compute(call):
+        return tf.cast(layers.filter_map(call, path, "a channel"), tf.float32), None
+
+    options = {"record": layers.one_layer(path), "finite": False}
+    return layers.run(model, image, compute, key=("filter maps", path), **options)[0][0]
 
 
 @contextlib.contextmanager

@@ -84,7 +84,8 @@ def ascend_filters(
 
     Args:
         model: keras.Model of any kind with one input; it is left as it was.
-        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
+        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
+            convolution without an activation is looked at behind the activation that follows it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         class_index: Instead of a layer: the classes whose logits are climbed (Simonyan et al. 2014,
             https://arxiv.org/abs/1312.6034), as in `grad_cam`.

@@ -72,7 +72,8 @@ def top_patches(
         model: keras.Model of any kind with one input; it is left as it was.
         images: (N, H, W, C) in the model's input range, `n_patches` of them or more; the more, the
             clearer what the patches have in common.
-        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
+        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
+            convolution without an activation is looked at behind the activation that follows it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         n_patches: Patches for each filter.
 
