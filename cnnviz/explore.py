@@ -12,7 +12,6 @@ import ipywidgets as widgets
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import tensorflow as tf
 from IPython.display import display
 from numpy.typing import ArrayLike
 
@@ -90,7 +89,10 @@ def explore(
     def draw(model):
         index, layer, channel, method, class_index, signed = (menu.value for menu in menus)
         image = images[index : index + 1]
-        maps = _filter_maps(model, image, layer)
+        options = {"key": ("channels", layer), "record": layers.one_layer(layer), "finite": False}
+        compute = functools.partial(layers.filter_map, path=layer, purpose="a channel")
+        (maps,), _ = layers.run(model, image, lambda call: (compute(call), None), **options)
+        maps = np.float32(maps)  # of any precision
         strongest = int(maps.mean((0, 1)).argmax())
         channel = strongest if channel < 0 else min(channel, maps.shape[-1] - 1)
         maps = maps[..., channel]
@@ -129,16 +131,6 @@ def explore(
         menu.observe(update, "value")
     weakref.finalize(model, lambda: [control.close() for control in (*menus, box)]).atexit = False
     return box
-
-
-def _filter_maps(model, image, path):
-    """(h, w, C) maps of a layer on one image, of the tensor that `ascend_filters` climbs."""
-
-    def compute(call):
-        return tf.cast(layers.filter_map(call, path, "a channel"), tf.float32), None
-
-    options = {"record": layers.one_layer(path), "finite": False}
-    return layers.run(model, image, compute, key=("filter maps", path), **options)[0][0]
 
 
 @contextlib.contextmanager

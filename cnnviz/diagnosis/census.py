@@ -85,9 +85,9 @@ def filter_census(
         data: Dataset of batches, with labels or without; a pair of arrays; or an array of images,
             in the model's input range. More images make "never fires" more certain.
         layer_names: Names of layers that output feature maps (N, h, w, C). A convolution without
-            an activation is counted behind the activation that follows it. None takes each layer
-            that applies an activation function, and each convolution whose activation is applied
-            outside of layers, as by `tf.nn.relu`; or all convolutions if there is no activation.
+            an activation is counted behind the one that follows it. None takes each layer that
+            applies an activation function, each convolution behind which a function such as
+            `tf.nn.relu` applies one, or all convolutions if there is no activation.
 
     Raises:
         ValueError: If a layer is unknown or outputs no feature maps, or NaN comes out.

@@ -7,7 +7,7 @@ from cnnviz.layers.names import is_a
 from cnnviz.layers.recorded import required_feature_map
 
 NONLINEAR = {*ACTIVATIONS, *"Erf Erfc Exp Expm1 Maximum Minimum".split()}
-NONLINEAR -= {"Softmax", "LogSoftmax"}  # these compare the channels
+NONLINEAR -= {"Softmax", "LogSoftmax"}  # which compare the channels
 # Operations of normalizations, and those between the parts of an activation such as a SiLU.
 PASSED = {*"Identity IdentityN Cast Reshape AddV2 Add BiasAdd Sub Neg Mul RealDiv".split()}
 PASSED |= {*"FusedBatchNormV3 Mean SquaredDifference StopGradient Square Sqrt Rsqrt Pow".split()}
@@ -30,9 +30,8 @@ def is_linear_convolution(layer):
 def activated(tensor):
     """The output of the activation that follows a symbolic feature map; else the map itself.
 
-    The search goes through normalization, and through the sum with a shortcut, as in a residual
-    block. It ends at the next kernel, pooling or gate, and where what it has found so far is used
-    for anything else than the activation.
+    Between them may lie a normalization, and the sum with the shortcut of a residual block; no
+    kernel, pooling or gate, and nothing that is used for anything else than the activation.
     """
     if activation_input(tensor, ACTIVATIONS) is not None:
         return tensor
@@ -46,14 +45,13 @@ def activated(tensor):
         return op.type in NONLINEAR | PASSED and (known or shortcut)
 
     while (op := next(filter(follows, ahead), None)) is not None:
-        inside.add(op)
+        made, earlier, inside = op.outputs[0], inside, inside | {op}
         ahead = [one for one in dict.fromkeys([*ahead, *_uses(*op.outputs)]) if one is not op]
-        nonlinear |= op.type in NONLINEAR and op.outputs[0].shape == tensor.shape  # no gate
-        others = inside - {op}  # where one of these is still to be used, this is only a part
-        whole = not any(one.op in others for use in ahead for one in use.inputs)
+        nonlinear |= op.type in NONLINEAR and made.shape == tensor.shape  # else a gate
+        part = any(one.op in earlier for use in ahead for one in use.inputs)
         ends = len(ahead) != 1 or ahead[0].type not in LAST or not follows(ahead[0])
-        if nonlinear and whole and ends:
-            return op.outputs[0] if op.outputs[0].shape == tensor.shape else tensor
+        if nonlinear and ends and not part:
+            return made if made.shape == tensor.shape else tensor
     return tensor
 
 
