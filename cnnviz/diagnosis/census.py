@@ -136,7 +136,7 @@ def _candidates(named):
 
 def _firing(call):
     """Paths of the layers to name for each activation; of the convolutions if there is none."""
-    found = {path: calls[-1] for path, calls in call.recorded.items() if calls[-1].shape.rank == 4}
+    found = layers.feature_maps(call)
     linear = [path for path in found if layers.is_linear_convolution(call.named[path])]
     counted = {path: maps for path, maps in found.items() if path not in linear}
     for path in linear:
