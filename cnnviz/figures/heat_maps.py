@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from cnnviz.figures import style
-from cnnviz.figures.style import DescribedFigure, class_name, styled, subplots, to_units
+from cnnviz.figures.style import DescribedFigure, styled, subplots, to_units
 
 if TYPE_CHECKING:
     from cnnviz.diagnosis import MapTrust
@@ -125,7 +125,7 @@ def _draw_signals(signals, results, class_names, titles, value_range, heading):
 def _described(result, row, class_names):
     """A map, its title, its options of `imshow`, and the title of what is shown by it."""
     evidence, verdict = result.maps[row], result.verdicts[row]
-    name = getattr(result, "target", "") or class_name(class_names, result.class_index[row])
+    name = style.explained_name(result, row, class_names)
     scale = {"cmap": style.EVIDENCE_COLORS, "vmin": 0, "vmax": _top(evidence)}
     if signed := result.maps.min() < 0:
         scale |= {"cmap": style.SIGNED_COLORS, "vmin": -scale["vmax"]}

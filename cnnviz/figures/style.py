@@ -90,11 +90,12 @@ def class_name(names: Sequence[str] | None, index: int) -> str:
     return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"
 
 
-def explained_name(result, row: int) -> str:
+def explained_name(result, row: int, names: Sequence[str] | None = None) -> str:
     """What a GradCAM explains in one of its images: the class's name, the target, or both."""
-    index = result.class_index[row]
-    words = [class_name(result.class_names, index)] if index >= 0 else []
-    return " ".join([*words, *filter(None, [result.target])])
+    index, target = result.class_index[row], getattr(result, "target", "")
+    names = getattr(result, "class_names", ()) if names is None else names
+    words = [class_name(names, index)] if index >= 0 or not target else []
+    return " ".join([*words, target]).strip()
 
 
 def counted(number: int, noun: str) -> str:
