@@ -43,8 +43,9 @@ def explore(
 
     Returns the controls, to be the last line of a cell. The figure above them shows the image, the
     feature map of the channel, what excites it, and the evidence for the class, or the error in
-    place of one. Each choice computes all of them, so new weights count. Without a running kernel,
-    the last figure stays. The controls live as long as the model, and do not keep it alive.
+    place of one. A convolution without an activation is shown behind the activation that follows
+    it. Each choice computes all of them, so new weights count. Without a running kernel, the last
+    figure stays. The controls live as long as the model, and do not keep it alive.
 
     Args:
         model: keras.Model of any kind that takes images, in a variable; it is left as it was.
@@ -96,8 +97,12 @@ def explore(
     def draw(model):
         index, layer, channel, method, class_index, signed = (menu.value for menu in menus)
         image, given = images[[index]], layers.take(inputs, slice(index, index + 1))
-        maps = extract_activations(model, given, layer)[layer]
-        maps = (maps if maps.ndim == 4 else extract_activations(model, given)[layer])[0]  # tokens
+        options = {"key": ("channels", layer), "record": layers.one_layer(layer), "finite": False}
+        compute = functools.partial(layers.filter_map, path=layer, purpose="a channel")
+        (maps,), _ = layers.run(
+            model, given, lambda call: (compute(call), None), input_name=input_name, **options
+        )
+        maps = np.float32(maps)  # of any precision
         strongest = int(maps.mean((0, 1)).argmax())
         channel = strongest if channel < 0 else min(channel, maps.shape[-1] - 1)
         maps = maps[..., channel]

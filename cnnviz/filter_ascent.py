@@ -88,7 +88,8 @@ def ascend_filters(
 
     Args:
         model: keras.Model of any kind that takes images; it is left as it was.
-        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
+        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
+            convolution without an activation is looked at behind the activation that follows it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         class_index: Instead of a layer: the classes whose logits are climbed (Simonyan et al. 2014,
             https://arxiv.org/abs/1312.6034), as in `grad_cam`.
@@ -220,7 +221,7 @@ def _step_of(path, output_name, target):
             arrays = [tf.repeat(array, tf.shape(call.images)[0], 0) for array in arrays]
             responses, before = target.compute(call, output_name, *arrays)[0][:, None], None
         else:
-            feature_map = layers.required_feature_map(call, path, "ascent")
+            feature_map = layers.filter_map(call, path, "ascent")
             responses, before = _means(feature_map), _means_before(feature_map)
         activation = tf.gather(responses, filters, batch_dims=1)
         # A one-hot gradient picks one response per row, and is faster to trace than a gather.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -56,7 +57,7 @@ class GradCAM(Result):
 
     def _columns(self):
         names = [figures.explained_name(self, row) for row in range(len(self.maps))]
-        peaks = self.maps.reshape(len(self.maps), -1).max(1, initial=0)
+        peaks = self.maps.max(tuple(range(1, self.maps.ndim)), initial=0)
         columns = {
             "target" if self.target else "class": names,
             "score": self.scores,
@@ -217,7 +218,10 @@ def grad_cam(
         )
     maps = maps if signed else np.maximum(maps, 0)
     verdicts = _verdicts(maps, strength, "no evidence" if signed else "no positive evidence")
-    options = method, images, tuple(class_names), explained.text
+    text = re.sub(
+        r"class (\d+)", lambda m: figures.class_name(class_names, int(m[1])), explained.text
+    )
+    options = method, images, tuple(class_names), text
     return GradCAM(maps, scores, classes, layer_name, verdicts, *options)
 
 
@@ -357,14 +361,20 @@ def _warn_of_parallel(call, path):
 
 
 def _candidates(call):
-    """[(path, feature map)] from the first kernel on, without pooling or dropout, last first."""
+    """[(path, feature map)] from the first kernel on, without pooling or dropout, last first.
+
+    What the model returns, as a segmentation, is left out, before its last activation too.
+    """
     maps, found, learned = layers.feature_maps(call), [], False
+    ends = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
+    ends += [layers.activation_input(output, layers.ACTIVATIONS) for output in ends]
     for path, calls in call.recorded.items():
         layer = call.named[path]
         kernel = layers.has_kernel(layer)
         learned = learned or kernel  # before the first kernel there is only the image
         passes_on = not kernel and any(layers.is_a(layer, word) for word in PASSING_ON)
-        if path in maps and learned and not passes_on:
+        is_end = any(calls[-1] is end for end in ends)
+        if path in maps and learned and not passes_on and not is_end:
             own = [y for y in calls if call.others and layers.depends([y], call.images)]
             found.append((path, own[-1] if own else maps[path]))
     return found[::-1]
@@ -372,7 +382,7 @@ def _candidates(call):
 
 def _verdicts(maps, strength, nothing):
     """One word for each map, from its strongest evidence and its strongest gradient."""
-    peaks = np.abs(maps.reshape(len(maps), -1)).max(axis=1, initial=0)
+    peaks = np.abs(maps).max(axis=tuple(range(1, maps.ndim)), initial=0)
     return tuple(
         "ok" if peak > 0 else nothing if slope > 0 else "zero gradient"
         for peak, slope in zip(peaks, strength, strict=True)

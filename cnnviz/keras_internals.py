@@ -20,6 +20,11 @@ def own_variables(layer):
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def input_names(model):
+    """The names of the inputs of a functional model, as a dict of data has them."""
+    return [one._keras_history.operation.name for one in model.inputs]
+
+
 def clear_losses(model):
     """Forget what activity regularizers added; it would keep tensors of a traced graph."""
     model._clear_losses()

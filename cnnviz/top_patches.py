@@ -72,7 +72,8 @@ def top_patches(
         model: keras.Model of any kind that takes images; it is left as it was.
         images: (N, H, W, C) in the model's input range, or what else `grad_cam` takes; `n_patches`
             of them or more; the more, the clearer what the patches have in common.
-        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes.
+        layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
+            convolution without an activation is looked at behind the activation that follows it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         n_patches: Patches for each filter.
         input_name: Of several inputs, the one to cut from; see `grad_cam`.
@@ -130,7 +131,7 @@ def _strongest(model, images, path, filters, options):
     """-> (filters, width of the map, (maximum, its flat position, mean) of each map: (N, F))."""
 
     def compute(call):
-        maps = tf.cast(layers.required_feature_map(call, path, "a patch"), tf.float32)
+        maps = tf.cast(layers.filter_map(call, path, "a patch"), tf.float32)
         flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[3]))
         found = tf.reduce_max(flat, 1), tf.argmax(flat, 1, tf.int32), tf.reduce_mean(flat, 1)
         return found, tuple(maps.shape[2:])
@@ -147,7 +148,7 @@ def _boxes(model, images, path, filters, positions, options):
     """(M, 4) boxes of the pixels on which one position of one filter depends, for M images."""
 
     def compute(call, filters, positions):
-        maps = tf.cast(layers.required_feature_map(call, path, "a patch"), tf.float32)
+        maps = tf.cast(layers.filter_map(call, path, "a patch"), tf.float32)
         height, width, n_filters = maps.shape[1:]
         one_hot = tf.one_hot(positions * n_filters + filters, height * width * n_filters)
         one_hot = tf.reshape(one_hot, tf.shape(maps))

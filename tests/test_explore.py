@@ -115,3 +115,14 @@ def test_controls_keep_no_model_alive_and_go_with_it(images, shown):
     del model, box
     gc.collect()
     assert [one() for one in found] == [None, None]
+
+
+def test_a_linear_convolution_is_shown_and_climbed_behind_its_relu(images, shown):
+    steps = keras.layers.Conv2D(2, 3, name="conv"), keras.layers.ReLU(name="relu")
+    pooling, head = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)
+    model = keras.Sequential([keras.Input((12, 12, 3)), *steps, pooling, head])
+    explore(model, images, **FAST).children[2].value = 1
+    maps = extract_activations(model, images[:1], "relu")["relu"][0, ..., 1]
+    np.testing.assert_allclose(shown[-1].axes[1].images[0].get_array(), maps, rtol=1e-5)
+    excites = ascend_filters(model, "relu", 1, **FAST).activations[0]
+    assert f"activation {excites:.2g}" in titles(shown[-1])[2]

@@ -73,6 +73,10 @@ def changes(n_images=2):
 
 ORDER = {"ranking": np.array([2, 0, 1]), "labels": [1, 0, 3], "given": [0.25, 0.9, 0.031]}
 SUSPECTS = Result(images=pixels(2), class_names=PETS, **ORDER)
+SIGNALS = RNG.normal(0, 9, (2, 80, 5))
+SPIKES, BLOBS = np.zeros((9, 8)), np.zeros((7, 4, 2, 2))  # evidence in one cell of each
+SPIKES[:, 2] = BLOBS[:, 1, 1, 0] = 4
+VOLUMES = RNG.uniform(0, 1, (2, 12, 8, 6, 1))
 MEASURES = dict.fromkeys(TRUST_TITLES, np.array([0.91, 0.5, np.nan]))
 TRUST = Result(methods=("fine", "random", "center"), **MEASURES)
 SHAPES = [
@@ -95,6 +99,9 @@ DRAWINGS = {
     "filters": lambda: figures.draw_filters(filter_images()),
     "patches": lambda: figures.draw_patches(patches(), ascended=filter_images()),
     "evidence": lambda: figures.draw_heat_maps(pixels(), [heat(), heat(class_index=1)], PETS),
+    "signal": lambda: figures.draw_heat_maps(SIGNALS, [heat(maps=SPIKES[:2])] * 2, PETS),
+    "volume": lambda: figures.draw_heat_maps(VOLUMES, heat(maps=BLOBS[:2])),
+    "activations of a signal": lambda: figures.draw_activations(RNG.normal(size=(90, 60)), "conv"),
     "census": lambda: figures.draw_census(census()),
     "mistakes": lambda: figures.draw_mistakes(mistakes(names=PETS)),
     "suspects": lambda: figures.draw_suspects(SUSPECTS),
@@ -215,6 +222,7 @@ def test_long_titles_do_not_run_into_one_another():
 
 def test_classes_without_a_name_are_numbered():
     assert figures.class_name(PETS, 2) == "class 2" == figures.class_name(None, 2)
+    assert figures.class_name(PETS, -1) not in PETS  # there is no class
     assert "class 1, 0.87 alike" in texts(figures.draw_mistakes(mistakes(names=("cat",))))
     figure = figures.draw_confusion_matrix([0, 1, 2, 2], [0, 2, 2, 1], PETS)
     assert words(figure.axes[0].get_xticklabels()) == [*PETS, "class 2"]
@@ -255,6 +263,10 @@ def test_images_stand_in_rows_with_their_titles():
 
 WRONG = {  # the start of the error: what is drawn
     "`maps` (of shape (1, 8": lambda: figures.draw_activations(np.zeros((1, 8, 8, 4)), "a"),
+    "`maps` (of shape (2, 5, 8": lambda: figures.draw_activations(np.zeros((2, 5, 8, 8, 4)), "a"),
+    "`images`, titles, maps (=[2, 9])": lambda: figures.draw_heat_maps(
+        SIGNALS, heat(9, maps=SPIKES)
+    ),
     "`images` (of shape (6, 28, 28": lambda: figures.draw_images(np.zeros((6, 28, 28))),
     "`images`, titles, maps (=[0])": lambda: figures.draw_images([]),
     "`images`, titles, maps (=[3, 2])": lambda: figures.draw_heat_maps(pixels(3), heat(2)),
@@ -382,6 +394,51 @@ def test_empty_map_says_why_and_many_images_are_cut_off():
     figure = figures.draw_heat_maps(pixels(14), heat(14, maps=maps, verdict="zero gradient"), PETS)
     assert texts(figure).count("zero gradient") == 12
     assert "the first 12 of 14 images" in texts(figure) and (shown(figure.axes[1]) == 0).all()
+
+
+def test_signals_stand_upon_their_evidence():
+    plain, signed = SPIKES[:2], SPIKES[:2] - np.roll(SPIKES[:2], 4, 1) / 2
+    results = [heat(maps=plain), heat(maps=signed, class_index=-1)]
+    results[1].target = "cat rather than dog"
+    figure = figures.draw_heat_maps(SIGNALS, results, PETS)
+    for axis, maps, low in zip(figure.axes[:4], (plain, signed) * 2, (0, -4) * 2, strict=True):
+        band, wanted = axis.get_images()[0], np.interp(range(80), np.arange(8) * 10 + 4.5, maps[0])
+        np.testing.assert_allclose(shown(axis), wanted[None], atol=1e-5)
+        assert band.get_extent()[:2] == [-0.5, 79.5] and band.get_clim() == (low, 4)
+    assert len(figure.axes[2].lines) == 4 and "4 of 5 channels" in texts(figure)
+    for channel, line in enumerate(figure.axes[2].lines):  # from the lowest to the highest value
+        values = SIGNALS[1, :, channel]
+        heights = np.interp(values, [values.min(), values.max()], [0.9, 0.1])
+        np.testing.assert_allclose(line.get_ydata(), channel + heights)
+    assert titles(figure)[0] == "signal 0: grad-cam for cat, 8 cells; cat: score -3.25"
+    assert "for/against cat rather than dog, 8 cells; cat rather" in titles(figure)[1]
+    assert len(figures.draw_heat_maps(SIGNALS[0], heat(1, maps=plain[:1])).axes) == 1 + 1
+
+
+def test_slices_of_volumes_stand_above_their_evidence_on_one_scale():
+    figure = figures.draw_heat_maps(VOLUMES, heat(maps=BLOBS[:2]), PETS)
+    axes, bars = np.reshape(figure.axes[:20], (4, 5)), figure.axes[20:]
+    assert len(bars) == 2 and titles(figure)[5:7] == ["grad-cam for cat, 4x2x2", "cat: score -3.25"]
+    for column, index in enumerate([1, 4, 6, 8, 10]):  # equally spaced, but for the strongest
+        assert titles(figure)[10 + column] == f"image 1, slice {index}"
+        np.testing.assert_allclose(shown(axes[2, column])[..., 0], VOLUMES[1, index, ..., 0], 1e-5)
+        evidence, strength = shown(axes[3, column]), max(0, 1 - abs(index - 4) / 3)
+        assert evidence[-1, 0] == evidence.max() == pytest.approx(4 * strength, abs=1e-5)
+        assert axes[3, column].images[0].get_clim() == (0, 4)
+    single = figures.draw_heat_maps(VOLUMES[0], heat(1, maps=BLOBS[:1]))
+    assert titles(single)[1] == "image 0, slice 4"
+    many = figures.draw_heat_maps(VOLUMES[[0] * 7], heat(7, maps=BLOBS))
+    assert "the first 6 of 7 images" in texts(many)
+    without_time = figures.draw_heat_maps(VOLUMES, heat(maps=BLOBS[:2, 1]), PETS)
+    np.testing.assert_allclose([shown(axis)[-1, 0] for axis in without_time.axes[5:10]], 4)
+
+
+def test_channels_of_a_signal_are_rows_the_strongest_first():
+    maps = np.maximum(0, RNG.normal(size=(30, 3))) * [2, 9, 0]
+    figure = figures.draw_activations(maps, "conv")
+    np.testing.assert_allclose(shown(figure.axes[0]), maps.T[[1, 0, 2]], rtol=1e-6)
+    assert words(figure.axes[0].get_yticklabels()) == ["1", "0", "2"]
+    assert titles(figure)[0] == "conv: 3 channels of 30; 1 nowhere above 0 on this image"
 
 
 def test_measures_of_trust_are_drawn_with_their_numbers():

@@ -84,8 +84,10 @@ def filter_census(
         model: keras.Model of any kind with one input; it is left as it was.
         data: Dataset of batches, with labels or without; a pair of arrays; or an array of images,
             in the model's input range. More images make "never fires" more certain.
-        layer_names: Names of layers that output feature maps (N, h, w, C). None takes each layer
-            that applies an activation function, or the convolutions if there is none.
+        layer_names: Names of layers that output feature maps (N, h, w, C). A convolution without
+            an activation is counted behind the one that follows it. None takes each layer that
+            applies an activation function, each convolution behind which a function such as
+            `tf.nn.relu` applies one, or all convolutions if there is no activation.
 
     Raises:
         ValueError: If a layer is unknown or outputs no feature maps, or NaN comes out.
@@ -97,14 +99,14 @@ def filter_census(
     """
 
     def record(named):
-        return _firing(named) if layer_names is None else layers.find_layers(named, layer_names)
+        return _candidates(named) if layer_names is None else layers.find_layers(named, layer_names)
 
     def compute(call):
         if layer_names is None:
-            paths = [path for path in layers.feature_maps(call) if path in call.recorded]
+            paths = _firing(call)
         else:
             paths = list(layers.find_layers(call.named, layer_names))
-        maps = [layers.required_feature_map(call, path, "a census") for path in paths]
+        maps = [layers.filter_map(call, path, "a census") for path in paths]
         return [_moments(one) for one in maps], paths
 
     seen, n_images = {}, 0
@@ -124,17 +126,25 @@ def filter_census(
     return FilterCensus(tuple(censuses), n_images)
 
 
-def _firing(named):
-    """The layers that apply an activation function; the convolutions if there is none."""
-    leaves, linear = layers.leaves(named), (None, keras.activations.linear)
-    convolutions = {path: layer for path, layer in leaves.items() if layers.is_a(layer, "Conv")}
-    firing = {
+def _candidates(named):
+    """The convolutions and the layers that apply an activation function."""
+    return {
         path: layer
-        for path, layer in leaves.items()
-        if type(layer).__name__.lower() in ACTIVATIONS
-        or (path in convolutions and getattr(layer, "activation", None) not in linear)
+        for path, layer in layers.leaves(named).items()
+        if type(layer).__name__.lower() in ACTIVATIONS or layers.is_a(layer, "Conv")
     }
-    return firing or convolutions
+
+
+def _firing(call):
+    """Paths of the layers to name for each activation; of the convolutions if there is none."""
+    found = layers.feature_maps(call)
+    linear = [path for path in found if layers.is_linear_convolution(call.named[path])]
+    counted = {path: maps for path, maps in found.items() if path not in linear}
+    for path in linear:
+        behind = layers.activated(found[path])
+        if not any(behind is maps for maps in (found[path], *counted.values())):
+            counted[path] = behind
+    return [path for path in found if path in counted] or list(found)
 
 
 def _moments(maps):

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import matplotlib
 import numpy as np
+import scipy.ndimage
+from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from cnnviz.figures import style
-from cnnviz.figures.style import DescribedFigure, class_name, styled, subplots, to_units
+from cnnviz.figures.style import DescribedFigure, styled, subplots, to_units
 
 if TYPE_CHECKING:
     from cnnviz.diagnosis import MapTrust
     from cnnviz.grad_cam import GradCAM
 
+MOST_LINES, MOST_SLICES = 4, 5  # channels of a signal, slices of a volume
+ON_DARK = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
 DARKEST = 0.25  # what is left of the colors where there is no evidence
 TRUST_TITLES = {
     "focus": "evidence on the\nright two of four:\nhigh is good",
@@ -38,17 +41,21 @@ def draw_heat_maps(
 ) -> DescribedFigure:
     """Draw where the evidence lies in the first 12 images: image, heat map, overlay.
 
+    A signal's channels, the first 4, are drawn as lines upon their evidence. Of a volume or video,
+    5 slices, equally spaced and with the strongest among them, are drawn above their evidence.
+
     Each map has a color scale of its own. If it has hundreds of cells, the scale ends at the 99.5th
     percentile, so that a few extreme cells do not leave the rest dark. The overlay dims the image
     where there is no evidence; signed evidence tints it orange (for the class) and purple (against
     it). An empty map says why it is empty.
 
     Args:
-        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays; see `draw_images`.
+        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays; see `draw_images`. Signals
+            are (N, L, C), volumes and videos (N, D, H, W, C).
         results: A GradCAM for these N images, or several to stand side by side, as of two classes.
         class_names: The classes' names, by index; others are numbered.
         titles: N strings to stand over the images, or None.
-        value_range: The values of black and of white; None finds them: see `draw_images`.
+        value_range: The values of black and of white, or of a signal's ends; see `draw_images`.
 
     Example:
         >>> image = cnnviz.sample_image()
@@ -56,31 +63,91 @@ def draw_heat_maps(
         >>> figure = cnnviz.figures.draw_heat_maps(image, result, cnnviz.CLASS_NAMES)
     """
     results, rows = [results] if hasattr(results, "maps") else list(results), []
-    images = to_units(images, value_range, titles, *(result.maps for result in results))
-    for row, image in enumerate(images[: style.MOST_ROWS]):
-        rows.append([(image, f"image {row}" if titles is None else titles[row])])
-        for result in results:
-            evidence, verdict = result.maps[row], result.verdicts[row]
-            name, top = class_name(class_names, result.class_index[row]), _top(evidence)
-            scale = {"cmap": style.EVIDENCE_COLORS, "vmin": 0, "vmax": top}
-            if signed := result.maps.min() < 0:
-                scale |= {"cmap": style.SIGNED_COLORS, "vmin": -top}
-            found = "{}x{}".format(*evidence.shape) if verdict == "ok" else verdict
-            title = f"{result.method} for{'/against' if signed else ''} {name}, {found}"
-            shown = f"{name}: score {result.scores[row]:+.2f}"
-            rows[row] += [(evidence, title, scale), (overlay(image, evidence), shown)]
+    ranks = {result.maps.ndim for result in results}
+    if getattr(images, "ndim", 0) in ranks - {3}:  # one signal or one volume
+        images = images[None]
     heading = "evidence at " + "; ".join(dict.fromkeys(result.layer_name for result in results))
-    heading += f", the first {len(rows)} of {len(images)} images" if len(rows) < len(images) else ""
+    if 2 in ranks:
+        return _draw_signals(images, results, class_names, titles, value_range, heading)
+    images = to_units(images, value_range, titles, *(result.maps for result in results))
+    most = max(1, style.MOST_ROWS // (1 + len(results) if images[0].ndim == 4 else 1))
+    for row, image in enumerate(images[:most]):
+        title = f"image {row}" if titles is None else titles[row]
+        found = [_described(result, row, class_names) for result in results]
+        rows += _slice_rows(image, title, found) if image.ndim == 4 else [[(image, title)]]
+        for evidence, title, scale, shown in found if image.ndim == 3 else ():
+            rows[row] += [(evidence, title, scale), (overlay(image, evidence), shown)]
+    heading += f", the first {most} of {len(images)} images" * (most < len(images))
     return style.draw_grid(rows, 1.6, heading)
 
 
+def _slice_rows(volume, title, found):
+    """Rows for `draw_grid`: slices, equally spaced but for the strongest, and their evidence."""
+    n_slices = min(MOST_SLICES, len(volume))
+    slices = ((np.arange(n_slices) + 0.5) * len(volume) / n_slices).astype(int)
+    maps = [_resized(np.atleast_3d(one.T).T, volume.shape[:3]) for one, *_ in found]  # or (h, w)
+    for peaks in np.abs(maps).max((2, 3)):
+        if peaks.max() > peaks[slices].max():
+            slices[np.abs(slices - peaks.argmax()).argmin()] = peaks.argmax()
+    rows = [[(volume[index], f"{title}, slice {index}") for index in slices]]
+    for evidence, (_, title, scale, shown) in zip(maps, found, strict=True):
+        texts = title, shown, *[""] * n_slices
+        rows.append([(evidence[index], texts[n], scale) for n, index in enumerate(slices)])
+    return rows
+
+
+def _draw_signals(signals, results, class_names, titles, value_range, heading):
+    """A row for each signal, a column for each result: the channels upon their evidence."""
+    style.check_counts(signals, titles, *(result.maps for result in results))
+    n_rows, n_lines = min(len(signals), style.MOST_ROWS), min(len(signals[0][0]), MOST_LINES)
+    size = style.PAGE_WIDTH, 0.4 + (0.7 + 0.5 * n_lines) * n_rows
+    figure, axes = subplots(n_rows, len(results), figsize=size, squeeze=False, sharey="row")
+    for (row, column), axis in np.ndenumerate(axes):
+        signal, names = np.asarray(signals[row], float), []
+        evidence, title, scale, shown = _described(results[column], row, class_names)
+        title = f"{f'signal {row}' if titles is None else titles[row]}: {title}; {shown}"
+        axis.set_title(style.wrapped(title, 7 / len(results)), fontsize=9)
+        evidence, extent = _resized(evidence, len(signal)), (-0.5, len(signal) - 0.5, n_lines, 0)
+        band = axis.imshow(evidence[None], aspect="auto", extent=extent, **scale)
+        figure.colorbar(band, ax=axis, pad=0.01, aspect=10).ax.tick_params(labelsize=9)
+        for channel, values in enumerate(signal.T[:n_lines]):  # each has a scale of its own
+            low, high = value_range or (values.min(), values.max())
+            heights = channel + 0.9 - 0.8 * (values - low) / ((high - low) or 1)
+            axis.plot(heights, **({"color": "black"} if scale["vmin"] else ON_DARK))
+            names.append(f"channel {channel}\n{low:.3g} to {high:.3g}")
+        axis.set_yticks(np.arange(n_lines) + 0.5, names, fontsize=9)
+    heading += f", the first {n_rows} of {len(signals)} signals" * (n_rows < len(signals))
+    heading += f", {n_lines} of {len(signals[0][0])} channels" * (n_lines < len(signals[0][0]))
+    figure.suptitle(style.wrapped(heading, size[0]), x=0.01, ha="left")
+    return figure
+
+
+def _described(result, row, class_names):
+    """A map, its title, its options of `imshow`, and the title of what is shown by it."""
+    evidence, verdict = result.maps[row], result.verdicts[row]
+    name = style.explained_name(result, row, class_names)
+    scale = {"cmap": style.EVIDENCE_COLORS, "vmin": 0, "vmax": _top(evidence)}
+    if signed := result.maps.min() < 0:
+        scale |= {"cmap": style.SIGNED_COLORS, "vmin": -scale["vmax"]}
+    found = "x".join(map(str, evidence.shape)) if verdict == "ok" else verdict
+    found += " cells" * found.isdigit()
+    title = f"{result.method} for{'/against' if signed else ''} {name}, {found}"
+    return evidence, title, scale, f"{name}: score {result.scores[row]:+.2f}"
+
+
 def _top(evidence):
-    """Where the color scale of a heat map (h, w) ends."""
+    """Where the color scale of a heat map ends."""
     strength = np.abs(evidence)
     top = float(strength.max(initial=0))
     if strength.size > 200:  # of a map with evidence in a cell or two, nearly all are 0
         top = max(float(np.percentile(strength, 99.5)), top / 20)
     return top or 1.0
+
+
+def _resized(evidence, shape):
+    """Interpolate a map of any rank linearly between the centers of its cells."""
+    factors = np.divide(shape, evidence.shape)
+    return scipy.ndimage.zoom(evidence, factors, order=1, mode="nearest", grid_mode=True)
 
 
 def overlay(image, evidence):
@@ -89,7 +156,7 @@ def overlay(image, evidence):
     (H, W, 3) in 0..1 and (h, w) evidence of any scale -> (H, W, 3), nowhere brighter than before.
     """
     strength = np.clip(evidence / _top(evidence), -1, 1).astype(np.float32)
-    strength = cv2.resize(strength, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    strength = _resized(strength, image.shape[:2])
     shown = image * (DARKEST + (1 - DARKEST) * np.abs(strength))[..., None]
     if (strength < 0).any():
         shown *= matplotlib.colormaps[style.SIGNED_COLORS](0.5 + strength / 3)[..., :3]

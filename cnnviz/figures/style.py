@@ -87,14 +87,15 @@ def figure_html(figure: DescribedFigure) -> str:
 
 def class_name(names: Sequence[str] | None, index: int) -> str:
     """The name of a class, or "class 3" where there are fewer names."""
-    return str(names[index]) if names is not None and index < len(names) else f"class {index}"
+    return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"
 
 
-def explained_name(result, row: int) -> str:
+def explained_name(result, row: int, names: Sequence[str] | None = None) -> str:
     """What a GradCAM explains in one of its images: the class's name, the target, or both."""
-    index = result.class_index[row]
-    words = [class_name(result.class_names, index)] if index >= 0 else []
-    return " ".join([*words, *filter(None, [result.target])])
+    index, target = result.class_index[row], getattr(result, "target", "")
+    names = getattr(result, "class_names", ()) if names is None else names
+    words = [class_name(names, index)] if index >= 0 or not target else []
+    return " ".join([*words, target]).strip()
 
 
 def counted(number: int, noun: str) -> str:
@@ -137,15 +138,20 @@ def to_unit(image, value_range):
     return unit.repeat(3, axis=-1) if unit.shape[-1] == 1 else unit[..., :3]
 
 
+def check_counts(images, *belonging):
+    """Raise ValueError unless what belongs to the images, 1 or more, is None or equally many."""
+    counts = [len(images), *(len(others) for others in belonging if others is not None)]
+    if not counts[0] or len(set(counts)) > 1:
+        raise ValueError(f"`images`, titles, maps (={counts}) must be equally many, 1 or more")
+
+
 def to_units(images, value_range=None, *belonging):
     """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
     single = getattr(images, "ndim", 4) == 3
     if single and images.shape[2] > MOST_CHANNELS:
         raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
     images = [images] if single else list(images)
-    counts = [len(images), *(len(others) for others in belonging if others is not None)]
-    if not images or len(set(counts)) > 1:
-        raise ValueError(f"`images`, titles, maps (={counts}) must be equally many, 1 or more")
+    check_counts(images, *belonging)
     value_range = limits(images, value_range)
     return [to_unit(image, value_range) for image in images]
 
@@ -153,7 +159,7 @@ def to_units(images, value_range=None, *belonging):
 def draw_grid(rows, side, heading="", into=None):
     """Draw rows of (array, title), each array `side` inches wide, in a new figure or `into` one.
 
-    (array, title, options) has options of `imshow`, for numbers that need a color bar.
+    (array, title, options) has options of `imshow`, for numbers; equal neighbors share a color bar.
     """
     columns, (height, width) = max(map(len, rows)), np.shape(rows[0][0][0])[:2]
     rows = [[(array, wrapped(t, 1.1 * side), *more) for array, t, *more in row] for row in rows]
@@ -166,11 +172,12 @@ def draw_grid(rows, side, heading="", into=None):
         axis.axis("off")
     for line, row in zip(axes, rows, strict=True):
         height, width = np.shape(row[0][0])[:2]  # numbers are drawn as large as the image
-        for axis, (array, title, *options) in zip(line, row, strict=False):
+        rights = [*(options for _, _, *options in row[1:]), []]
+        for axis, (array, title, *options), right in zip(line, row, rights, strict=False):
             size = {"extent": (0, width, height, 0)} if options else {}
             shown = axis.imshow(array, **size, **dict(*options))
             axis.set_title(title, fontsize=9)
-            if options:
+            if options and options != right:
                 figure.colorbar(shown, ax=axis, shrink=0.8, pad=0.03).ax.tick_params(labelsize=9)
     figure.suptitle(wrapped(heading, wide), x=0.01, ha="left")
     return figure

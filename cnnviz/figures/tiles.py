@@ -51,7 +51,7 @@ def draw_activations(maps: ArrayLike, layer_name: str) -> DescribedFigure:
     dark. NaN and infinity stay white.
 
     Args:
-        maps: (h, w, C) feature maps of one image; any other shape is a ValueError.
+        maps: (h, w, C) feature maps of one image, or (L, C) of one signal; else a ValueError.
         layer_name: The layer, for the title.
 
     Example:
@@ -60,19 +60,26 @@ def draw_activations(maps: ArrayLike, layer_name: str) -> DescribedFigure:
         >>> figure = cnnviz.figures.draw_activations(maps[0], "block2_conv2")
     """
     maps = np.ma.masked_invalid(np.asarray(maps, np.float32))
-    if maps.ndim != 3 or 0 in maps.shape:
-        raise ValueError(f"`maps` (of shape {maps.shape}) must be (h, w, C), of one image")
-    height, width, channels = maps.shape
-    highest = maps.max((0, 1))
+    if maps.ndim not in (2, 3) or 0 in maps.shape:
+        wanted = "(h, w, C), of one image or one slice of a volume, or (L, C), of one signal"
+        raise ValueError(f"`maps` (of shape {maps.shape}) must be {wanted}")
+    *size, channels = maps.shape
+    highest = maps.reshape(-1, channels).max(0)
     shown = np.argsort(-highest.filled(-np.inf), kind="stable")[: style.MOST_TILES]
     tiles = np.moveaxis(maps[..., shown], -1, 0)
     values = np.append(tiles.compressed(), 0)
     low, high = values.min(), np.percentile(values, 99.5)
     high = high if high > low else max(values.max(), low + 1e-6)
-    figure, axis, image = style.draw_tiles(tiles, shown, vmin=low, vmax=high)
-    figure.set_figwidth(figure.get_figwidth() + 0.8)
+    if len(size) == 1:  # channels from top to bottom
+        figure, axis = style.subplots(figsize=(style.PAGE_WIDTH, 1 + 0.17 * len(shown)))
+        image = axis.imshow(tiles, aspect="auto", vmin=low, vmax=high)
+        axis.set_yticks(range(len(shown)), shown, fontsize=9)
+        axis.set(xlabel="position", ylabel="channel")
+    else:
+        figure, axis, image = style.draw_tiles(tiles, shown, vmin=low, vmax=high)
+        figure.set_figwidth(figure.get_figwidth() + 0.8)
     figure.colorbar(image, ax=axis, label="activation", extend="max", aspect=30, pad=0.01)
-    title = f"{layer_name}: {_some(len(shown), channels, 'channel')} of {height}x{width}"
+    title = f"{layer_name}: {_some(len(shown), channels, 'channel')} of {'x'.join(map(str, size))}"
     silent = (highest <= 0).sum()
     title += f"; {silent} nowhere above 0 on this image" if silent else ""
     axis.set_title(style.wrapped(title, figure.get_figwidth()))

@@ -1,10 +1,12 @@
 """Take any Keras 3 model apart: its layers by name, their recorded outputs, its class scores.
 
 The only place that knows how a model is taken apart. In the order of reading:
-`names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`, `shapes`;
-below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of layers.
+`names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`,
+`activated`, `shapes`; below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of
+layers.
 """
 
+from cnnviz.layers.activated import activated, filter_map, is_linear_convolution
 from cnnviz.layers.batches import (
     BATCH_SIZE,
     ImageData,

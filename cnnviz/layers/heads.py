@@ -185,7 +185,7 @@ def _is_normalized(op):
     if op.type not in ("Mul", "RealDiv"):
         return False
     vectors, length = op.inputs
-    while length.op.type in ("Maximum", "Sqrt", "Rsqrt", "Reshape", "Identity"):
+    while length.op.type in ("Maximum", "Minimum", "Sqrt", "Rsqrt", "Reshape", "Identity"):
         length = length.op.inputs[0]
     squares = length.op.inputs[0].op if length.op.type in ("Sum", "SumV2") else None
     return squares is not None and any(one is vectors for one in squares.inputs)

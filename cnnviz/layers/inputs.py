@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.checks import check_integer
+from cnnviz.keras_internals import input_names
 from cnnviz.layers.names import is_a, leaf_layers, leaves, named_layers
 
 AXES = {2: "(N, F)", 3: "(N, L, C)", 4: "(N, H, W, C)", 5: "(N, D, H, W, C)"}
@@ -43,7 +44,7 @@ def check_images(model, images, *, fewest=0, name="images"):
     if isinstance(images, dict) and {*images} == {*shapes}:
         pairs = {key: (images[key], shape) for key, shape in shapes.items()}
     elif isinstance(images, (list, tuple)) and len(images) == len(shapes):
-        pairs = dict(enumerate(zip(images, shapes.values(), strict=True)))
+        pairs = dict(zip(shapes, zip(images, shapes.values(), strict=True), strict=True))
     else:
         given = f"keys {list(images)}" if isinstance(images, dict) else type(images).__name__
         raise ValueError(
@@ -57,7 +58,14 @@ def check_images(model, images, *, fewest=0, name="images"):
     counts = {key: len(array) for key, array in found.items()}
     if len({*counts.values()}) > 1:
         raise ValueError(f"`{name}` (of {counts} rows) must have as many rows in each input")
-    return found if isinstance(images, dict) else list(found.values())
+    return _as_called(model, found)
+
+
+def _as_called(model, inputs):
+    """A dict of inputs by name, as the dict or list that the model was built with."""
+    if getattr(model, "inputs", None):
+        return inputs if isinstance(model.input, dict) else list(inputs.values())
+    return inputs if isinstance(next(iter(inputs)), str) else list(inputs.values())
 
 
 def _check_array(model, images, expected, fewest, name):
@@ -118,7 +126,8 @@ def input_shapes(model):
     """
     if getattr(model, "inputs", None):
         inputs = getattr(model, "input", None)  # a Sequential that was never called has none
-        inputs = inputs if isinstance(inputs, dict) else {one.name: one for one in model.inputs}
+        named = dict(zip(input_names(model), model.inputs, strict=True))
+        inputs = inputs if isinstance(inputs, dict) else named
         shapes = {name: tuple(one.shape) for name, one in inputs.items()}
         shapes = {None: next(iter(shapes.values()))} if len(shapes) == 1 else shapes
     else:
@@ -146,7 +155,7 @@ def image_key(model, input_name=None):
     if input_name is None:
         return max(able, key=lambda name: len(shapes[name]) == 4)
     if names == [None]:
-        names = [one.name for one in getattr(model, "inputs", None) or ()] or [0]
+        names = input_names(model) if getattr(model, "inputs", None) else [0]
         able = [*names, None]
     is_index = isinstance(input_name, int) and 0 <= input_name < len(names)
     name = names[input_name] if is_index else input_name
@@ -188,8 +197,7 @@ def with_zeros(model, images, input_name=None):
     for name, shape in shapes.items():
         sizes = zip(shape[1:], called_with.get(name, shape)[1:], strict=True)
         found[name] = np.zeros((len(images), *(a or b or 1 for a, b in sizes)), np.float32)
-    found = found if isinstance(next(iter(found)), str) else list(found.values())
-    return with_image(model, found, images, input_name)
+    return with_image(model, _as_called(model, found), images, input_name)
 
 
 def take(inputs, rows):

@@ -61,7 +61,9 @@ def _children(parent):
 def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
     """Paths of the convolution layers of a model, in the model's order.
 
-    With `pooling`, also those of pooling layers that output a feature map.
+    With `pooling`, also those of pooling layers that output a feature map. `ascend_filters`,
+    `top_patches` and `filter_census` look at those without an activation behind the one that
+    follows, so that it need not be named.
 
     Example:
         >>> from cnnviz.layers import convolution_layers

@@ -193,7 +193,7 @@ def traced(model, inputs, compute, key, record, specs, *, named=None, state=None
     state = _state(model, named) if state is None else state
     held, settings = state
     inputs = specs_of(inputs)
-    key = key, repr(inputs), repr(input_name), tuple(map(id, held)), settings
+    key = key, repr((inputs, specs, input_name)), tuple(map(id, held)), settings
     with one_thread:
         kept = _traces.setdefault(model, collections.OrderedDict())
         if key not in kept:
