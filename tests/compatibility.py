@@ -40,7 +40,7 @@ def tf_keras_vis(kind, right, linear, layer):
     from tf_keras_vis import gradcam
     from tf_keras_vis.utils import model_modifiers, scores
 
-    data, names = kind.data, getattr(kind.model, "output_names", ())
+    data, names = kind.data, getattr(kind.model, "output_names", None) or [None]
     if isinstance(data, dict):
         data = [data[one.name] for one in kind.model.inputs]
     score = [kind.score if kind.output_name in (None, n) else scores.InactiveScore() for n in names]
@@ -93,6 +93,30 @@ def run_peer(name):
     found = json.loads(PEERS.read_text()) if PEERS.exists() else {}
     found[name] = {"title": f"{title}, {DATE}", "cells": cells}
     PEERS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def write_page():
+    import test_compatibility as table  # imports cnnviz, which a peer's environment lacks
+
+    peers = json.loads(PEERS.read_text()) if PEERS.exists() else {}
+    calls = [call.__name__ for call in table.CALLS]
+    rows, counts, notes = [], dict.fromkeys(("=", "error", "WRONG", "-"), 0), []
+    for name in kinds.KINDS:
+        cells = [table.outcome(call, name) for call in table.CALLS]
+        for call, cell in zip(calls, cells, strict=True):
+            counts[cell if cell in counts else "WRONG"] += 1
+            notes += [] if cell in counts else [f"- {name}, `{call}`: {cell[:300]}"]
+        cells = [cell if cell in counts else "WRONG" for cell in cells]
+        theirs = [peer["cells"].get(name, "not run").partition(":")[0] for peer in peers.values()]
+        rows.append([name, *cells, *theirs])
+    head = ["kind of model", *(f"`{call}`" for call in calls), *peers]
+    lines = [head, ["---"] * len(head), *rows]
+    equal = [sum(row[column] == "=" for row in rows) for column in (1, -2, -1)]
+    text = PAGE.format(
+        equal=equal, total=len(rows), cells=len(rows) * len(calls) - counts["-"], **counts
+    )
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (DOCS / "compatibility.md").write_text("\n".join([text, table, "", *notes]).rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Kind:
     input_name: str | int | None = None
     look: str | int | None = None  # key or index of the image in the data
     labels: Any = (0, 1) * (N // 2)
-    grid: tuple | None = None  # of tokens
+    grid: tuple | str | None = None  # of tokens, or what is odd about it
     asked: str | None = None  # a convolution without activation in front of `layer`
     tolerance: float = 1e-3  # of a map, relative to its largest value
 
@@ -71,6 +71,8 @@ def oracle(kind, data=None):
 
 def as_grid(kind, tokens):
     """Tokens as (N, h, w, C), without a class token; other feature maps as they are."""
+    if kind.grid == "channels first":
+        return tf.transpose(tokens, (0, 2, 3, 1))
     if kind.grid is None or len(tokens.shape) != 3:
         return tokens
     height, width = kind.grid
@@ -180,7 +182,7 @@ def nested_twice(layers, shape):
 
 def regression(units, index):
     options = {"target": ("regression", index), "score": lambda outputs: outputs[:, index]}
-    kind = plain(units, labels=20 + 5.5 * np.arange(N), **options)
+    kind = plain(units, labels=20 + 11 * np.tile([0, 1], N // 2), **options)
     kind.model.compile(loss="mse")
     return kind
 
@@ -454,7 +456,7 @@ KINDS = {
     "free size": kind(shape=(None, None, 3), given=(15, 18, 3)),
     "non-square": kind(shape=(12, 20, 3)),
     "channels first": lambda: made(
-        [L.Conv2D(6, 3, name="last", **first)], pooled(**first), (3, 16, 16)
+        [L.Conv2D(6, 3, name="last", **first)], pooled(**first), (3, 16, 16), grid="channels first"
     ),
     "augmentation inside": kind(ahead=[L.RandomFlip(), L.RandomRotation(0.2), L.Rescaling(2, -1)]),
     "Lambda": kind(ahead=[L.Lambda(lambda x: 2 * x - 1)]),

@@ -9,8 +9,10 @@ import warnings
 from unittest import mock
 
 import cv2
+import keras
 import kinds
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -18,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import cnnviz
 
-REMEDY = r"must|give|choose|pass |use |build|needs|put |target="  # what a clear error says
+REMEDY = r"\b(must|give|choose|pass|use|build|needs|put)\b|target="  # what a clear error says
 
 
 def target(kind):
@@ -179,8 +181,20 @@ def map_trust(kind, right):
 
 FAST = (grad_cam, class_probabilities, extract_activations)
 OF_AN_INPUT = (grad_cam, grad_cam_of_the_class, ascend_filters, ascend_target)
-DIAGNOSIS = (confident_mistakes, check_inputs, suspect_labels, compare_models, map_trust)
-CALLS = (*FAST, *OF_AN_INPUT[1:], filter_census, top_patches, explore, reliance, *DIAGNOSIS)
+DIAGNOSIS = (reliance, confident_mistakes, check_inputs, suspect_labels, compare_models, map_trust)
+CALLS = (*FAST, *OF_AN_INPUT[1:], filter_census, top_patches, explore, *DIAGNOSIS)
+OF_CLASSES = {*DIAGNOSIS, class_probabilities, grad_cam_of_the_class} - {suspect_labels}
+MUST_RAISE = {  # what the name of a kind begins with: the calls that raise a clear error
+    "channels first": CALLS,
+    "regression|U-Net": {*OF_CLASSES, suspect_labels},
+    "embedding|detector": OF_CLASSES,
+    "multi-label": {confident_mistakes, check_inputs, suspect_labels, map_trust},
+    "two outputs": {*DIAGNOSIS} - {suspect_labels},
+    "two images|image and table|Siamese": {ascend_target, check_inputs, map_trust},
+    "signal|volume|video": {
+        *(ascend_filters, ascend_target, top_patches, explore, reliance, check_inputs, map_trust)
+    },
+}
 
 
 def outcome(call, name):
@@ -198,3 +212,24 @@ def outcome(call, name):
         told = re.search(r"`\w+", str(error)) and re.search(REMEDY, str(error))
         clear = isinstance(error, ValueError) and told and "/cnnviz/" in path
         return "error" if clear else f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@pytest.mark.parametrize("name", kinds.KINDS)
+@pytest.mark.parametrize(
+    "call", [pytest.param(c, marks=[] if c in FAST else pytest.mark.slow) for c in CALLS]
+)
+def test_call_is_right_or_says_what_to_do(call, name):
+    if name.startswith("keras_hub"):
+        pytest.importorskip("keras_hub")
+    raising = any(call in calls for start, calls in MUST_RAISE.items() if re.match(start, name))
+    assert outcome(call, name) in ("-", "error" if raising else "=")
+
+
+@pytest.mark.parametrize("name", [name for name in kinds.KINDS if "keras_hub" not in name])
+def test_oracle_computes_what_the_model_does(name):
+    kind, right = kinds.built(name)
+    found = kind.model(kind.data)
+    if kind.output_name is not None:
+        found = found[kind.model.output_names.index(kind.output_name)]
+    end = kinds.ENDS.get(kind.end, lambda logits: logits)
+    keras.tree.map_structure(lambda x, y: close(x, end(y), kind.tolerance), found, right.logits)
