@@ -153,10 +153,10 @@ class Windows(L.Layer):
 
     def __init__(self):
         super().__init__(name="windows")
-        self.inner = L.Dense(4, name="inner")
+        self.inner = L.Conv2D(4, 1, name="inner")
 
     def call(self, maps):
-        folded = keras.ops.reshape(maps, (-1, 25, 4))
+        folded = keras.ops.reshape(maps, (-1, 5, 5, 4))
         return keras.ops.reshape(self.inner(folded), (-1, 10, 10, 4))
 
 
@@ -164,7 +164,10 @@ def test_windows_in_the_first_axis_are_an_error_and_not_taken_for_images():
     steps = [L.Conv2D(4, 3, activation="relu"), Windows(), L.Flatten(), L.Dense(2)]
     model = keras.Sequential([keras.Input((12, 12, 3)), *steps])
     assert cnnviz.grad_cam(model, IMAGES[:4]).layer_name == "windows"
+    assert {len(maps) for maps in cnnviz.extract_activations(model, IMAGES[:4]).values()} == {4}
     with pytest.raises(ValueError, match="16 rows of 4 images: a layer folds windows"):
+        cnnviz.grad_cam(model, IMAGES[:4], layer_name="inner")
+    with pytest.raises(ValueError, match="outputs several rows for an image: the layer folds"):
         cnnviz.extract_activations(model, IMAGES[:4], "inner")
 
 
