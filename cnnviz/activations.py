@@ -59,17 +59,25 @@ def extract_activations(
         else:
             paths = layers.find_layers(call.named, names)
             maps = {path: layers.required_output(call, path) for path in paths}
-        return [tf.cast(output, tf.float32) for output in maps.values()], list(maps)
+        outputs = [tf.cast(output, tf.float32) for output in maps.values()]
+        return (outputs, tf.range(tf.shape(call.images)[0])), list(maps)
 
-    key = "activations", repr(names)
-    found, paths = layers.run(model, images, compute, key=key, record=choose, finite=False)
+    options = {"key": ("activations", repr(names)), "record": choose, "finite": False}
+    (found, per_image), paths = layers.run(model, images, compute, **options)
+    several = [path for path, maps in zip(paths, found, strict=True) if len(maps) != len(per_image)]
+    if several and names is not None:
+        raise ValueError(
+            f"`layer_names` (='{several[0]}') outputs several rows for an image: the layer folds "
+            "windows or frames into the first axis; choose a layer before or behind it"
+        )
     for path, maps in zip(paths, found, strict=True):
         if not layers.all_finite(maps):
             layers.warn(
                 f"NaN or infinity comes out of layer '{path}', the first of these in which it is"
             )
             break
-    return dict(zip(paths, found, strict=True))
+    outputs = zip(paths, found, strict=True)
+    return {path: maps for path, maps in outputs if path not in several}
 
 
 def _warn_of_several(calls):

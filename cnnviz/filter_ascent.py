@@ -230,13 +230,13 @@ def _step_of(path, output_name, target):
         if before is not None:
             climbed, weights = [*climbed, before], [*weights, LEAK * one_hot]
         gradient = layers.gradients(call.model, climbed, call.images, weights)
+        argument = {CLASSES: "class_index", TARGET: "target"}.get(path, "layer_name")
         if any(layers.depends(climbed, other) for other in call.others):
             raise ValueError(
-                f"what is climbed ('{path}') depends on several inputs of model "
-                f"'{call.model.name}'; put a model with one input around it"
+                f"`{argument}` (='{path}') depends on several inputs of model '{call.model.name}'; "
+                "put a model with one input around it"
             )
         if gradient is None:
-            argument = {CLASSES: "class_index", TARGET: "target"}.get(path, "layer_name")
             problem = f"`{argument}` (='{path}') does not depend on the image"
             if layers.takes_integers(call.model):
                 problem = "`model` takes images as integers, which have no gradient; use float32"

@@ -104,12 +104,10 @@ def regression(index: int = 0) -> Target:
     Example:
         >>> inputs = keras.Input((16, 16, 3))
         >>> maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-        >>> model = keras.Model(
-        ...     inputs, keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(maps))
-        ... )
+        >>> age = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(maps))
+        >>> model = keras.Model(inputs, age)
         >>> target = cnnviz.targets.regression()
-        >>> cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target, signed=True).maps.shape
-        (1, 14, 14)
+        >>> figure = cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).plot()
     """
 
     def compute(call, output_name):
@@ -140,8 +138,7 @@ def region(class_index: int, mask: ArrayLike | None = None) -> Target:
         >>> maps = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
         >>> model = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(maps))
         >>> target = cnnviz.targets.region(1)
-        >>> cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).maps.shape
-        (1, 16, 16)
+        >>> figure = cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).plot()
     """
     arrays = (_class_index(class_index, PREDICTED, "class_index"),)
     if mask is not None:

@@ -540,7 +540,10 @@ def test_a_model_that_takes_integers():
         (lambda: "model.keras", "`model` .of type str. must be a keras.Model"),
         (lambda: L.Conv2D(2, 3), "of type Conv2D"),
         (lambda: keras.Sequential([L.Conv2D(2, 3)]), "is not built; call it once on an image"),
-        (lambda: classifier(inputs=2 * [(12, 12, 3)]), "list or a dict of the 2 inputs|depends on several inputs"),
+        (
+            lambda: classifier(inputs=2 * [(12, 12, 3)]),
+            "list or a dict of the 2 inputs|depends on several inputs",
+        ),
         (lambda: keras.Sequential([keras.Input((5,)), L.Dense(2)]), "must have an input of images"),
     ],
 )

@@ -81,9 +81,9 @@ def filter_census(
     """Count, over a dataset, the filters that never fire, always fire, are constant or copies.
 
     Args:
-        model: keras.Model of any kind with one input; it is left as it was.
-        data: Dataset of batches, with labels or without; a pair of arrays; or an array of images,
-            in the model's input range. More images make "never fires" more certain.
+        model: keras.Model of any kind; it is left as it was.
+        data: Dataset of batches, with labels or without, or what else `grad_cam` takes. More images
+            make "never fires" more certain.
         layer_names: Names of layers that output feature maps (N, h, w, C). A convolution without
             an activation is counted behind the one that follows it. None takes each layer that
             applies an activation function, each convolution behind which a function such as

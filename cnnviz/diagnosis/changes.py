@@ -41,7 +41,10 @@ class ModelChanges(Result):
     class_names: Sequence[str] = ()
     value_range: tuple[float, float] | None = None
 
-    _html = ("plot",)
+    @property
+    def _html(self):
+        return ("plot",) if self.images.ndim == 4 else ("to_frame",)  # of signals and volumes
+
     _draw = "draw_changes"
 
     def __str__(self) -> str:

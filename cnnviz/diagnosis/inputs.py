@@ -161,7 +161,8 @@ def _changed(model, images):
     height, width = images.shape[1:3]
     for factor in (0.5, 2) if layers.input_shape(model)[1:3] == (None, None) else ():
         size = round(height * factor), round(width * factor)
-        if 16 <= min(size) and max(size) <= 512:
+        fits = 16 <= min(size) and max(size) <= 512
+        if fits and layers.takes(model, (1, *size, images.shape[3])):
             fault = f"The images are {height}x{width} pixels, and the model does better at "
             resized = np.stack([resize_image(image, size) for image in images])
             yield f"{fault}{size[0]}x{size[1]}", resized.reshape(len(images), *size, -1)

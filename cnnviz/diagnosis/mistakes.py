@@ -44,7 +44,10 @@ class Mistakes(Result):
     similarity: np.ndarray
     class_names: Sequence[str] = ()
 
-    _html = ("plot",)
+    @property
+    def _html(self):
+        return ("plot",) if self.images.ndim == 4 else ("to_frame",)  # of signals and volumes
+
     _draw = "draw_mistakes"
 
     def __str__(self) -> str:

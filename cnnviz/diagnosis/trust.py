@@ -133,6 +133,8 @@ def make_mosaics(model, images, labels, own, n_mosaics):
         raise ValueError(f"{given} at least {own} images of each and {4 - own} of others")
     sides = zip(layers.input_shape(model)[1:3], images.shape[1:3], strict=True)
     size = tuple(fixed or 2 * side for fixed, side in sides)
+    if not layers.takes(model, (1, *size, images.shape[3])):
+        size = images.shape[1:3]
     random, mosaics, masks = np.random.default_rng(0), [], []
     chosen = np.resize(classes, n_mosaics).astype(np.int32)
     for index in chosen:

@@ -42,6 +42,7 @@ def draw_census(result: FilterCensus) -> DescribedFigure:
 @styled
 def draw_mistakes(result: Mistakes) -> DescribedFigure:
     """Draw the 12 worst that `confident_mistakes` found: image, evidence, nearest neighbors."""
+    style.check_drawable(result)
     class_names = result.class_names
     if not len(result.images):
         return style.draw_grid([[(np.ones((1, 9, 3)), "no mistakes")]], 2)
@@ -85,6 +86,7 @@ def draw_changes(result: ModelChanges) -> DescribedFigure:
     Left: how far the weights of each layer and its output moved, in percent of their size. Right:
     the first 3 images with the evidence for one class before and after.
     """
+    style.check_drawable(result)
     rows, panels = np.arange(len(result.layer_names)), []
     figure = style.new_figure(figsize=(9, max(4.2, 1 + 0.3 * len(rows))))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))

@@ -145,6 +145,15 @@ def check_counts(images, *belonging):
         raise ValueError(f"`images`, titles, maps (={counts}) must be equally many, 1 or more")
 
 
+def check_drawable(result):
+    """Raise a ValueError unless the images of a result are images (N, H, W, C)."""
+    if result.images.ndim != 4:
+        raise ValueError(
+            f"`result` (of shape {result.images.shape}) must be of images (N, H, W, C) for this; "
+            "`to_frame()` gives its numbers, and `grad_cam(...).plot()` draws signals and volumes"
+        )
+
+
 def to_units(images, value_range=None, *belonging):
     """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
     single = getattr(images, "ndim", 4) == 3

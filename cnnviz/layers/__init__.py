@@ -64,7 +64,7 @@ from cnnviz.layers.recorded import (
     required_output,
     token_grid,
 )
-from cnnviz.layers.run import every_layer, no_layer, one_layer, run, specs_of, stream, traced
+from cnnviz.layers.run import every_layer, no_layer, one_layer, run, specs_of, stream, takes, traced
 from cnnviz.layers.shapes import LayerShape, layer_shapes
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once

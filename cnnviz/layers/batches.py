@@ -107,9 +107,11 @@ def _pairs(model, data, name):
 
 def _is_pair(model, images, labels):
     """Whether a tuple is (images, labels), and not a tuple of images or of several inputs."""
-    if None not in input_shapes(model):
+    shapes, own = input_shapes(model), _rank(images)
+    if None not in shapes:
         return isinstance(images, (dict, list, tuple))
-    return (isinstance(images, dict) or _rank(images) >= 3) and _rank(labels) < 3
+    rank = len(shapes[None])
+    return isinstance(images, dict) or (rank - 1 <= own <= rank and _rank(labels) < min(3, own))
 
 
 def _pair(part):

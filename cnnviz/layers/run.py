@@ -124,8 +124,8 @@ def stream(
         named: What `check_model(model)` returned, for a caller that has asked it already.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
         check: Function of the facts, called before the first image is computed.
-        finite: Whether NaN or infinity in the weights or the results is an error; else, in the
-            weights, it is a warning.
+        finite: Whether NaN or infinity in the weights or the results is an error, and another
+            number of rows than images; else, in the weights, it is a warning.
         name: The argument's name, for errors and warnings.
         description: What is being done, for a progress bar; None shows none.
         labels: Whether the data must have labels.
@@ -159,13 +159,14 @@ def stream(
             if check is not None:
                 check(trace.facts)
         results, squares, span = trace.function(inputs, *arguments)
-        for tensor in tf.nest.flatten(results):
+        for tensor in tf.nest.flatten(results) if finite else ():
             if len(tensor) not in (1, rows):
                 raise ValueError(
                     f"`model` (='{model.name}') computes {len(tensor)} rows of {rows} images: a "
                     "layer folds windows or frames into the first axis; choose another layer"
                 )
-        results = tf.nest.map_structure(lambda tensor, rows=rows: tensor.numpy()[:rows], results)
+        results = tf.nest.map_structure(lambda tensor: tensor.numpy(), results)
+        results = results if rows else take(results, slice(0))
         if finite:
             check_finite(model, squares, results)
         elif start == 0 and not np.isfinite(squares) and (broken := broken_layer(model)):
@@ -203,6 +204,15 @@ def traced(model, inputs, compute, key, record, specs, *, named=None, state=None
                 kept.popitem(last=False)
         kept.move_to_end(key)
         return kept[key][0]
+
+
+def takes(model, shape):
+    """Whether a model can be called on images of a shape (N, ...)."""
+    try:
+        traced(model, tf.TensorSpec(shape, tf.float32), lambda call: (0, 0), "takes", no_layer, [])
+    except ValueError:
+        return False
+    return True
 
 
 def _state(model, named):
