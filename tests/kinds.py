@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 L, ops = keras.layers, keras.ops
 N = 8  # images
-COLOR = (16, 16, 3)
+COLOR, VIDEO = (16, 16, 3), (4, 12, 10, 3)
 ENDS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "log_softmax": tf.nn.log_softmax}
 
 
@@ -196,7 +197,8 @@ def loaded():
 
 def int8():
     kind = plain()
-    kind.model.quantize("int8")
+    with warnings.catch_warnings(action="ignore"):  # that convolutions stay as they are
+        kind.model.quantize("int8")
     return kind
 
 
@@ -258,55 +260,44 @@ def unet(units, end):
     return made(layers, [L.Conv2D(units, 1, activation=end)], layer="up", end=end, **rest)
 
 
-def several(shapes, branches, join, look, as_dict=False, **options):
-    """Several inputs; `join` makes the logits from what the branches make of them."""
+def several(shapes, branches, tails, combine, look, as_dict=False, **options):
+    """Several inputs: of each, a branch makes a feature map, and a tail what is combined."""
     inputs = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
     data = {name: images(*shape, seed=len(name)) for name, shape in shapes.items()}
-    arrange = dict if as_dict else lambda values: list(values.values())
+    arrange, head = dict if as_dict else (lambda values: list(values.values())), L.Dense(3)
 
-    def features(data):
+    def maps(data):
         data = data if as_dict else dict(zip(shapes, data, strict=True))
         return {name: branches[name](value) for name, value in data.items()}
 
-    def after(found, data):
-        return join(features(data) | {look: found})
+    def join(maps):
+        return head(combine([tails[name](one) for name, one in maps.items()]))
 
-    model = keras.Model(arrange(inputs), join(features(arrange(inputs))))
-    options["look"] = look if as_dict else list(shapes).index(look)
-    return spread(Kind(model, arrange(data), lambda x: features(x)[look], after, **options))
+    model = keras.Model(arrange(inputs), join(maps(arrange(inputs))))
+    before, options["look"] = lambda x: maps(x)[look], look if as_dict else [*shapes].index(look)
+    after = lambda found, x: join(maps(x) | {look: found})  # noqa: E731
+    return spread(Kind(model, arrange(data), before, after, **options))
 
 
 def two_images(look, **options):
-    names, head = ("left", "right"), L.Dense(3)
-    pools = dict(zip(names, (L.GlobalMaxPooling2D(), L.GlobalAveragePooling2D()), strict=True))
-    branches = {name: conv(f"{name}_conv") for name in names}
-
-    def join(maps):
-        return head(ops.concatenate([pool(maps[name]) for name, pool in pools.items()], 1))
-
-    options["layer"] = f"{look}_conv"
-    return several(dict.fromkeys(names, COLOR), branches, join, look, **options)
+    branches = {name: conv(f"{name}_conv") for name in ("left", "right")}
+    tails, shapes = dict.fromkeys(branches, pooled()[0]), dict.fromkeys(branches, COLOR)
+    return several(shapes, branches, tails, L.concatenate, look, layer=f"{look}_conv", **options)
 
 
 def image_and_table(as_dict):
-    pool, head = pooled()
     branches = {"table": L.Dense(4, "tanh"), "image": chain(*convolutions())}
-
-    def join(found):
-        return head(ops.concatenate([pool(found["image"]), found["table"]], 1))
-
-    return several({"table": (5,), "image": COLOR}, branches, join, "image", as_dict)
+    tails, shapes = {"table": chain(), "image": pooled()[0]}, {"table": (5,), "image": COLOR}
+    return several(shapes, branches, tails, L.concatenate, "image", as_dict)
 
 
 def siamese(look, **options):
     encoder, code = functional(convolutions(), name="encoder"), chain(*pooled(units=6))
-    names, head, options["layer"] = ("one", "other"), L.Dense(1), "encoder/last"
-
-    def join(maps):
-        return head(ops.abs(code(maps["one"]) - code(maps["other"])))
-
-    shapes, branches = dict.fromkeys(names, COLOR), dict.fromkeys(names, encoder)
-    return several(shapes, branches, join, look, **options)
+    branches, tails, shapes = (
+        dict.fromkeys(("one", "other"), each) for each in (encoder, code, COLOR)
+    )
+    combine = lambda codes: ops.abs(codes[0] - codes[1])  # noqa: E731
+    return several(shapes, branches, tails, combine, look, layer="encoder/last", **options)
 
 
 class ClassToken(L.Layer):
@@ -370,15 +361,6 @@ def swin():
     return made([conv(None), lambda x: add([x, mix(x)]), norm], pooled(), layer="norm")
 
 
-def video(layer, *tail):
-    return made([layer], [*tail, L.Dense(3)], (4, 12, 10, 3))
-
-
-def frames():
-    layer = L.TimeDistributed(conv(None, strides=2), name="last")
-    return video(layer, L.TimeDistributed(L.GlobalAveragePooling2D()), L.LSTM(5))
-
-
 def hub_vit():
     import keras_hub
 
@@ -407,10 +389,6 @@ def hub_resnet():
     model = keras_hub.models.ResNetImageClassifier(backbone=backbone, num_classes=3)
     after, layer = chain(model.pooler, model.output_dense), f"backbone/{backbone.layers[-1].name}"
     return spread(Kind(model, images(*COLOR), backbone, after, layer), model.output_dense)
-
-
-def with_batch_norm():
-    return [L.Conv2D(6, 3, name="conv"), L.BatchNormalization(), L.ReLU(name="relu")]
 
 
 def kind(build=plain, *arguments, **options):
@@ -462,7 +440,9 @@ KINDS = {
     "Lambda": kind(ahead=[L.Lambda(lambda x: 2 * x - 1)]),
     "block class": block,
     "convolution, BatchNormalization, ReLU": lambda: made(
-        with_batch_norm(), pooled(), layer="relu", asked="conv"
+        [L.Conv2D(6, 3, name="conv"), L.BatchNormalization(), L.ReLU(name="last")],
+        pooled(),
+        asked="conv",
     ),
     "regression": kind(regression, 1, 0),
     "regression, three outputs": kind(regression, 3, 2),
@@ -476,10 +456,13 @@ KINDS = {
     "window attention": swin,
     "signal": kind(shape=(24, 2), n_axes=1),
     "volume": kind(shape=(8, 10, 12, 1), n_axes=3),
-    "video, TimeDistributed": frames,
-    "video, ConvLSTM2D": lambda: video(
-        L.ConvLSTM2D(6, 3, strides=2, return_sequences=True, name="last"),
-        L.GlobalAveragePooling3D(),
+    "video, TimeDistributed": lambda: made(
+        [L.TimeDistributed(conv(None, strides=2), name="last")],
+        [L.TimeDistributed(L.GlobalAveragePooling2D()), L.LSTM(5), L.Dense(3)],
+        VIDEO,
+    ),
+    "video, ConvLSTM2D": lambda: made(
+        [L.ConvLSTM2D(6, 3, strides=2, return_sequences=True, name="last")], pooled(3), VIDEO
     ),
     "keras_hub ViT": hub_vit,
     "keras_hub ResNet": hub_resnet,

@@ -52,10 +52,6 @@ def with_image(kind, image, others=1):
     return items if isinstance(kind.data, dict) else list(items.values())
 
 
-def labels_of(kind):
-    return kind.data, np.array(kind.labels)
-
-
 def grad_cam(kind, right):
     options = target(kind) | named(kind, "output_name", "input_name")
     found = cnnviz.grad_cam(kind.model, kind.data, signed=True, **options)
@@ -140,19 +136,21 @@ def reliance(kind, right):
 
 
 def confident_mistakes(kind, right):
-    found = cnnviz.confident_mistakes(kind.model, labels_of(kind), n_mistakes=kinds.N)
+    found = cnnviz.confident_mistakes(
+        kind.model, (kind.data, np.array(kind.labels)), n_mistakes=kinds.N
+    )
     wrong = np.flatnonzero(right.probabilities.argmax(1) != kind.labels)
     assert sorted(found.image_index) == wrong.tolist()
     close(found.probabilities, right.probabilities[found.image_index], kind.tolerance)
 
 
 def check_inputs(kind, right):
-    found = cnnviz.check_inputs(kind.model, labels_of(kind))
+    found = cnnviz.check_inputs(kind.model, (kind.data, np.array(kind.labels)))
     close(found.accuracy, np.mean(right.probabilities.argmax(1) == kind.labels))
 
 
 def suspect_labels(kind, right):
-    found = cnnviz.suspect_labels(kind.model, labels_of(kind), n_folds=2)
+    found = cnnviz.suspect_labels(kind.model, (kind.data, np.array(kind.labels)), n_folds=2)
     features = right.features.mean(tuple(range(1, right.features.ndim - 1)))
     fit = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
@@ -171,7 +169,7 @@ def map_trust(kind, right):
     """Deletion in a single step: the mean over the images as they are, and all of mean color."""
     with mock.patch("cnnviz.diagnosis.trust.STEPS", 1):
         options = {"methods": ["grad-cam"], "n_mosaics": 2}
-        found = cnnviz.map_trust(kind.model, *labels_of(kind), **options)
+        found = cnnviz.map_trust(kind.model, kind.data, np.array(kind.labels), **options)
     image = image_of(kind)
     plain = np.broadcast_to(image.mean((0, 1, 2)), image.shape).astype("float32")
     painted = kinds.oracle(kind, with_image(kind, plain)).probabilities
@@ -228,7 +226,7 @@ def test_call_is_right_or_says_what_to_do(call, name):
 @pytest.mark.parametrize("name", [name for name in kinds.KINDS if "keras_hub" not in name])
 def test_oracle_computes_what_the_model_does(name):
     kind, right = kinds.built(name)
-    found = kind.model(kind.data)
+    found = kind.model(kind.data, training=False)
     if kind.output_name is not None:
         found = found[kind.model.output_names.index(kind.output_name)]
     end = kinds.ENDS.get(kind.end, lambda logits: logits)
