@@ -230,7 +230,7 @@ def embedding():
 def two_outputs():
     kind, age = plain(3), L.Dense(1, name="age")
     _, _, pool, head = kind.model.layers[1:]
-    model = keras.Model(kind.model.inputs, [age(pool.output), head.output])
+    model = keras.Model(kind.model.input, [age(pool.output), head.output])
     return dataclasses.replace(kind, model=model, output_name="head")
 
 
