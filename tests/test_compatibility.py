@@ -184,8 +184,8 @@ CALLS = (*FAST, *OF_AN_INPUT[1:], filter_census, top_patches, explore, *DIAGNOSI
 OF_CLASSES = {*DIAGNOSIS, class_probabilities, grad_cam_of_the_class} - {suspect_labels}
 MUST_RAISE = {  # what the name of a kind begins with: the calls that raise a clear error
     "channels first": CALLS,
-    "regression|U-Net": {*OF_CLASSES, suspect_labels},
-    "embedding|detector": OF_CLASSES,
+    "regression|U-Net|embedding": {*OF_CLASSES, suspect_labels},
+    "detector": OF_CLASSES,
     "multi-label": {confident_mistakes, check_inputs, suspect_labels, map_trust},
     "two outputs": {*DIAGNOSIS} - {suspect_labels},
     "two images|image and table|Siamese": {ascend_target, check_inputs, map_trust},
