@@ -20,16 +20,26 @@ PEERS = DOCS / "compatibility_peers.json"
 DATE = "2026-11-29"
 PAGE = """# Compatibility
 
-Grad-CAM of {equal[0]} of {total} kinds of models equals an oracle, and that of {peers}: {equal[1]}
-and {equal[2]}. All calls of cnnviz {cnnviz} (keras {keras}, tensorflow {tensorflow}): {counts}.
+Every call of cnnviz on {total} kinds of small models, each compared with the model recomputed by
+hand.
 
-- `=`: equal to an oracle: the model recomputed by hand (`tests/kinds.py`), for Grad-CAM with a
-  `GradientTape` through it, and the result from that (`tests/test_compatibility.py`)
-- error: a ValueError that names an argument and a remedy; of the other packages, any error
-- WRONG: anything else; of the other packages, no way to call them gives the map up to a factor
-- `-`: the call takes no `input_name`
+| Grad-CAM by | right, of {total} kinds |
+| --- | --- |
+| cnnviz {cnnviz} (keras {keras}, tensorflow {tensorflow}) | **{equal[0]}** |
+| {peers[0]} | {equal[1]} |
+| {peers[1]} | {equal[2]} |
 
-`python tests/compatibility.py` writes this page.
+All calls of cnnviz: {counts}.
+
+- `=`: equal to the result by hand (`tests/kinds.py`), for Grad-CAM by a `GradientTape`.
+- error: cnnviz raises a ValueError that names an argument and what to do. Of other packages: any
+  error.
+- WRONG: anything else. Other packages were called in several ways, with the layer by its name, and
+  a map that is right up to a factor counts as equal.
+- `-`: the call has no `input_name`.
+
+Where a model is no classifier, `grad_cam` gets a target; "of a class" is without. `python
+tests/compatibility.py` writes this page.
 
 """
 
@@ -109,11 +119,16 @@ def write_page():
     text = PAGE.format(
         equal=[sum(row[column] == "=" for row in rows) for column in (1, -2, -1)],
         total=len(rows),
-        peers=" and ".join(peer["title"] for peer in peers.values()),
-        counts=", ".join(f"{own[cell]} {cell}" for cell in ("=", "error", "WRONG")),
+        peers=[peer["title"] for peer in peers.values()],
+        counts=f"{own['=']} equal, {own['error']} clear errors, {own['WRONG']} wrong",
         **{name: importlib.metadata.version(name) for name in ("cnnviz", "keras", "tensorflow")},
     )
-    head = ["kind of model", *(f"`{call.__name__}`" for call in calls), *peers]
+    named = (f"`{call.__name__}`" for call in calls)
+    head = [
+        "kind of model",
+        *(name.replace("_of_the_class`", "` of a class") for name in named),
+        *peers,
+    ]
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
     (DOCS / "compatibility.md").write_text("\n".join([text, *lines, "", *notes]).rstrip() + "\n")
 

@@ -96,7 +96,7 @@ def ascend_filters(kind, right):
     close(found, after.features.mean((1, 2))[[0, 1], [0, 2]], 10 * kind.tolerance)
 
 
-def ascend_target(kind, right):
+def ascend_filters_of_the_class(kind, right):
     options = target(kind) or {"class_index": 0}
     found, after = ascend(kind, **options, **named(kind, "output_name"))
     if kind.target is None:
@@ -178,7 +178,7 @@ def map_trust(kind, right):
 
 
 FAST = (grad_cam, class_probabilities, extract_activations)
-OF_AN_INPUT = (grad_cam, grad_cam_of_the_class, ascend_filters, ascend_target)
+OF_AN_INPUT = (grad_cam, grad_cam_of_the_class, ascend_filters, ascend_filters_of_the_class)
 DIAGNOSIS = (reliance, confident_mistakes, check_inputs, suspect_labels, compare_models, map_trust)
 CALLS = (*FAST, *OF_AN_INPUT[1:], filter_census, top_patches, explore, *DIAGNOSIS)
 OF_CLASSES = {*DIAGNOSIS, class_probabilities, grad_cam_of_the_class} - {suspect_labels}
@@ -188,9 +188,17 @@ MUST_RAISE = {  # what the name of a kind begins with: the calls that raise a cl
     "detector": OF_CLASSES,
     "multi-label": {confident_mistakes, check_inputs, suspect_labels, map_trust},
     "two outputs": {*DIAGNOSIS} - {suspect_labels},
-    "two images|image and table|Siamese": {ascend_target, check_inputs, map_trust},
+    "two images|image and table|Siamese": {ascend_filters_of_the_class, check_inputs, map_trust},
     "signal|volume|video": {
-        *(ascend_filters, ascend_target, top_patches, explore, reliance, check_inputs, map_trust)
+        *(
+            ascend_filters,
+            ascend_filters_of_the_class,
+            top_patches,
+            explore,
+            reliance,
+            check_inputs,
+            map_trust,
+        )
     },
 }
 
