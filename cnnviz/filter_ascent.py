@@ -15,7 +15,7 @@ from cnnviz import layers
 from cnnviz.checks import check_indices, check_integer
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
-from cnnviz.targets import Target, as_target
+from cnnviz.targets import Target, as_target, n_classes
 
 PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
@@ -150,7 +150,8 @@ def ascend_filters(
     compute = _step_of(path, output_name, climbed)
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
     key = "ascent", path, repr(output_name), climbed and climbed.key
-    options = {"named": named, "input_name": input_name}
+    is_own = climbed is not None and climbed.key is None
+    options = {"named": named, "input_name": input_name, "kept": {} if is_own else None}
     blank = layers.with_zeros(model, start, input_name)
     specs += layers.specs_of(extra)
     trace = layers.traced(model, blank, compute, key, record, specs, **options)
@@ -161,7 +162,9 @@ def ascend_filters(
 
     for message in trace.warned:
         layers.warn(message)
-    filters = check_indices(name, filters, trace.facts, owner)
+    if climbed is not None:
+        climbed.check(trace.facts[1])
+    filters = check_indices(name, filters, trace.facts[0], owner)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     exponents = smoothness * np.linspace(*COARSE_TO_FINE, steps)
     columns = lengths, exponents, np.full(steps, low), np.full(steps, high)
@@ -245,7 +248,8 @@ def _step_of(path, output_name, target):
         gradient = _smooth(gradient, smoothness)
         length = tf.sqrt(tf.reduce_mean(tf.square(gradient), (1, 2, 3), keepdims=True))
         images = call.images + step_size * tf.math.divide_no_nan(gradient, length)
-        return (tf.clip_by_value(images, low, high), activation, reacts), responses.shape[1]
+        facts = responses.shape[1], n_classes(call, output_name)
+        return (tf.clip_by_value(images, low, high), activation, reacts), facts
 
     return step
 

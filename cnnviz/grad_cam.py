@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import re
@@ -15,7 +14,7 @@ import tensorflow as tf
 
 from cnnviz import figures, layers
 from cnnviz.results import Result
-from cnnviz.targets import ClassIndex, Target, as_target
+from cnnviz.targets import ClassIndex, Target, as_target, n_classes
 
 Method: TypeAlias = Literal["grad-cam", "hires-cam", "grad-cam++", "layer-cam", "fine"]
 
@@ -229,14 +228,14 @@ def grad_cam(
         evidence = functools.reduce(_refine, maps)
         strength = tf.reduce_max(tf.abs(used[0].gradient), positions(used[0].gradient, -1))
         names = ", ".join(one.path for one in used)
-        return (evidence, score, index, strength), (names, _n_classes(call, output_name))
+        return (evidence, score, index, strength), (names, n_classes(call, output_name))
 
     every = layer_name is None or method == "fine"
     (maps, scores, classes, strength), (layer_name, _) = layers.run(
         model,
         inputs,
         compute,
-        key=("grad_cam", method, layer_name, repr(output_name), explained.key),
+        key=explained.key and ("grad_cam", method, layer_name, repr(output_name), explained.key),
         record=layers.every_layer if every else layers.one_layer(layer_name),
         named=named,
         per_image=explained.per_image(images),
@@ -256,15 +255,6 @@ def grad_cam(
     )
     options = method, images, tuple(class_names), text
     return GradCAM(maps, scores, classes, layer_name, verdicts, *options)
-
-
-def _n_classes(call, output_name):
-    """How many classes the model tells apart, or None."""
-    output = call.output
-    with contextlib.suppress(ValueError):
-        output = layers.pick_output(call.model, output, output_name)
-    outputs = output.shape[-1] if tf.is_tensor(output) and output.shape.rank else None
-    return 2 if outputs == 1 else outputs
 
 
 def positions(tensor, last=None):
@@ -323,10 +313,14 @@ def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
     if layer_name is not None:
         path, _ = layers.find_layer(call.named, layer_name)
         output = layers.required_feature_map(call, path, "a heat map", as_it_is=True)
+        if call.others and not layers.sees_images(call, output):
+            raise ValueError(
+                f"`layer_name` (='{path}') does not depend on the input that is looked at; choose "
+                "another `input_name`"
+            )
         used = [_used(call, path, output, gradient_of)]
         if used[0] is None:
             raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")
-    attention = layers.attention(call) if layer_name is None else []
     for path, output in _candidates(call):
         if len(used) > n_finer:
             break
@@ -335,10 +329,10 @@ def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
             last = used[-1].feature_map.shape[1:-1]
             is_next = all(size > other for size, other in zip(sizes, last, strict=True))
         else:  # a size that is unknown, None, will do
-            is_next = set(sizes) != {1} and _speaks_for_itself(call, output, attention)
+            is_next = set(sizes) != {1} and _speaks_for_itself(call, output)
         if is_next and (one := _used(call, path, output, gradient_of)) is not None:
             if not used:
-                _warn_of_attention(call, path, output, attention)
+                _warn_of_attention(call, path, output)
             _warn_of_parallel(call, path)
             used.append(one)
     if not used:
@@ -356,25 +350,28 @@ def _used(call, path, output, gradient_of):
     return None if gradient is None else Used(path, to_map(output), to_map(gradient))
 
 
-def _speaks_for_itself(call, output, attention):
+def _speaks_for_itself(call, output):
     """Whether an output belongs to the input to look at, and the score can depend on all of it.
 
     With a class token, it depends on the others only through the attention that follows.
     """
-    if call.others and not layers.depends([output], call.images):
+    if call.others and not layers.sees_images(call, output):
         return False
-    if not _is_tokens(call, output) or not layers.token_grid(call, output)[2]:
+    if not _is_tokens(call, output):
         return True
-    return bool(attention) and layers.depends(attention, output)
+    height, width, _ = layers.token_grid(call, output)
+    alone = output.shape[1] == height * width
+    return alone or bool(call.attention and layers.depends(call.attention, output))
 
 
 def _is_tokens(call, output):
     return output.shape.rank == 3 and call.images.shape.rank == 4
 
 
-def _warn_of_attention(call, path, output, attention):
+def _warn_of_attention(call, path, output):
     """Warn if a default layer lies before attention, which mixes its positions."""
-    if attention and not _is_tokens(call, output) and layers.depends(attention, output):
+    before = call.attention and layers.depends(call.attention, output)
+    if before and not _is_tokens(call, output):
         layers.warn(
             f"layer '{path}', which is taken, lies before attention, which mixes the evidence of "
             "its positions; choose a `layer_name` behind the attention if there is a feature map"
@@ -408,7 +405,7 @@ def _candidates(call):
         passes_on = not kernel and any(layers.is_a(layer, word) for word in PASSING_ON)
         is_end = any(calls[-1] is end for end in ends)
         if path in maps and learned and not passes_on and not is_end:
-            own = [y for y in calls if call.others and layers.depends([y], call.images)]
+            own = [y for y in calls if call.others and layers.sees_images(call, y)]
             found.append((path, own[-1] if own else maps[path]))
     return found[::-1]
 

@@ -6,6 +6,7 @@ model's output, a tensor or a structure of tensors, that returns one number for 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -28,7 +29,7 @@ class Target:
 
     Attributes:
         compute: `compute(call, output_name, *arrays)` -> (number, class or -1), both (N,) tensors.
-        key: What distinguishes `compute` from others; hashable.
+        key: What distinguishes `compute` from others; hashable. None of a person's function.
         arrays: What `compute` gets beside: class indices, a mask, or a reference; one for all
             images, or with a first axis of N.
         text: How figures name it, behind the class if it has one.
@@ -143,7 +144,7 @@ def region(class_index: int, mask: ArrayLike | None = None) -> Target:
     arrays = (_class_index(class_index, PREDICTED, "class_index"),)
     if mask is not None:
         mask = np.asarray(mask)
-        if mask.dtype != bool or mask.ndim < 2:
+        if mask.dtype != bool or mask.ndim < 1:
             raise ValueError(f"`mask` ({mask.dtype}, {mask.shape}) must be bool, (h, w)")
         arrays += (mask,)
     return Target(_region, ("region", len(arrays)), arrays, "in its region")
@@ -164,8 +165,12 @@ def similarity(reference: ArrayLike) -> Target:
         (1,)
     """
     reference = np.asarray(reference, np.float32)
-    if reference.ndim not in (1, 2) or not np.isfinite(reference).all() or not reference.any():
-        raise ValueError(f"`reference` (of shape {reference.shape}) must be finite, (D,) or (N, D)")
+    if reference.ndim not in (1, 2) or not (
+        np.isfinite(reference).all() and reference.any(-1).all()
+    ):
+        raise ValueError(
+            f"`reference` (of shape {reference.shape}) must be finite and not zero, (D,) or (N, D)"
+        )
     return Target(_similarity, "similarity", (reference,), "similarity to a reference")
 
 
@@ -193,7 +198,16 @@ def as_target(
             raise ValueError(f"`target` (which returns {found}) must return one number per image")
         return _without_class(number)
 
-    return Target(compute, ("function", target), text=getattr(target, "__name__", "the target"))
+    return Target(compute, None, text=getattr(target, "__name__", "the target"))
+
+
+def n_classes(call, output_name):
+    """How many classes the model tells apart, or None."""
+    output = call.output
+    with contextlib.suppress(ValueError):
+        output = _output(call, output_name)
+    outputs = output.shape[-1] if tf.is_tensor(output) and output.shape.rank else None
+    return 2 if outputs == 1 else outputs
 
 
 def _output(call, output_name):
@@ -232,6 +246,8 @@ def _region(call, output_name, index, mask=None):
     numbers = tf.reduce_sum(scores * tf.reshape(one_hot, [*column, scores.shape[-1]]), -1)
     if mask is None:
         mask = predicted == tf.reshape(index, column)
+        if output.shape[-1] > 1 and layers.activation_input(output, ("Sigmoid",)) is not None:
+            mask = numbers > 0  # every class stands alone
     elif not mask.shape[1:].is_compatible_with(predicted.shape[1:]):
         wanted = predicted.shape[1:]
         raise ValueError(f"`mask` (of shape {mask.shape[1:]}) must have the output's, {wanted}")

@@ -56,12 +56,12 @@ from cnnviz.layers.names import (
 )
 from cnnviz.layers.recorded import (
     as_map,
-    attention,
     depends,
     feature_maps,
     gradients,
     required_feature_map,
     required_output,
+    sees_images,
     token_grid,
 )
 from cnnviz.layers.run import every_layer, no_layer, one_layer, run, specs_of, stream, takes, traced

@@ -87,7 +87,12 @@ def _pairs(model, data, name):
             )
         return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
-        return len(data), (_pair(data[index]) for index in range(len(data)))
+        try:
+            n_batches = len(data)
+        except (TypeError, NotImplementedError):
+            kind = type(data).__name__
+            raise ValueError(f"`{name}` (a {kind} without a length) must have `__len__`") from None
+        return n_batches, (_pair(data[index]) for index in range(n_batches))
     if isinstance(data, tuple) and len(data) in (2, 3) and _is_pair(model, *data[:2]):
         images, labels = data[:2]
         rows = np.shape(tf.nest.flatten(images)[0] if isinstance(images, dict | list) else images)
@@ -111,7 +116,8 @@ def _is_pair(model, images, labels):
     if None not in shapes:
         return isinstance(images, (dict, list, tuple))
     rank = len(shapes[None])
-    return isinstance(images, dict) or (rank - 1 <= own <= rank and _rank(labels) < min(3, own))
+    single = own == rank - 1 and _rank(labels) < min(3, own)
+    return isinstance(images, dict) or own == rank or single  # labels may be masks
 
 
 def _pair(part):

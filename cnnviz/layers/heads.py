@@ -21,7 +21,7 @@ SQUASHING = {
 ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
 # Operations that change no value.
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")
-NO_CLASSES = ("Relu", "Relu6", "Softplus")  # outputs of 0 and more, such as ages or counts
+NO_CLASSES = ("Relu", "Relu6", "Softplus", "Exp")  # outputs of 0 and more, such as ages or counts
 REGRESSION = (  # names of losses, without "_"
     *"mse mae mape msle meansquarederror meanabsoluteerror meanabsolutepercentageerror".split(),
     *"meansquaredlogarithmicerror huber huberloss logcosh poisson cosinesimilarity".split(),
@@ -80,18 +80,19 @@ def class_probabilities(
 
 def classifier_output(call, output_name=None):
     """One output of a model that is being called; a ValueError if it cannot be of a classifier."""
-    output, loss = pick_output(call.model, call.output, output_name), _loss(call.model, output_name)
-    kind, _ = _head(output)
-    if loss in REGRESSION and kind in ("logits", "unknown"):
+    output = pick_output(call.model, call.output, output_name)
+    loss, (kind, _) = _loss(call.model, output_name), _head(output)
+    found = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    if found.lower().replace("_", "") in REGRESSION and kind in ("logits", "unknown"):
         raise ValueError(
-            f"`model` (='{call.model.name}') is no classifier: it was compiled with the loss {loss}"
-            f". {OTHER_TARGETS}"
+            f"`model` (='{call.model.name}') is no classifier: it was compiled with the loss "
+            f"{found}. {OTHER_TARGETS}"
         )
     return output
 
 
 def _loss(model, output_name):
-    """The name of the loss that a model was compiled with, in small letters, or None."""
+    """The loss that a model was compiled with for one output, or None."""
     losses = getattr(model, "loss", None)
     if isinstance(losses, dict):
         losses = losses.get(output_name) if len(losses) > 1 else next(iter(losses.values()), None)
@@ -99,9 +100,7 @@ def _loss(model, output_name):
         names = [*(getattr(model, "output_names", None) or ())]
         index = names.index(output_name) if output_name in names else output_name or 0
         losses = losses[index] if isinstance(index, int) and index < len(losses) else None
-    name = losses if isinstance(losses, str) else getattr(losses, "name", None)
-    name = name or getattr(losses, "__name__", None)
-    return name and name.lower().replace("_", "")
+    return losses
 
 
 def probabilities(output):
@@ -185,7 +184,7 @@ def _is_normalized(op):
     if op.type not in ("Mul", "RealDiv"):
         return False
     vectors, length = op.inputs
-    while length.op.type in ("Maximum", "Minimum", "Sqrt", "Rsqrt", "Reshape", "Identity"):
+    while length.op.type in ("Maximum", "Minimum", "AddV2", "Sqrt", "Rsqrt", "Reshape", "Identity"):
         length = length.op.inputs[0]
     squares = length.op.inputs[0].op if length.op.type in ("Sum", "SumV2") else None
     return squares is not None and any(one is vectors for one in squares.inputs)

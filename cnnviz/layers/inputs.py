@@ -41,7 +41,7 @@ def check_images(model, images, *, fewest=0, name="images"):
         if isinstance(images, dict) and len(images) == 1:
             (images,) = images.values()
         return _check_array(model, images, shapes[None], fewest, name)
-    if isinstance(images, dict) and {*images} == {*shapes}:
+    if isinstance(images, dict) and {*images} >= {*shapes}:
         pairs = {key: (images[key], shape) for key, shape in shapes.items()}
     elif isinstance(images, (list, tuple)) and len(images) == len(shapes):
         pairs = dict(zip(shapes, zip(images, shapes.values(), strict=True), strict=True))
@@ -128,6 +128,10 @@ def input_shapes(model):
         inputs = getattr(model, "input", None)  # a Sequential that was never called has none
         named = dict(zip(input_names(model), model.inputs, strict=True))
         inputs = inputs if isinstance(inputs, dict) else named
+        if not all(hasattr(one, "shape") for one in inputs.values()):
+            raise ValueError(
+                f"`model` (='{model.name}') takes nested inputs; it must take a list or a dict"
+            )
         shapes = {name: tuple(one.shape) for name, one in inputs.items()}
         shapes = {None: next(iter(shapes.values()))} if len(shapes) == 1 else shapes
     else:

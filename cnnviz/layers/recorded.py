@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from cnnviz.layers.inputs import computes_in_float16
+from cnnviz.layers.inputs import computes_in_float16, takes_integers
 from cnnviz.layers.names import leaves
 from cnnviz.layers.warn import warn
 
@@ -37,41 +37,64 @@ def as_map(call, output):
     A feature map has the positions of the input: (N, h, w, C) for images, (N, l, C) for signals,
     (N, d, h, w, C) for volumes and video, or (N, h, w, C) where the frames of a video are merged.
     The tokens (N, T, C) of a transformer of images are brought into the grid of their patches,
-    without the class token.
+    without the class token. Heads of attention are no positions.
     """
     rank, own = call.images.shape.rank, output.shape.rank
+    if own == rank == 4 and any(_has_heads(output, weights) for weights in call.attention):
+        return None
     if own == rank or (own, rank) == (4, 5):
         return lambda output: output
     grid = token_grid(call, output) if (own, rank) == (3, 4) else None
     if grid is None:
         return None
     height, width, before = grid
-    return lambda tokens: tf.reshape(tokens[:, before:], (-1, height, width, tokens.shape[2]))
+    end = before + height * width
+    return lambda tokens: tf.reshape(tokens[:, before:end], (-1, height, width, tokens.shape[2]))
+
+
+def _has_heads(output, weights):
+    """Whether the axes of an output are the heads and tokens of attention, and no positions."""
+    heads, *lengths = weights.shape[1:]
+    axes = sorted(map(str, output.shape[1:3]))
+    return any(
+        axes == sorted((str(heads), str(length))) for length in lengths[:2] if len(lengths) > 1
+    )
 
 
 def token_grid(call, tokens):
-    """(height, width, number of class tokens before them) of tokens (N, T, C), or None.
+    """(height, width, number of other tokens before them) of tokens (N, T, C), or None.
 
-    The grid is that of a feature map before with as many positions. Without one, in a network with
-    attention, it is a square.
+    The grid is that of a feature map before with as many positions, perhaps joined with other
+    tokens, such as a class token. Without one, in a network with attention, it is a square.
     """
-    length, sizes = tokens.shape[1], []
+    length, sizes, joined = tokens.shape[1], [], []
     if length is None or length < 2:
         return None
     for op in tokens.graph.get_operations():
-        if any(word in op.type for word in MAKE_MAPS) and op.outputs[0].shape.rank == 4:
-            sizes.append(op.outputs[0].shape[1:3])
-    if attention(call):
-        sizes = [(math.isqrt(n),) * 2 for n in (length - 1, length)] + sizes
-    for height, width in reversed([size for size in sizes if None not in tuple(size)]):
+        shape = op.outputs[0].shape if op.outputs else tf.TensorShape(None)
+        if any(word in op.type for word in MAKE_MAPS) and shape.rank == 4:
+            sizes += [tuple(shape[1:3])] * (None not in shape[1:3])
+        if op.type == "ConcatV2" and shape.rank == 3 and shape[1] == length:
+            parts = [part.shape[1] for part in op.inputs[:-1]]
+            joined += [parts] * (None not in parts and sum(parts) == length)
+    for height, width in reversed(sizes):
+        for parts in joined:
+            if height * width in parts:
+                return height, width, sum(parts[: parts.index(height * width)])
         if height * width in (length, length - 1):
             return height, width, length - height * width
+    for count in (length, length - 1) if call.attention else ():
+        side = math.isqrt(count)
+        height, width = sizes[-1] if sizes else (side, side)
+        # Else it may be the columns of a text, or one row.
+        if side**2 == count and height == width and height % side == 0 and count != height:
+            return side, side, length - count
     return None
 
 
-def attention(call):
+def attention_of(graph):
     """The weights of all attention over positions: what a softmax gives into a matrix product."""
-    softmaxes = (op for op in call.images.graph.get_operations() if op.type == "Softmax")
+    softmaxes = (op for op in graph.get_operations() if op.type == "Softmax")
     weights = (op.outputs[0] for op in softmaxes)
     return [one for one in weights if one.shape.rank > 2 and _weights_others(one)]
 
@@ -99,7 +122,7 @@ def required_output(call, path):
         )
     calls = call.recorded[path]
     if call.others:
-        calls = [y for y in calls if depends([y], call.images)] or calls
+        calls = [y for y in calls if sees_images(call, y)] or calls
     if len(calls) > 1:
         warn(f"layer '{path}' is used {len(calls)} times in one call; its last output is taken")
     return calls[-1]
@@ -131,6 +154,11 @@ def gradients(model, ys, x, grad_ys=None):
     (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
     plain, scaled = tf.cast(plain, tf.float32), tf.cast(scaled, tf.float32)
     return tf.where(tf.math.is_finite(scaled), scaled / HALF_SCALE, plain)
+
+
+def sees_images(call, output):
+    """Whether an output depends on the input to look at, and not on other inputs alone."""
+    return takes_integers(call.model) or depends([output], call.images)
 
 
 def depends(ys, x):

@@ -26,6 +26,7 @@ from cnnviz.layers.batches import batches
 from cnnviz.layers.finite import broken_layer, check_finite, squared_weights
 from cnnviz.layers.inputs import check_model, image_of, take
 from cnnviz.layers.names import find_layer, has_kernel, leaves, named_layers, own_weights
+from cnnviz.layers.recorded import attention_of
 from cnnviz.layers.value_range import measure_range, warn_of_range
 from cnnviz.layers.warn import warn
 
@@ -51,6 +52,7 @@ class Call:
         images: (N, H, W, C) float32 tensor, or another rank: the input to look at.
         others: The other inputs, where a model has several.
         output: What the model returned.
+        attention: The weights of all attention over positions, tensors.
         recorded: dict[str, list]: by path, the tensors that each chosen layer returned, in the
             order of the layers' last calls. A layer that is used twice has two.
     """
@@ -60,6 +62,7 @@ class Call:
     images: tf.Tensor
     others: list[tf.Tensor]
     output: Any
+    attention: list[tf.Tensor]
     recorded: dict[str, list[tf.Tensor]]
 
 
@@ -92,7 +95,11 @@ def run(model, data, compute, **options):
     _, _, results, facts = zip(*stream(model, data, compute, **options), strict=True)
     if len(results) == 1:
         return results[0], facts[0]
-    return tf.nest.map_structure(lambda *same: np.concatenate(same), *results), facts[0]
+    try:
+        return tf.nest.map_structure(lambda *same: np.concatenate(same), *results), facts[0]
+    except ValueError as error:
+        name = options.get("name", "images")
+        raise ValueError(f"`{name}` (of batches of several sizes) must have one size") from error
 
 
 def stream(
@@ -119,7 +126,8 @@ def stream(
         compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N
             or 1, and whatever else it found out about the model. It is traced once, so it must not
             hold the model itself; `call` is a `Call`.
-        key: What distinguishes this computation from others of the same model; hashable.
+        key: What distinguishes this computation from others of the same model; hashable. None is
+            not kept for later calls: a person's function may hold the model, or change.
         record: Function from `named_layers(model)` to the layers whose outputs are recorded.
         named: What `check_model(model)` returned, for a caller that has asked it already.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
@@ -143,7 +151,7 @@ def stream(
     """
     named = check_model(model) if named is None else named
     state = _state(model, named)
-    ranges, start = [], 0
+    ranges, start, kept = [], 0, collections.OrderedDict() if key is None else None
     for inputs, given in batches(model, data, name=name, description=description, labels=labels):
         rows = len(tf.nest.flatten(inputs)[0])
         arguments = [array[start : start + rows] for array in per_image]
@@ -151,7 +159,7 @@ def stream(
             inputs, arguments = tf.nest.map_structure(
                 lambda array: np.zeros((1, *array.shape[1:]), array.dtype), (inputs, arguments)
             )
-        options = {"named": named, "state": state, "input_name": input_name}
+        options = {"named": named, "state": state, "input_name": input_name, "kept": kept}
         trace = traced(model, inputs, compute, key, record, specs_of(arguments), **options)
         if start == 0:
             for message in trace.warned:
@@ -185,10 +193,22 @@ def specs_of(inputs):
     )
 
 
-def traced(model, inputs, compute, key, record, specs, *, named=None, state=None, input_name=None):
+def traced(
+    model,
+    inputs,
+    compute,
+    key,
+    record,
+    specs,
+    *,
+    named=None,
+    state=None,
+    input_name=None,
+    kept=None,
+):
     """The `Trace` of a computation for inputs of these shapes, kept until the model changes.
 
-    `inputs` are arrays, or `specs_of` them. New values of weights count anyway.
+    `inputs` are arrays, or `specs_of` them; `kept` is where to keep it instead. New values of weights count anyway.
     """
     named = check_model(model) if named is None else named
     state = _state(model, named) if state is None else state
@@ -196,7 +216,8 @@ def traced(model, inputs, compute, key, record, specs, *, named=None, state=None
     inputs = specs_of(inputs)
     key = key, repr((inputs, specs, input_name)), tuple(map(id, held)), settings
     with one_thread:
-        kept = _traces.setdefault(model, collections.OrderedDict())
+        if kept is None:
+            kept = _traces.setdefault(model, collections.OrderedDict())
         if key not in kept:
             # What is known by its id must live as long as the entry: an id could be used again.
             kept[key] = _trace(model, inputs, input_name, compute, record, specs), held
@@ -296,7 +317,8 @@ def _call(model, inputs, input_name, record):
     if others:  # the first that has seen the images
         first = (x for x in first if x.dtype.is_floating and tf.gradients(x, images) != [None])
     tensors = {path: calls for path, calls in tensors.items() if calls}
-    return Call(model, named, images, others, output, tensors), next(first, None)
+    attention = attention_of(images.graph)
+    return Call(model, named, images, others, output, attention, tensors), next(first, None)
 
 
 def _is_symbolic(value):
