@@ -237,7 +237,7 @@ def _step_of(path, output_name, target):
         if any(layers.depends(climbed, other) for other in call.others):
             raise ValueError(
                 f"`{argument}` (='{path}') depends on several inputs of model '{call.model.name}'; "
-                "put a model with one input around it"
+                "choose its own `input_name`, or put a model with one input around it"
             )
         if gradient is None:
             problem = f"`{argument}` (='{path}') does not depend on the image"

@@ -339,7 +339,8 @@ def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
         raise ValueError(
             "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
             "Grad-CAM needs a convolutional network, or a transformer whose grid of tokens is "
-            "known, from its convolution of patches or as a square"
+            "known, from its convolution of patches or as a square; of video, put TimeDistributed "
+            "around the convolutions without the pooling"
         )
     return used
 
@@ -398,15 +399,14 @@ def _candidates(call):
     maps, found, learned = layers.feature_maps(call), [], False
     ends = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
     ends += [layers.activation_input(output, layers.ACTIVATIONS) for output in ends]
-    for path, calls in call.recorded.items():
+    for path in call.recorded:
         layer = call.named[path]
         kernel = layers.has_kernel(layer)
         learned = learned or kernel  # before the first kernel there is only the image
         passes_on = not kernel and any(layers.is_a(layer, word) for word in PASSING_ON)
-        is_end = any(calls[-1] is end for end in ends)
+        is_end = any(maps.get(path) is end for end in ends)
         if path in maps and learned and not passes_on and not is_end:
-            own = [y for y in calls if call.others and layers.sees_images(call, y)]
-            found.append((path, own[-1] if own else maps[path]))
+            found.append((path, maps[path]))
     return found[::-1]
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz import layers
+from cnnviz.checks import check_integer
 
 ClassIndex: TypeAlias = int | Sequence[int] | np.ndarray
 
@@ -111,6 +112,8 @@ def regression(index: int = 0) -> Target:
         >>> figure = cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).plot()
     """
 
+    check_integer("index", index, 0)
+
     def compute(call, output_name):
         output = _output(call, output_name)
         output = output[:, None] if output.shape.rank == 1 else output
@@ -193,9 +196,11 @@ def as_target(
     def compute(call, output_name):
         output = call.output if output_name is None else _output(call, output_name)
         number = target(output)
-        if not tf.is_tensor(number) or number.shape.rank != 1:
+        if not tf.is_tensor(number) or number.shape.rank != 1 or number.shape[0] is not None:
             found = number.shape if tf.is_tensor(number) else type(number).__name__
-            raise ValueError(f"`target` (which returns {found}) must return one number per image")
+            raise ValueError(
+                f"`target` (which returns {found}) must return one number per image, (N,)"
+            )
         return _without_class(number)
 
     return Target(compute, None, text=getattr(target, "__name__", "the target"))

@@ -1,5 +1,8 @@
 """Models with several inputs, of signals and volumes, datasets of them, and transformers."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -180,3 +183,59 @@ def test_default_layer_before_attention_is_warned_of():
     model = keras.Model(image, L.Dense(2)(L.GlobalAveragePooling1D()(tokens)))
     with pytest.warns(UserWarning, match="layer 'conv', which is taken, lies before attention"):
         cnnviz.grad_cam(model, IMAGES[:2])
+
+
+def with_tokens(n_before, n_behind):
+    """(transformer of 4x4 patches among other tokens, their layer "joined", the patches' layer)."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((12, 12, 3))
+    patches = L.Conv2D(8, 3, strides=3, name="patches")(image)
+    tokens = L.Reshape((16, 8), name="flat")(patches)
+    parts = [L.Lambda(lambda x, n=n: 0.5 + 0 * x[:, :n])(tokens) for n in (n_before, n_behind) if n]
+    parts.insert(n_before > 0, tokens)
+    tokens = L.Concatenate(axis=1, name="joined")(parts)
+    tokens = L.Add()([tokens, L.MultiHeadAttention(2, 4)(tokens, tokens)])
+    return keras.Model(image, L.Dense(2)(L.Dense(3)(tokens)[:, 0]))
+
+
+@pytest.mark.parametrize("others", [(1, 0), (0, 1), (1, 4), (9, 0)])
+def test_grid_of_patches_is_found_among_other_tokens(others):
+    """Class token, distillation tokens and registers; with nine of them, 25 is a square."""
+    model = with_tokens(*others)
+    found = cnnviz.extract_activations(model, IMAGES[:2])
+    np.testing.assert_array_equal(found["joined"], found["patches"])
+
+
+def test_heads_of_attention_are_no_positions():
+    image = keras.Input((12, 12, 3))
+    tokens = L.Reshape((16, 8))(L.Conv2D(8, 3, strides=3, name="patches")(image))
+    split = [L.Permute((2, 1, 3))(L.Reshape((16, 2, 4))(L.Dense(8)(tokens))) for _ in range(3)]
+    weights = keras.ops.softmax(keras.ops.matmul(split[0], keras.ops.swapaxes(split[1], 2, 3)))
+    merged = L.Permute((2, 1, 3))(keras.ops.matmul(weights, split[2]))
+    tokens = L.Dense(8, name="mixed")(L.Reshape((16, 8))(merged))
+    model = keras.Model(image, L.Dense(2)(L.GlobalAveragePooling1D()(tokens)))
+    found = cnnviz.grad_cam(model, IMAGES[:2])
+    assert (found.layer_name, found.maps.shape) == ("mixed", (2, 4, 4))
+    maps = cnnviz.extract_activations(model, IMAGES[:2]).values()
+    assert {one.shape[1:3] for one in maps}.isdisjoint({(2, 16), (16, 2), (16, 16)})
+
+
+def test_function_that_changes_or_holds_the_model_is_traced_anew(with_table):
+    data, chosen = {"image": IMAGES, "table": TABLE}, [0]
+    logits = with_table.predict(data, verbose=0)
+
+    def look(model):
+        return cnnviz.grad_cam(
+            model, data, target=lambda y: y[:, chosen[0]] + 0 * len(model.layers)
+        )
+
+    for index in (0, 1):
+        chosen[0] = index
+        model = keras.models.clone_model(with_table)
+        model.set_weights(with_table.get_weights())
+        np.testing.assert_allclose(look(model).scores, logits[:, index], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(look(with_table).scores, logits[:, index], rtol=1e-4, atol=1e-5)
+    get_model = weakref.ref(model)
+    del model
+    gc.collect()
+    assert get_model() is None

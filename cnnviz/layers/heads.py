@@ -93,13 +93,14 @@ def classifier_output(call, output_name=None):
 
 def _loss(model, output_name):
     """The loss that a model was compiled with for one output, or None."""
-    losses = getattr(model, "loss", None)
+    losses, names = getattr(model, "loss", None), list(getattr(model, "output_names", None) or ())
+    if isinstance(output_name, int) and output_name < len(names):
+        output_name = names[output_name]
     if isinstance(losses, dict):
-        losses = losses.get(output_name) if len(losses) > 1 else next(iter(losses.values()), None)
-    elif isinstance(losses, (list, tuple)):
-        names = [*(getattr(model, "output_names", None) or ())]
-        index = names.index(output_name) if output_name in names else output_name or 0
-        losses = losses[index] if isinstance(index, int) and index < len(losses) else None
+        return next(iter(losses.values()), None) if output_name is None else losses.get(output_name)
+    if isinstance(losses, (list, tuple)):
+        index = names.index(output_name) if output_name in names else 0
+        return losses[index] if index < len(losses) else None
     return losses
 
 

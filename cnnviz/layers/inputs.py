@@ -82,7 +82,7 @@ def _check_array(model, images, expected, fewest, name):
         raise ValueError(
             f"`{name}` (a {kind} of dtype {images.dtype}) must be an array of numbers, {axes}"
         )
-    if rank > 2 or images.dtype.kind not in "iu":  # indices, for an embedding, stay integers
+    if rank > 2 or images.dtype.kind not in "iub":  # indices, for an embedding, stay integers
         with np.errstate(over="ignore"):  # infinity is reported below
             images = images.astype(np.float32, copy=False)
     given = images.shape

@@ -23,11 +23,12 @@ def feature_maps(call):
     inside = {path for path in call.named if any(path.startswith(f"{one}/") for one in attends)}
     passed_on = [y for path in inner.keys() - inside for y in call.recorded.get(path, ())]
     for path, calls in call.recorded.items():
-        if path in inside or as_map(call, calls[-1]) is None:
+        output = _own(call, calls)[-1]
+        if path in inside or as_map(call, output) is None:
             continue
-        if path in inner or not any(one is calls[-1] for one in passed_on):
-            maps[path] = calls[-1]
-        passed_on.append(calls[-1])
+        if path in inner or not any(one is output for one in passed_on):
+            maps[path] = output
+        passed_on.append(output)
     return maps
 
 
@@ -120,9 +121,7 @@ def required_output(call, path):
             f"`layer_name` (='{path}') is not used, or returns no single tensor, or is hidden in a "
             "tf.function of the model's own, when the model is called in inference mode"
         )
-    calls = call.recorded[path]
-    if call.others:
-        calls = [y for y in calls if sees_images(call, y)] or calls
+    calls = _own(call, call.recorded[path])
     if len(calls) > 1:
         warn(f"layer '{path}' is used {len(calls)} times in one call; its last output is taken")
     return calls[-1]
@@ -154,6 +153,13 @@ def gradients(model, ys, x, grad_ys=None):
     (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
     plain, scaled = tf.cast(plain, tf.float32), tf.cast(scaled, tf.float32)
     return tf.where(tf.math.is_finite(scaled), scaled / HALF_SCALE, plain)
+
+
+def _own(call, calls):
+    """Of the outputs of several calls of a layer, those of the input to look at, if there are."""
+    if not call.others or len(calls) == 1:
+        return calls
+    return [y for y in calls if sees_images(call, y)] or calls
 
 
 def sees_images(call, output):

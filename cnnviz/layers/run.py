@@ -208,7 +208,8 @@ def traced(
 ):
     """The `Trace` of a computation for inputs of these shapes, kept until the model changes.
 
-    `inputs` are arrays, or `specs_of` them; `kept` is where to keep it instead. New values of weights count anyway.
+    `inputs` are arrays, or `specs_of` them; `kept` is where to keep it instead. New values of
+    weights count anyway.
     """
     named = check_model(model) if named is None else named
     state = _state(model, named) if state is None else state
