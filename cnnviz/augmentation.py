@@ -46,8 +46,7 @@ def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
 def augment_batch(images, rng, *, image_size=0, strength=1.0):
     """Crop, mirror and light each image (B, H, W, 3) in 0..255, and paint a gray square on it.
 
-    The square is cut-out (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552). `strength` is
-    in multiples of the recipe's.
+    The square is cut-out (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552).
     """
     n_images, *whole = images.shape[:3]
     height, width = (image_size, image_size) if image_size else whole
@@ -76,8 +75,7 @@ def augment_batch(images, rng, *, image_size=0, strength=1.0):
 def cut_mix_batch(images, labels, rng, *, share):
     """Paste a piece of another image into a `share` of the images, and mix their labels by area.
 
-    CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899): the network learns to use more of an
-    animal than its most telling part. `keras.layers.CutMix` draws other pieces, in all images.
+    This is CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
     """
     mixed, mixed_labels = images.copy(), np.array(labels, np.float32)
     size = np.array(images.shape[1:3])

@@ -20,8 +20,7 @@ from cnnviz.recipe import BATCH_SIZE, RECIPES, STORED_SIZES, USED_SIZES
 
 
 def main():
-    as_it_is = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path, help="a folder made by data_separator.py")
     parser.add_argument("model", type=Path, help="the .keras file to write")
     parser.add_argument("--recipe", choices=RECIPES, default="best")

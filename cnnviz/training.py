@@ -52,14 +52,13 @@ def train(
 
     Args:
         model: From images (N, H, W, 3) in 0..255 to logits (N, 1). It is compiled here.
-        train_data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,) or (B, 1) in
-            0..1, where 1 stands for a positive logit).
+        train_data: tf.data.Dataset of images (B, H, W, 3) in 0..255 and labels (B,) or (B, 1) in
+            0..1, where 1 stands for a positive logit.
         validation_data: The same, not augmented.
         epochs: Passes over `train_data`, 1 or more.
         image_sizes: Side length in pixels to which images are resized, for each epoch, or None.
         learning_rate: The peak.
-        augment: Strength of the augmentation (crops, mirroring, lighting, cut-out), in multiples of
-            the recipe's, 0..2. A short training learns more with 0.4.
+        augment: Strength of crops, mirroring, lighting and cut-out, 0..2, where 1 is the recipe's.
         cut_mix: Fraction of the training images, 0..1, with a piece of another image and a mixed
             label (CutMix); for long trainings. Accuracy takes the label of the larger part.
         checkpoint: A `.keras` file for the best weights so far, with the history in
@@ -133,11 +132,9 @@ def train(
     history.epoch = list(range(len(history.history.get("loss", ()))))
     history.best_epoch = best.epoch
     if best.diverged_in is not None:
-        what = (
-            f"The loss was not finite in epoch {best.diverged_in + 1}; the best weights are kept."
-        )
-        remedy = f"Lower the `learning_rate` (={learning_rate}), or see cnnviz.check_inputs."
-        warnings.warn(f"{what} {remedy}", stacklevel=2)
+        what = f"The loss was not finite in epoch {best.diverged_in + 1}; the best weights are kept"
+        remedy = f"lower the `learning_rate` (={learning_rate}), or see cnnviz.check_inputs"
+        warnings.warn(f"{what}; {remedy}", stacklevel=2)
     return history
 
 

@@ -252,7 +252,7 @@ def test_interrupt_keeps_the_best_weights_and_the_history_so_far(epochs, at_epoc
 def test_nan_ends_the_training_and_keeps_the_best_weights(at_epoch, tmp_path):
     at_epoch(2, lambda model: model.set_weights([w * np.nan for w in model.get_weights()]))
     options = {"checkpoint": tmp_path / "best.keras", "image_sizes": (8, 8, 8, 8, 9, 9)}
-    with pytest.warns(UserWarning, match=r"epoch 3.*Lower the `learning_rate` \(=0.1\)"):
+    with pytest.warns(UserWarning, match=r"epoch 3.*lower the `learning_rate` \(=0.1\)"):
         model, history = train_astray(**options)
     assert len(history.history["loss"]) == 3
     assert accuracy_of(model) == max(history.history["val_accuracy"][:2])
