@@ -134,15 +134,14 @@ def load_split(
         directory: Folder with images in `cats` and `dogs` (else a FileNotFoundError).
         image_size: Side length in pixels; images are resized to this square.
         batch_size: Images in a batch; the last one may be smaller.
-        shuffle: Whether to draw a new order in each pass. In order, cats come before dogs.
-        seed: Seed of the order.
+        shuffle: Whether to draw a new order in each pass, from `seed`; else cats come before dogs.
         cache: Whether the first pass keeps the decoded images in memory. With `shuffle`, it decodes
             all images before the first batch.
 
     Returns:
-        tf.data.Dataset of (images, labels): (B, image_size, image_size, 3) float32 in 0..255 and
-        (B,) int32, 0 for cat and 1 for dog. Its `file_paths` are in the order without `shuffle`.
-        A damaged file is a tf.errors.OpError while reading; the message names it.
+        tf.data.Dataset of images (B, H, W, 3), float32 in 0..255, and labels (B,), int32. Its
+        `file_paths` are in the order without `shuffle`. A damaged file is a tf.errors.OpError that
+        names it, while reading.
 
     Example:
         >>> from cnnviz.drawn_pets import write_drawn_pets

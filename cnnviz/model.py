@@ -130,9 +130,7 @@ def calibrate(model, data):
 
 
 def load_pretrained() -> keras.Model:
-    """Load the shipped classifier, trained from scratch on photographs of cats and dogs.
-
-    It is a `build_model(batch_normalization=False)` for any image size, best at 144 to 160 pixels.
+    """Load the shipped classifier of cats and dogs, for any image size, best at 144 to 160 pixels.
 
     Example:
         >>> model = cnnviz.load_pretrained()

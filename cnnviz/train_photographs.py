@@ -47,19 +47,14 @@ def main():
     folded = fold_batch_normalization(model)
     print(f"temperature {calibrate(folded, used['validation']):.2f}")
     cnnviz.save_model(folded, given.model)
-    for split, photographs in used.items():
-        report(split, folded, photographs)
-
-
-def report(split, model, data):
-    """Print accuracy and calibration error of the model."""
-    labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
-    probabilities = cnnviz.class_probabilities(model, data)
-    n_correct, n = int((probabilities.argmax(axis=1) == labels).sum()), len(labels)
-    low, high = binomtest(n_correct, n).proportion_ci(method="wilson")
-    error = expected_calibration_error(probabilities, labels)
-    accuracy = f"accuracy {n_correct / n:.1%} ({low:.1%} to {high:.1%})"
-    print(f"{split}: {n_correct} of {n} correct, {accuracy}, calibration error {error:.3f}")
+    for split, data in used.items():
+        labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
+        probabilities = cnnviz.class_probabilities(folded, data)
+        n_correct, n = int((probabilities.argmax(axis=1) == labels).sum()), len(labels)
+        low, high = binomtest(n_correct, n).proportion_ci(method="wilson")
+        error = expected_calibration_error(probabilities, labels)
+        accuracy = f"accuracy {n_correct / n:.1%} ({low:.1%} to {high:.1%})"
+        print(f"{split}: {n_correct} of {n} correct, {accuracy}, calibration error {error:.3f}")
 
 
 if __name__ == "__main__":
