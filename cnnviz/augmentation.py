@@ -13,8 +13,7 @@ from cnnviz.recipe import CUT_OUT, LIGHTING, SMALLEST_CROP
 def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
     """Resize the images of a tf.data.Dataset of batches and augment them, differently in each pass.
 
-    The sides get `image_size` pixels, 0 keeps them. `strength` is that of `augment_batch`, and
-    `cut_mix` the `share` of `cut_mix_batch`, by which labels become float32.
+    `image_size` 0 keeps the size. `cut_mix` is the `share` of `cut_mix_batch`.
     """
 
     def change(images, labels, seed):
@@ -45,10 +44,9 @@ def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
 
 
 def augment_batch(images, rng, *, image_size=0, strength=1.0):
-    """Crop, mirror and light each image, and paint a gray square on it.
+    """Crop, mirror and light each image (B, H, W, 3) in 0..255, and paint a gray square on it.
 
-    The square is cut-out (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552). Images are
-    (B, H, W, 3) in 0..255, `strength` is in multiples of the recipe's, and 0 keeps the sides.
+    The square is cut-out (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552).
     """
     n_images, *whole = images.shape[:3]
     height, width = (image_size, image_size) if image_size else whole
@@ -63,7 +61,7 @@ def augment_batch(images, rng, *, image_size=0, strength=1.0):
     results = np.empty((n_images, height, width, 3), np.float32)
     for index, (image, result) in enumerate(zip(images, results, strict=True)):
         (top, left), (rows, columns), (y, x) = corners[index], sizes[index], squares[index]
-        crop = image[top : top + rows, left : left + columns].astype(np.float32, copy=False)
+        crop = np.float32(image[top : top + rows, left : left + columns])
         crop = resize_image(crop, (height, width))
         if mirrored[index]:
             crop = cv2.flip(crop, 1)
@@ -77,9 +75,7 @@ def augment_batch(images, rng, *, image_size=0, strength=1.0):
 def cut_mix_batch(images, labels, rng, *, share):
     """Paste a piece of another image into a `share` of the images, and mix their labels by area.
 
-    CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899): the network learns to use more of an
-    animal than its most telling part. `keras.layers.CutMix` draws other pieces, in all images.
-    Returns images (B, H, W, 3) and labels, both float32.
+    This is CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
     """
     mixed, mixed_labels = images.copy(), np.array(labels, np.float32)
     size = np.array(images.shape[1:3])

@@ -95,16 +95,11 @@ def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -
     """
     if image_size is not None:
         check_integer("image_size", image_size, 1)
-    return _read(path, image_size).astype(np.float32)
-
-
-def _read(path, image_size):
     try:
         image = decode_image(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"`path` (='{path}') cannot be read as an image: {error}") from None
-    as_it_is = image_size is None or image.shape[:2] == (image_size, image_size)
-    return image if as_it_is else resize_image(image, image_size)
+    return np.float32(image if image_size is None else resize_image(image, image_size))
 
 
 def list_split(directory):
@@ -116,10 +111,9 @@ def list_split(directory):
         found = [str(path) for path in files if is_image_name(path.name)]
         if not found:
             what = "holds none" if folder.is_dir() else "does not exist"
-            raise FileNotFoundError(
-                f"`directory` (='{directory}') must hold images in cats/ and dogs/, but '{folder}' "
-                f"{what}; keras.utils.image_dataset_from_directory loads folders of other classes"
-            )
+            must = f"must hold images in cats/ and dogs/, but '{folder}' {what}"
+            other = "keras.utils.image_dataset_from_directory loads folders of other classes"
+            raise FileNotFoundError(f"`directory` (='{directory}') {must}; {other}")
         paths += found
         labels += [label] * len(found)
     return paths, np.array(labels, np.int32)
@@ -140,15 +134,14 @@ def load_split(
         directory: Folder with images in `cats` and `dogs` (else a FileNotFoundError).
         image_size: Side length in pixels; images are resized to this square.
         batch_size: Images in a batch; the last one may be smaller.
-        shuffle: Whether to draw a new order in each pass. In order, cats come before dogs.
-        seed: Seed of the order.
-        cache: Whether the first pass keeps the decoded images in memory. With `shuffle`, the first
-            batch then comes only when all images are decoded.
+        shuffle: Whether to draw a new order in each pass, from `seed`; else cats come before dogs.
+        cache: Whether the first pass keeps the decoded images in memory. With `shuffle`, it decodes
+            all images before the first batch.
 
     Returns:
-        tf.data.Dataset of (images, labels): (B, image_size, image_size, 3) float32 in 0..255 and
-        (B,) int32, 0 for cat and 1 for dog. Its `file_paths` are in the order without `shuffle`.
-        A damaged file is a tf.errors.OpError while reading; the message names it.
+        tf.data.Dataset of images (B, H, W, 3), float32 in 0..255, and labels (B,), int32. Its
+        `file_paths` are in the order without `shuffle`. A damaged file is a tf.errors.OpError that
+        names it, while reading.
 
     Example:
         >>> from cnnviz.drawn_pets import write_drawn_pets
@@ -160,7 +153,7 @@ def load_split(
     paths, labels = list_split(directory)
 
     def read(names):
-        return np.stack([_read(os.fsdecode(name), image_size) for name in names])
+        return np.uint8([load_image(os.fsdecode(name), image_size=image_size) for name in names])
 
     def load(names, labels):
         images = tf.numpy_function(read, [names], tf.uint8, stateful=False)
@@ -173,8 +166,7 @@ def load_split(
     # In batches, because every call of a NumPy function costs a third of decoding an image.
     data = data.batch(batch_size).map(load, num_parallel_calls=os.cpu_count())
     if cache:
-        cardinality = tf.data.experimental.assert_cardinality(len(paths))  # else unknown
-        data = data.unbatch().apply(cardinality).cache()
+        data = data.unbatch().apply(tf.data.experimental.assert_cardinality(len(paths))).cache()
         if shuffle:  # one more than there are, so that the first pass reads the end and is kept
             data = data.shuffle(len(paths) + 1, seed=seed)
         data = data.batch(batch_size)

@@ -32,7 +32,7 @@ def build_model(
 
     Args:
         image_size: Side length of the images in pixels, 16 or more; None takes any.
-        width: Filters in the first block, 1 or more; the next have 2, 4.7 and 11.3 times as many.
+        width: Filters in the first block, 1 or more.
         batch_normalization: False for looking inside: each convolution applies its ReLU itself.
         precision: Keras dtype policy; "auto" takes the fastest to train here, None the global one.
 
@@ -64,9 +64,10 @@ def build_model(
 def _convolve(features, name, batch_normalization, dtype, **options):
     """Convolution and ReLU, as one layer or, for training, with normalization between them."""
     options |= {"kernel_size": 3, "padding": "same", "kernel_initializer": "he_normal"}
+    options |= {"use_bias": False} if batch_normalization else {"activation": "relu"}
+    features = keras.layers.Conv2D(name=name, dtype=dtype, **options)(features)
     if not batch_normalization:
-        return keras.layers.Conv2D(activation="relu", name=name, dtype=dtype, **options)(features)
-    features = keras.layers.Conv2D(use_bias=False, name=name, dtype=dtype, **options)(features)
+        return features
     norm = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm", dtype=dtype)
     return keras.layers.ReLU(name=f"{name}_relu", dtype=dtype)(norm(features))
 
@@ -104,18 +105,18 @@ def fold_batch_normalization(model):
 def calibrate(model, data):
     """Make the confidence of a model equal to its accuracy, by temperature scaling.
 
-    The weights of the last layer, a Dense(1), are divided by the temperature in 0.05..20 that makes
-    the labels of `data`, a tf.data.Dataset that was not trained on, most likely (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599). Returns it; above 1 the model was overconfident. One correct
-    and one wrong label are added (Platt 1999), so that perfect accuracy gives finite confidence.
+    Divides the weights of the last layer, a Dense(1), by the temperature in 0.05..20 that makes the
+    labels of `data`, a tf.data.Dataset that was not trained on, most likely (Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599), and returns it; above 1 the model was overconfident. One
+    correct and one wrong label are added (Platt 1999): perfect accuracy gives finite confidence.
     """
     head = model.layers[-1]
-    linear = isinstance(head, keras.layers.Dense) and head.activation is keras.activations.linear
-    if not (linear and head.units == 1):
+    if not {"units": 1, "activation": "linear"}.items() <= head.get_config().items():
         raise ValueError(f"`model` (={model.name!r}) must end in Dense(1) without an activation")
     batches = [(model.predict_on_batch(images), labels) for images, labels in data]
-    logits = np.concatenate([logits for logits, _ in batches]).astype(np.float64).ravel()
-    labels = np.concatenate([labels for _, labels in batches]).astype(np.float64).ravel()
+    logits, labels = (
+        np.concatenate(each).astype(float).ravel() for each in zip(*batches, strict=True)
+    )
     targets = (len(labels) * labels + 1) / (len(labels) + 2)  # nearly 0 or 1
 
     def cross_entropy(log_temperature):
@@ -129,9 +130,7 @@ def calibrate(model, data):
 
 
 def load_pretrained() -> keras.Model:
-    """Load the shipped classifier, trained from scratch on photographs of cats and dogs.
-
-    It is a `build_model(batch_normalization=False)` for any image size, best at 144 to 160 pixels.
+    """Load the shipped classifier of cats and dogs, for any image size, best at 144 to 160 pixels.
 
     Example:
         >>> model = cnnviz.load_pretrained()
@@ -142,12 +141,8 @@ def load_pretrained() -> keras.Model:
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Save a model so that the file is complete, or as it was before, whatever interrupts this.
 
-    `keras.Model.save` writes in place: a kill or a full disk loses the file before, too.
-
-    Args:
-        model: keras.Model.
-        path: A `.keras` file, for Keras from 3.8 on. Its folder is made if needed. An OSError says
-            why it cannot be written, and leaves it as it was.
+    `keras.Model.save` writes in place: a kill or a full disk loses the file before, too. `path` is
+    a `.keras` file, for Keras from 3.8 on. Its folder is made if needed.
 
     Example:
         >>> cnnviz.save_model(cnnviz.build_model(width=1), "pets.keras")
@@ -155,16 +150,12 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     path = Path(os.path.realpath(path))  # a link stays a link
     if path.suffix != ".keras":
         raise ValueError(f"`path` (='{path}') must end in '.keras'")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-            written, readable = Path(folder, "written.keras"), Path(folder, "readable.keras")
-            model.save(written)
-            model_files.copy_readable(written, readable)
-            os.replace(readable, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"`path` (='{path}') cannot be written and is as it was: {reason}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+        written, readable = Path(folder, "written.keras"), Path(folder, "readable.keras")
+        model.save(written)
+        model_files.copy_readable(written, readable)
+        os.replace(readable, path)
 
 
 def load_model(path: str | os.PathLike[str], *, trusted: bool = False) -> keras.Model:
@@ -173,8 +164,8 @@ def load_model(path: str | os.PathLike[str], *, trusted: bool = False) -> keras.
     Args:
         path: A `.keras` or `.h5` file; its content counts, not its suffix. A ValueError says why it
             cannot be loaded, and the remedy.
-        trusted: Whether code in the file may run, such as that of Lambda layers. Versions of Keras
-            before 3.13.2 run code of malicious files in any case, so there it must be True.
+        trusted: Whether code in the file may run, such as that of Lambda layers. Keras before
+            3.13.2 runs code of malicious files in any case, so there it must be True.
 
     Example:
         >>> cnnviz.save_model(cnnviz.build_model(width=1), "pets.keras")

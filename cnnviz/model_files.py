@@ -26,9 +26,6 @@ OTHER_FILES = (
     (rb"PK", "is a zip that was cut off", AGAIN),
     (rb"version https://git-lfs", "is a Git LFS pointer, not the file", "Run `git lfs pull`"),
     (rb"\s*<", "is a web page", AGAIN),
-    (rb"\x80", "is a pickle, which would run code", SAVE),
-    (rb"....TFL3", "is a TensorFlow Lite model, which has no Keras layers", SAVE),
-    (rb"\x08.\x12", "is an ONNX model, which has no Keras layers", SAVE),
     (rb"", "is not a Keras model", SAVE),
 )
 
@@ -84,12 +81,11 @@ def copy_readable(path, target):
 
 def _readable(config, version):
     def change(node):  # each object in the configuration, innermost first
-        if "class_name" in node and isinstance(node.get("config"), dict):
-            for name in NEW_SETTINGS:
-                if node["config"].get(name, 0) is None:
-                    del node["config"][name]
-            if version.startswith("2."):
-                _translate(node["class_name"], node["config"], node)
+        for name in NEW_SETTINGS:
+            if node.get(name, 0) is None:
+                del node[name]
+        if version.startswith("2.") and "class_name" in node and isinstance(node["config"], dict):
+            _translate(node["class_name"], node["config"], node)
         return node
 
     return json.dumps(json.loads(config, object_hook=change))

@@ -36,8 +36,6 @@ def orthogonalized(matrix, steps=ORTHOGONALIZING_STEPS):
     A step turns X into X P, where P = a + b G + c G^2 and G = X^T X, and so G into P G P. The
     product of all P is multiplied up first, since X has many more rows than G: a third of the work.
     """
-    wide = matrix.shape[0] < matrix.shape[1]
-    matrix = keras.ops.transpose(matrix) if wide else matrix
     matrix = matrix / (keras.ops.norm(matrix) + 1e-7)
     gram = keras.ops.transpose(matrix) @ matrix
     identity = product = keras.ops.eye(gram.shape[0], dtype=gram.dtype)
@@ -45,8 +43,7 @@ def orthogonalized(matrix, steps=ORTHOGONALIZING_STEPS):
     for _ in range(steps):
         step = a * identity + b * gram + c * gram @ gram
         gram, product = step @ gram @ step, product @ step
-    matrix = matrix @ product
-    return keras.ops.transpose(matrix) if wide else matrix
+    return matrix @ product
 
 
 def one_cycle(peak, steps):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,11 +61,7 @@ class Result:
 
 
 def _short(value):
-    """A value on one line: the shape of an array, the number of things in a long sequence."""
+    """A value on one line: the shape of an array, the beginning of a long text."""
     if isinstance(value, np.ndarray):
         return f"array{value.shape}"
-    text = repr(value)
-    if len(text) > MOST_CHARACTERS or "\n" in text:
-        length = f" of {len(value)}" if hasattr(value, "__len__") else ""
-        return f"<{type(value).__name__}{length}>"
-    return text
+    return textwrap.shorten(repr(value), MOST_CHARACTERS, placeholder=" ...")

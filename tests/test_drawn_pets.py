@@ -1,5 +1,7 @@
 """Drawn pets are reproducible, their masks are true, and only ears and muzzle tell the class."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cnnviz.data import load_split
-from cnnviz.drawn_pets import dataset, drawn_pets, write_drawn_pets
+from cnnviz.drawn_pets import drawn_pets, write_drawn_pets
+
+drawn = sys.modules["cnnviz.drawn_pets"]  # `cnnviz.drawn_pets` is the function
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +123,8 @@ def test_watermark_changes_only_its_class_and_only_inside_its_mask(marked):
 
 def test_only_ears_and_muzzle_differ_between_a_cat_and_a_dog_of_one_index():
     for index in range(40):
-        cat, _, cat_part = dataset._draw_image(0, index, 0, 96)
-        dog, _, dog_part = dataset._draw_image(0, index, 1, 96)
+        cat, _, cat_part = drawn._draw_image(0, index, 0, 96)
+        dog, _, dog_part = drawn._draw_image(0, index, 1, 96)
         elsewhere = ~dilate([cat_part | dog_part], 5)[0]  # shadows and the lens reach that far
         np.testing.assert_allclose(cat[elsewhere], dog[elsewhere], atol=8)
         assert np.abs(cat - dog)[cat_part | dog_part].mean() > 10
@@ -178,9 +182,9 @@ def test_mean_color_of_the_animal_hardly_tells_the_class(many_pets):
 
 def test_labels_come_from_random_numbers_of_their_own():
     """Otherwise the background of the first image of each seed would tell its class."""
-    labels = np.array([dataset._labels(1, seed)[0] for seed in range(400)])
-    for stream in dataset._STREAMS[:-1]:
-        streams = (dataset._generator(seed, 0, stream) for seed in range(400))
+    labels = np.array([drawn._labels(1, seed)[0] for seed in range(400)])
+    for stream in drawn._STREAMS[:-1]:
+        streams = (drawn._generator(seed, 0, stream) for seed in range(400))
         for number in np.array([stream.random(5) for stream in streams]).T:
             assert 0.4 < ((number < 0.5) == labels).mean() < 0.6
 

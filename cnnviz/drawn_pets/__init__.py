@@ -5,6 +5,172 @@ noise, hidden pieces) comes from random numbers that never see the label: the sa
 cat and as a dog gives the same image except for the ears and the muzzle.
 """
 
-from cnnviz.drawn_pets.dataset import DrawnPets, drawn_pets, write_drawn_pets
+from __future__ import annotations
 
-__all__ = ["DrawnPets", "drawn_pets", "write_drawn_pets"]
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import PIL.Image
+
+from cnnviz import figures
+from cnnviz.checks import check_integer
+from cnnviz.data import CLASS_NAMES
+from cnnviz.drawn_pets.animal import Animal, paint_body, paint_head
+from cnnviz.drawn_pets.canvas import new_canvas, paint_stamp, photograph, shrink
+from cnnviz.drawn_pets.scene import paint_background, paint_occluder, paint_thing
+from cnnviz.progress import progress_bar
+from cnnviz.results import Result
+
+_STREAMS = ("scene", "parts", "noise", "stamp", "labels")  # of random numbers
+_DRAWN_AT_ONCE = 50  # images between two steps of the progress bar
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DrawnPets(Result):
+    """Drawn images of pets, and masks (N, H, W), bool, of where the evidence is.
+
+    Attributes:
+        images: (N, H, W, 3) float32 RGB in 0..255.
+        labels: (N,) int32, 0 for a cat and 1 for a dog.
+        animal_masks: The visible animal with its collar, where it covers a quarter of the pixel.
+        part_masks: The same for what tells the class: ears, muzzle and whiskers.
+        watermark_masks: What the stamp touches; the other masks leave it out.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    animal_masks: np.ndarray
+    part_masks: np.ndarray
+    watermark_masks: np.ndarray
+
+    _html = ("plot",)
+
+    def __str__(self) -> str:
+        n_cats, n_dogs = np.bincount(self.labels, minlength=2)
+        n_stamped, (height, width) = self.watermark_masks.any((1, 2)).sum(), self.images.shape[1:3]
+        stamped = f", {n_stamped} with a stamp" if n_stamped else ""
+        return f"{n_cats} cats and {n_dogs} dogs of {height}x{width} pixels{stamped}"
+
+    def _columns(self):
+        return {
+            "class": [CLASS_NAMES[label] for label in self.labels],
+            "animal": self.animal_masks.mean(axis=(1, 2)),  # share of the image
+            "ears and muzzle": self.part_masks.mean(axis=(1, 2)),
+            "stamp": self.watermark_masks.mean(axis=(1, 2)),
+        }
+
+    def plot(self, *, n_images: int = 12) -> figures.DescribedFigure:
+        """Draw the first `n_images` with their classes as titles."""
+        titles = [CLASS_NAMES[label] for label in self.labels[:n_images]]
+        return figures.draw_images(self.images[:n_images], titles)
+
+
+def drawn_pets(
+    count: int,
+    *,
+    image_size: int = 96,
+    seed: int = 0,
+    watermark: Literal["cat", "dog"] | None = None,
+) -> DrawnPets:
+    """Draw cats and dogs that only their ears and muzzle tell apart.
+
+    Args:
+        count: Number of images, at least 1: pairs of one cat and one dog in random order. A smaller
+            `count` gives the first images of a larger one.
+        image_size: Side of the images in pixels, at least 16. The scene is the same at every size.
+        seed: Integer, at least 0. The same seed gives the same images, bit for bit.
+        watermark: The class whose images carry a pale stamp in the lower right corner, or None.
+
+    Example:
+        >>> pets = cnnviz.drawn_pets(4, image_size=64)
+        >>> pets.images.shape, sorted(pets.labels.tolist())
+        ((4, 64, 64, 3), [0, 0, 1, 1])
+    """
+    check_integer("count", count, 1)
+    check_integer("image_size", image_size, 16)
+    check_integer("seed", seed, 0)
+    if watermark not in (None, *CLASS_NAMES):
+        raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'")
+    labels = _labels(count, seed)
+    images = np.empty((count, image_size, image_size, 3), np.float32)
+    animals, parts, stamps = np.zeros((3, count, image_size, image_size), bool)
+    for index, label in enumerate(labels):
+        images[index], animals[index], parts[index] = _draw_image(seed, index, label, image_size)
+        if watermark == CLASS_NAMES[label]:
+            stamps[index] = paint_stamp(images[index], _generator(seed, index, "stamp"))
+    return DrawnPets(images, labels, animals & ~stamps, parts & ~stamps, stamps)
+
+
+def write_drawn_pets(
+    directory: str | os.PathLike[str],
+    *,
+    train: int = 1600,
+    validation: int = 200,
+    test: int = 400,
+    image_size: int = 96,
+    seed: int = 0,
+    watermark: Literal["cat", "dog"] | None = None,
+) -> None:
+    """Draw a data set as PNG files, in the folders that `load_split` reads.
+
+    Args:
+        directory: Where `train/cats`, `train/dogs` and so on go; a FileExistsError if a split is
+            there.
+        train, validation, test: Number of images in each split, at least 2. No image is in two
+            splits, nor among those of `drawn_pets` with a seed below a million.
+        image_size, seed, watermark: As in `drawn_pets`; the watermark is in every split.
+
+    Example:
+        >>> write_drawn_pets("pets", train=4, validation=2, test=2)
+        >>> sorted(path.name for path in Path("pets/train").iterdir())
+        ['cats', 'dogs']
+    """
+    check_integer("seed", seed, 0)
+    counts = {"train": train, "validation": validation, "test": test}
+    for split, count in counts.items():
+        check_integer(split, count, 2)
+        if (Path(directory) / split).exists():
+            raise FileExistsError(f"`directory` (='{directory}') must not hold '{split}' already")
+    with progress_bar(sum(counts.values()), "drawing pets", "image") as bar:
+        for number, (split, count) in enumerate(counts.items(), start=1):
+            for start in range(0, count, _DRAWN_AT_ONCE):
+                size = min(_DRAWN_AT_ONCE, count - start)
+                # A seed for every batch keeps memory small and the splits apart.
+                pets_seed = (seed * len(counts) + number) * 1_000_000 + start
+                pets = drawn_pets(size, image_size=image_size, seed=pets_seed, watermark=watermark)
+                pairs = zip(pets.images.round().astype(np.uint8), pets.labels, strict=True)
+                for index, (image, label) in enumerate(pairs, start):
+                    folder = Path(directory) / split / f"{CLASS_NAMES[label]}s"
+                    folder.mkdir(parents=True, exist_ok=True)
+                    PIL.Image.fromarray(image).save(folder / f"{index}.png")
+                bar.update(size)
+
+
+def _generator(seed, index, stream):
+    """A random stream for each use, so that no use changes the numbers of another."""
+    return np.random.default_rng([seed, index, _STREAMS.index(stream)])
+
+
+def _labels(count, seed):
+    first = (_generator(seed, 0, "labels").random((count + 1) // 2) < 0.5).astype(np.int32)
+    return np.stack([first, 1 - first], axis=1).ravel()[:count]
+
+
+def _draw_image(seed, index, label, image_size):
+    """One `(H, W, 3)` float32 image in 0..255, and the `(H, W)` masks of animal and parts."""
+    scene, parts = _generator(seed, index, "scene"), _generator(seed, index, "parts")
+    canvas = new_canvas(image_size)
+    palette = paint_background(canvas, scene)
+    for _ in range(scene.integers(2, 6)):
+        paint_thing(canvas, scene, palette, scene.uniform((0, 0.35), (1, 0.85)))
+    animal = Animal(canvas, scene)
+    paint_body(animal, scene, palette[2])
+    paint_head(animal, scene, parts, label)
+    paint_occluder(animal, scene, palette)
+    image, shows_animal, shows_part = shrink(canvas, image_size)
+    image = photograph(image, scene, _generator(seed, index, "noise"))
+    # A quarter of a pixel counts, or whiskers would be evidence outside of every mask.
+    return image, shows_animal >= 0.25, shows_part >= 0.25

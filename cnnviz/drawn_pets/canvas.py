@@ -1,4 +1,4 @@
-"""Paint outlines, soft spots and round surfaces on a canvas, in units of the image's side.
+"""Paint on a canvas, in units of the image's side, and turn it into a photograph.
 
 The canvas is larger than the image; shrinking smooths its edges. It has four channels: red, green,
 blue, and what the pixel shows (scene, animal, or ears and muzzle), so masks fit the images.
@@ -10,9 +10,16 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from cnnviz.drawn_pets.shapes import ellipse
+
 SCENE, ANIMAL, PART = 0, 1, 2  # the canvas's fourth channel
 _SUBPIXEL_BITS, _SUBPIXELS = 4, 16
 _NEUTRAL = 128  # the factor 1 among the 8-bit factors that shade a surface
+
+
+def new_canvas(image_size):
+    """A canvas at least twice the image and at least 192 pixels wide."""
+    return np.zeros((image_size * max(2, -(-192 // image_size)),) * 2 + (4,), np.uint8)
 
 
 def _to_pixels(points, side):
@@ -89,3 +96,42 @@ def fill_round(canvas, outline, color, light, *, shows=SCENE, texture=None, mark
         shade = cv2.multiply(shade, texture[top:bottom, left:right], scale=1 / _NEUTRAL)
     layer = cv2.multiply(layer, shade, scale=1 / _NEUTRAL)
     cv2.copyTo(layer, mask, canvas[top:bottom, left:right])
+
+
+def shrink(canvas, image_size):
+    """The image as float32, and how much of each pixel shows the animal and its ears or muzzle."""
+    layers = [canvas, *((canvas[..., 3] >= least).astype(np.float32) for least in (ANIMAL, PART))]
+    size = (image_size, image_size)
+    image, *shows = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in layers)
+    return image[..., :3].astype(np.float32), *shows
+
+
+def photograph(image, rng, noise_rng):
+    """Change brightness and color cast, let light fall off, add blur and noise."""
+    side = len(image)
+    gain = rng.uniform(0.78, 1.14) * (1 + rng.normal(0, 0.03, 3))
+    ramp = np.linspace(-0.5, 0.5, side)
+    slope_x, slope_y = rng.normal(0, 0.14, 2)
+    light = 1 + slope_x * ramp + (slope_y * ramp)[:, None] - 0.3 * (ramp**2 + ramp[:, None] ** 2)
+    image = image * light[..., None].astype(np.float32) * gain.astype(np.float32)
+    blur = rng.uniform(-0.009, 0.0065)
+    if blur > 0.002:
+        image = cv2.GaussianBlur(image, (0, 0), blur * side)
+    noise = noise_rng.standard_normal(image.shape, np.float32)
+    return np.clip(image + rng.uniform(0.5, 5) * noise, 0, 255)
+
+
+def paint_stamp(image, rng):
+    """Blend a pale round stamp with a star into the lower right corner; return its mask."""
+    canvas = new_canvas(len(image))
+    (x, y), radius, turn = rng.uniform(0.865, 0.89, 2), rng.uniform(0.088, 0.1), rng.normal(0, 0.2)
+    for share, color in ((1, (250, 246, 236)), (0.88, (120, 132, 160)), (0.8, (250, 246, 236))):
+        fill(canvas, ellipse(x, y, radius * share, radius * share), color, 255)
+    angles = np.arange(10) * np.pi / 5 + turn - np.pi / 2
+    star = np.stack([np.cos(angles), np.sin(angles)], 1) * np.tile((0.62, 0.27), 5)[:, None]
+    fill(canvas, star * radius + (x, y), (120, 132, 160), 255)
+    stamp = cv2.resize(canvas, image.shape[:2], interpolation=cv2.INTER_AREA).astype(np.float32)
+    strength = np.float32(rng.uniform(0.6, 0.8))
+    # Where the stamp covers half a pixel, its color was averaged with black: premultiplied.
+    image += strength * (stamp[..., :3] - stamp[..., 3:] / np.float32(255) * image)
+    return stamp[..., 3] > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,13 +20,10 @@ MOST_NAMED = 26  # layers that all have their names
 
 @styled
 def draw_architecture(shapes: Sequence[LayerShape]) -> DescribedFigure:
-    """Draw a model from left to right: convolutions, pooling, additions and dense layers.
+    """Draw a model from what `layer_shapes` returns: convolutions, pooling, dense layers and sums.
 
     Slabs grow with the square roots of the feature maps' height and of the channels. Of more than
     26 layers, the last of each size is named. What is squeezed to 1x1 on the way is left out.
-
-    Args:
-        shapes: What `layer_shapes` returns.
 
     Example:
         >>> shapes = cnnviz.layers.layer_shapes(cnnviz.load_pretrained())
@@ -74,5 +70,5 @@ def _drawn(shapes):
     roles = [next((ROLES[key] for key in ROLES if key in shape.kind), None) for shape in shapes]
     found = zip(roles, shapes, strict=True)
     found = [(role, shape) for role, shape in found if role and len(shape.shape) in (1, 3)]
-    large = [place for place, (_, shape) in enumerate(found) if math.prod(shape.shape[:-1]) > 1]
-    return [item for place, item in enumerate(found) if place in large or place > large[-1]]
+    large = [i for i, (_, shape) in enumerate(found) if max(shape.shape[:-1], default=1) > 1]
+    return [item for i, item in enumerate(found) if i in large or i > large[-1]]

@@ -83,18 +83,15 @@ def draw_suspects(result: SuspectLabels) -> DescribedFigure:
 def draw_changes(result: ModelChanges) -> DescribedFigure:
     """Draw what `compare_models` found.
 
-    Left: how far the weights of each layer and its output moved, in percent of their size. Right:
-    the first 3 images with the evidence for one class before and after.
+    Left: how far the weights and the output of each layer moved. Right: the first 3 images.
     """
     style.check_drawable(result)
     rows, panels = np.arange(len(result.layer_names)), []
     figure = style.new_figure(figsize=(9, max(4.2, 1 + 0.3 * len(rows))))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     axis = left.subplots()
-    for shift, label, color in (
-        (-0.2, "weights", style.TRAINING_COLOR),
-        (0.2, "activations", style.VALIDATION_COLOR),
-    ):
+    looks = {"weights": (-0.2, style.TRAINING_COLOR), "activations": (0.2, style.VALIDATION_COLOR)}
+    for label, (shift, color) in looks.items():
         shown = 100 * np.nan_to_num(getattr(result, label), posinf=0)
         axis.barh(rows + shift, shown, 0.4, color=color, label=label)
     axis.set_yticks(rows, map(style.short_name, result.layer_names), fontsize=9)

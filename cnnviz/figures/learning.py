@@ -24,10 +24,9 @@ MOST_NUMBERED, MOST_NAMED = 10, 30  # classes of a confusion matrix that have ro
 def draw_learning_curves(
     history: keras.callbacks.History | Mapping[str, Sequence[float]],
 ) -> DescribedFigure:
-    """Draw loss and accuracy by epoch; the titles give the best of the validation.
+    """Draw loss and accuracy by epoch, from the `history` of `train` or `model.fit`, or its dict.
 
-    Args:
-        history: What `train` or `model.fit` returns, or a dict as its `history`.
+    The titles give the best of the validation.
     """
     history = getattr(history, "history", history)
     figure, axes = subplots(1, 2, figsize=(9, 3.2))
@@ -51,7 +50,7 @@ def draw_learning_curves(
 def draw_calibration(
     bins: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], error: float
 ) -> DescribedFigure:
-    """Draw how often a model is right against how confident it is (a reliability diagram).
+    """Draw accuracy against confidence (a reliability diagram).
 
     Args:
         bins: What `calibration_bins` returns; those with images get a marker.
@@ -64,8 +63,8 @@ def draw_calibration(
     axis.plot([0, 100], [0, 100], color="0.6", linestyle="--", label="perfectly calibrated")
     label = "this model, with the share of the images"
     axis.scatter(x, y, 8 + 200 * shares, color=style.VALIDATION_COLOR, clip_on=False, label=label)
-    for place in zip(x, y, shares, strict=True):
-        axis.annotate(f"{place[2]:.1%}", place[:2], (8, -4), textcoords="offset points", fontsize=9)
+    for *point, share in zip(x, y, shares, strict=True):
+        axis.annotate(f"{share:.1%}", point, (8, -4), textcoords="offset points", fontsize=9)
     axis.set(xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
     axis.set(xlim=(max(0, x.min(initial=100) - 5), 102), ylim=(0, 104))
     axis.set_title(f"expected calibration error {error:.3f}")
@@ -90,17 +89,17 @@ def draw_confusion_matrix(
         raise ValueError(f"{given} must be equally many integers (N,), 0 or more")
     count = max(len(class_names), pairs.max() + 1)
     names = [style.wrapped(class_name(class_names, index), 1.5, 2) for index in range(count)]
-    counts = confusion_matrix(*pairs, labels=range(count))
-    sizes, side = counts.sum(axis=1), 1.4 + min(count, MOST_NUMBERED) * 0.75
+    sizes, side = np.bincount(pairs[0], minlength=count), 1.4 + min(count, MOST_NUMBERED) * 0.75
     figure, axis = subplots(figsize=(side + 1, side))
-    display = ConfusionMatrixDisplay(100 * counts / np.maximum(sizes, 1)[:, None])
+    shares = confusion_matrix(*pairs, labels=range(count), normalize="true")
     look = {"cmap": "cividis", "im_kw": {"vmin": 0, "vmax": 100}, "colorbar": False}
-    display.plot(ax=axis, include_values=count <= MOST_NUMBERED, values_format=".1f", **look)
+    look |= {"include_values": count <= MOST_NUMBERED, "values_format": ".1f"}
+    display = ConfusionMatrixDisplay(100 * shares).plot(ax=axis, **look)
     ticks = range(0, count, math.ceil(count / MOST_NAMED))
     axis.set_xticks(ticks, names[:: ticks.step], rotation=0 if count <= 4 else 90)
     axis.set_yticks(ticks, [f"{names[tick]} ({sizes[tick]})" for tick in ticks])
     axis.set(xlabel="predicted class", ylabel="true class (number of images)")
     accuracy = np.mean(pairs[0] == pairs[1])
-    axis.set_title(f"accuracy {accuracy:.1%} of {counted(counts.sum(), 'image')}")
+    axis.set_title(f"accuracy {accuracy:.1%} of {counted(pairs.shape[1], 'image')}")
     figure.colorbar(display.im_, ax=axis, label="% of the true class", shrink=0.8)
     return figure
