@@ -3,7 +3,8 @@
     python -m cnnviz.train_photographs photos quick.keras --recipe quick
 
 `photos` comes from data_separator.py. After a kill, the same command continues after the last full
-epoch. The best weights go to `quick.training.keras`, the curves to `quick.training.png`.
+epoch, or after the training if the best weights (`quick.training.keras`) and the history
+(`quick.training.keras.csv`) are there. The curves go to `quick.training.png`.
 """
 
 import argparse
@@ -17,10 +18,12 @@ import cnnviz
 from cnnviz.diagnosis import expected_calibration_error
 from cnnviz.model import calibrate, fold_batch_normalization
 from cnnviz.recipe import BATCH_SIZE, RECIPES, STORED_SIZES, USED_SIZES
+from cnnviz.training import read_history
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
     parser.add_argument("photos", type=Path, help="a folder made by data_separator.py")
     parser.add_argument("model", type=Path, help="the .keras file to write")
     parser.add_argument("--recipe", choices=RECIPES, default="best")
@@ -39,22 +42,34 @@ def main():
     keras.utils.set_random_seed(given.seed)
     model = cnnviz.build_model(precision="auto")
     checkpoint, epochs = given.model.with_suffix(".training.keras"), len(recipe["image_sizes"])
-    more = {"epochs": epochs, "seed": given.seed, "checkpoint": checkpoint, "verbose": 2}
-    history = cnnviz.train(model, *data, **recipe, **more).history
+    if checkpoint.exists() and not Path(f"{checkpoint}.resume").exists():
+        print(f"{checkpoint} is trained already")
+        model.load_weights(checkpoint)
+        history = read_history(checkpoint)
+    else:
+        more = {"epochs": epochs, "seed": given.seed, "checkpoint": checkpoint, "verbose": 2}
+        history = cnnviz.train(model, *data, **recipe, **more).history
     if len(history.get("loss", ())) < epochs:
         parser.exit(1, f"{given.model} is not written: the training has not ended\n")
     cnnviz.figures.draw_learning_curves(history).savefig(given.model.with_suffix(".training.png"))
     folded = fold_batch_normalization(model)
     print(f"temperature {calibrate(folded, used['validation']):.2f}")
     cnnviz.save_model(folded, given.model)
-    for split, data in used.items():
-        labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
-        probabilities = cnnviz.class_probabilities(folded, data)
+    for split, photographs in used.items():
+        report(split, folded, photographs)
+
+
+def report(split, model, data):
+    """Print accuracy and calibration error of the model, also averaged over mirrored images."""
+    images, labels = map(np.concatenate, zip(*data.as_numpy_iterator(), strict=True))
+    plain = cnnviz.class_probabilities(model, images)
+    mirrored = (plain + cnnviz.class_probabilities(model, images[:, :, ::-1])) / 2
+    for name, probabilities in ((split, plain), (f"{split}, mirror averaged", mirrored)):
         n_correct, n = int((probabilities.argmax(axis=1) == labels).sum()), len(labels)
         low, high = binomtest(n_correct, n).proportion_ci(method="wilson")
         error = expected_calibration_error(probabilities, labels)
         accuracy = f"accuracy {n_correct / n:.1%} ({low:.1%} to {high:.1%})"
-        print(f"{split}: {n_correct} of {n} correct, {accuracy}, calibration error {error:.3f}")
+        print(f"{name}: {n_correct} of {n} correct, {accuracy}, calibration error {error:.3f}")
 
 
 if __name__ == "__main__":

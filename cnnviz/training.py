@@ -48,33 +48,36 @@ def train(
     Muon trains the convolutions and AdamW the rest; the learning rate rises and falls once (one
     cycle, Smith & Topin 2018, https://arxiv.org/abs/1708.07120). The best weights have the highest
     validation accuracy at the largest image size; of equals, the lowest loss. Ctrl-C keeps them
-    too. For several GPUs, build the model under a `tf.distribute.MirroredStrategy().scope()`.
+    too. For several GPUs, build the model in the `scope()` of a `tf.distribute.MirroredStrategy`.
 
     Args:
         model: From images (N, H, W, 3) in 0..255 to logits (N, 1). It is compiled here.
-        train_data: tf.data.Dataset of images (B, H, W, 3) in 0..255 and labels (B,) or (B, 1) in
-            0..1, where 1 stands for a positive logit.
+        train_data: tf.data.Dataset of (images (B, H, W, 3) in 0..255, labels (B,) or (B, 1) in
+            0..1, where 1 stands for a positive logit).
         validation_data: The same, not augmented.
         epochs: Passes over `train_data`, 1 or more.
         image_sizes: Side length in pixels to which images are resized, for each epoch, or None.
         learning_rate: The peak.
-        augment: Strength of crops, mirroring, lighting and cut-out, 0..2, where 1 is the recipe's.
+        augment: Strength of the augmentation (crops, mirroring, lighting, cut-out), in multiples of
+            the recipe's, 0..2. A short training learns more with 0.4.
         cut_mix: Fraction of the training images, 0..1, with a piece of another image and a mixed
             label (CutMix); for long trainings. Accuracy takes the label of the larger part.
-        checkpoint: A `.keras` file for the best weights so far, with the history in
-            `<checkpoint>.csv`. The same call again continues a training that was killed, after its
-            last full epoch, from `<checkpoint>.resume`. Earlier files become `*.earlier.keras`.
+        checkpoint: A `.keras` file for the best weights so far, beside which `<checkpoint>.csv`
+            holds the history and the folder `<checkpoint>.resume` the latest state. The same call
+            again continues a training that was killed or interrupted, after its last full epoch. A
+            training that ended deletes the folder; the next renames files to `*.earlier.keras`.
         seed: Seed of the augmentation.
         verbose: As in `keras.Model.fit`. A notebook also shows learning curves, unless it is 0.
 
     Returns:
-        keras.callbacks.History: `.history` maps "loss" (cross-entropy in nats with smoothed labels:
-        0.12 for a perfect model), "accuracy", "val_loss", "val_accuracy", "image_size" (0 if
-        unchanged) and "seconds" to one number an epoch. `.best_epoch` is an index or None.
+        keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss", "val_accuracy",
+        "image_size" (0 if unchanged) and "seconds" to one number an epoch, also from before a kill.
+        The loss is the cross-entropy in nats with smoothed labels: 0.12 for a perfect model, more
+        with `cut_mix`. `.best_epoch` is the index of the best epoch, or None.
 
     Raises:
-        ValueError: If an argument is not as described, or `checkpoint` is of another model; delete
-            its `.resume`. A loss that is not finite ends the training with a warning.
+        ValueError: If an argument is not as described, or `checkpoint` holds the unfinished
+            training of another model. A loss that is not finite ends the training with a warning.
 
     Example:
         >>> pets = cnnviz.drawn_pets(8, image_size=32)
@@ -85,9 +88,9 @@ def train(
     _check_data("train_data", train_data, is_augmented=augment)
     _check_data("validation_data", validation_data, is_augmented=False)
     check_integer("epochs", epochs, 1)
-    check_integer("seed", seed, 0)
     sizes = [0] * epochs if image_sizes is None else np.ravel(image_sizes).tolist()
-    _check_arguments(model, train_data, epochs, sizes, augment, cut_mix)
+    _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpoint)
+    check_integer("seed", seed, 0)
     steps = epochs * int(train_data.cardinality())
     with model.distribute_strategy.scope():
         model.compile(
@@ -132,9 +135,11 @@ def train(
     history.epoch = list(range(len(history.history.get("loss", ()))))
     history.best_epoch = best.epoch
     if best.diverged_in is not None:
-        what = f"The loss was not finite in epoch {best.diverged_in + 1}; the best weights are kept"
-        remedy = f"lower the `learning_rate` (={learning_rate}), or see cnnviz.check_inputs"
-        warnings.warn(f"{what}; {remedy}", stacklevel=2)
+        warnings.warn(
+            f"The loss was not finite in epoch {best.diverged_in + 1}; the best weights are kept. "
+            f"Lower the `learning_rate` (={learning_rate}), or see cnnviz.check_inputs.",
+            stacklevel=2,
+        )
     return history
 
 
@@ -146,8 +151,12 @@ class BestEpoch(keras.callbacks.Callback):
         self.checkpoint, self.image_size = checkpoint, 0  # `train` sets it for the epochs to come
         self.epoch, self.diverged_in, self.quality = None, None, (-math.inf,) * 3
         if past and Path(checkpoint).exists():
-            model.optimizer.build(model.trainable_variables)  # it is in the file
-            model.load_weights(checkpoint)
+            try:
+                model.optimizer.build(model.trainable_variables)  # it is in the file
+                model.load_weights(checkpoint)
+            except Exception as error:  # Keras raises several kinds
+                what = f"holds the training of another model; delete '{checkpoint}.resume' to begin"
+                raise ValueError(f"`checkpoint` (='{checkpoint}') {what}") from error
             losses = -np.array(past["val_loss"])
             qualities = list(zip(past["image_size"], past["val_accuracy"], losses, strict=True))
             self.quality = max(qualities)
@@ -174,7 +183,7 @@ def _begin_or_continue(checkpoint):
     earlier = Path(checkpoint).with_suffix(".earlier.keras")
     for file, kept in ((Path(checkpoint), earlier), (rows, f"{earlier}.csv")):
         if file.exists():
-            file.replace(kept)
+            os.replace(file, kept)
     folder.mkdir(parents=True)
     return {}
 
@@ -217,7 +226,7 @@ def _check_data(name, data, is_augmented):
     if not is_pair or n_batches < 1:
         must = "must be a tf.data.Dataset of finite cardinality: images (B, H, W, 3), labels (B,)"
         raise ValueError(f"`{name}` (={data!r}, cardinality {n_batches}) {must}")
-    images, labels = next(data.take(1).as_numpy_iterator())
+    images, labels = map(np.asarray, next(iter(data.take(1))))
     is_column = labels.ndim == 1 or labels.shape[1:] == (1,)
     if not is_column or labels.dtype.kind not in "iufb" or np.any((labels < 0) | (labels > 1)):
         found = f"with labels of shape {labels.shape}, {np.unique(labels)[:5].tolist()}"
@@ -225,11 +234,12 @@ def _check_data(name, data, is_augmented):
     low, high = images.min(), images.max()  # sharp resizing overshoots 0..255 a little
     in_range = low == high == 0 or (low >= -64 and 1 < high < 320)
     if is_augmented and not (in_range and images.shape[3] == 3):
+        found = f"with images {images.shape[1:]} in {low:.3g}..{high:.3g}"
         must = "must have RGB images in 0..255; let the model rescale them, or set `augment=False`"
-        raise ValueError(f"`{name}` (with images {images.shape} in {low:.3g}..{high:.3g}) {must}")
+        raise ValueError(f"`{name}` ({found}) {must}")
 
 
-def _check_arguments(model, train_data, epochs, sizes, augment, cut_mix):
+def _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpoint):
     """Raise a ValueError unless the model returns one logit and the options are in range."""
     shape, activation = layers.head(model, train_data.element_spec[0].shape)
     if shape != (None, 1) or activation is not None:
@@ -238,7 +248,11 @@ def _check_arguments(model, train_data, epochs, sizes, augment, cut_mix):
     for size in sizes if any(sizes) else ():
         check_integer("image_sizes", size, 1)
     if len(sizes) != epochs:
-        raise ValueError(f"`image_sizes` (={sizes}) must be one for each of the {epochs} `epochs`")
+        raise ValueError(
+            f"`image_sizes` (={sizes}) must have one size for each of the {epochs} `epochs`"
+        )
     for name, value, most in (("augment", augment, 2), ("cut_mix", cut_mix, 1)):
         if not (isinstance(value, numbers.Real) and 0 <= value <= most):
             raise ValueError(f"`{name}` (={value!r}) must be a number in 0..{most}")
+    if checkpoint is not None and not str(checkpoint).endswith(".keras"):
+        raise ValueError(f"`checkpoint` (='{checkpoint}') must end in '.keras'")

@@ -31,17 +31,27 @@ def run(monkeypatch, tmp_path, capsys):
     return run_with
 
 
-def test_it_trains_and_writes_model_report_and_curves(run, tmp_path):
+def test_stopped_after_the_training_it_goes_on_to_model_report_and_curves(
+    run, monkeypatch, tmp_path
+):
+    def stopped(model, data):
+        raise KeyboardInterrupt
+
     write_drawn_pets(tmp_path / "photos", train=32, validation=20, test=12)
-    printed = run()
+    with monkeypatch.context() as patch:
+        patch.setattr(train_photographs, "calibrate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run()
     assert read_history(tmp_path / "pets.training.keras")["image_size"] == [32, 48]
+    monkeypatch.setattr(cnnviz, "train", None)  # nothing is left to train
+    printed = run()
     model = cnnviz.load_model(tmp_path / "pets.keras", trusted=True)
     for split, n_images in (("validation", 20), ("test", 12)):
         data = cnnviz.load_split(tmp_path / "photos" / split, image_size=56)
         images, labels = map(np.concatenate, zip(*data.as_numpy_iterator(), strict=True))
         correct = (cnnviz.class_probabilities(model, images).argmax(axis=1) == labels).sum()
         assert f"{split}: {correct} of {n_images} correct" in printed
-    assert len(re.findall("calibration error", printed)) == 2
+    assert len(re.findall("calibration error", printed)) == 4
     curves = cv2.imread(str(tmp_path / "pets.training.png"))
     assert curves is not None and curves.std() > 0
 

@@ -252,7 +252,7 @@ def test_interrupt_keeps_the_best_weights_and_the_history_so_far(epochs, at_epoc
 def test_nan_ends_the_training_and_keeps_the_best_weights(at_epoch, tmp_path):
     at_epoch(2, lambda model: model.set_weights([w * np.nan for w in model.get_weights()]))
     options = {"checkpoint": tmp_path / "best.keras", "image_sizes": (8, 8, 8, 8, 9, 9)}
-    with pytest.warns(UserWarning, match=r"epoch 3.*lower the `learning_rate` \(=0.1\)"):
+    with pytest.warns(UserWarning, match=r"epoch 3.*Lower the `learning_rate` \(=0.1\)"):
         model, history = train_astray(**options)
     assert len(history.history["loss"]) == 3
     assert accuracy_of(model) == max(history.history["val_accuracy"][:2])
@@ -329,6 +329,13 @@ def test_a_training_after_one_that_ended_keeps_its_files(killed_after, tmp_path)
     assert accuracy_of(load(path)) < 0.9
     assert (tmp_path / "best.earlier.keras").read_bytes() == best
     assert (tmp_path / "best.earlier.keras.csv").read_bytes() == curves
+
+
+def test_the_state_of_another_model_is_an_error_that_says_what_to_do(killed_after):
+    path = killed_after(2)
+    message = r"`checkpoint` \(='.*best.keras'\) .* another model.*best.keras.resume"
+    with pytest.raises(ValueError, match=message):
+        train(small_network(), CORRECT, CORRECT, epochs=6, checkpoint=path, **ASTRAY)
 
 
 def test_images_of_other_types_train_as_float32_does_and_the_model_can_be_freed():
@@ -423,6 +430,7 @@ def test_a_subclassed_model_is_trained():
         ({"validation_data": CORRECT.map(lambda x, y: (x, y + 1))}, "`validation_data` .*labels"),
         ({"train_data": CORRECT.repeat()}, "`train_data` .*cardinality -1"),
         ({"validation_data": CORRECT.take(0)}, "`validation_data` .*cardinality 0"),
+        ({"checkpoint": "best.h5"}, r"`checkpoint` \(='best.h5'\).*\.keras"),
     ],
 )
 def test_what_cannot_be_trained_is_an_error_by_its_name(change, message):
