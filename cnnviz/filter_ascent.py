@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -151,7 +152,11 @@ def ascend_filters(
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
     key = "ascent", path, repr(output_name), climbed and climbed.key
     is_own = climbed is not None and climbed.key is None
-    options = {"named": named, "input_name": input_name, "kept": {} if is_own else None}
+    options = {
+        "named": named,
+        "input_name": input_name,
+        "kept": collections.OrderedDict() if is_own else None,
+    }
     blank = layers.with_zeros(model, start, input_name)
     specs += layers.specs_of(extra)
     trace = layers.traced(model, blank, compute, key, record, specs, **options)

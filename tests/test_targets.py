@@ -149,6 +149,8 @@ def test_ascent_climbs_a_target(linear):
     logits = model.predict(found.images, verbose=0)
     np.testing.assert_allclose(found.activations, logits[:, 2] - logits[:, 0], rtol=1e-3, atol=1e-4)
     assert found.activations[0] > found.start_activations[0] and found.verdicts == ("ok",)
+    same = ascend_filters(model, target=lambda y: y[:, 2] - y[:, 0], steps=8, value_range=(0, 1))
+    np.testing.assert_allclose(same.images, found.images, atol=1e-4)
 
 
 @pytest.mark.parametrize(
