@@ -65,9 +65,7 @@ def explore(
         Figure(...)
     """
     inputs = layers.all_images(model, images, fewest=1)
-    images = layers.image_of(model, inputs, input_name)
-    if images.ndim != 4:
-        raise ValueError(f"`images` (of shape {images.shape}) must be images (N, H, W, C)")
+    images = layers.only_image_of(model, inputs, input_name)
     maps = extract_activations(model, layers.take(inputs, slice(1)))
     channels = {name: y.shape[3] for name, y in maps.items() if y.shape[1:3] != (1, 1)}
     if not channels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -151,12 +150,8 @@ def ascend_filters(
     compute = _step_of(path, output_name, climbed)
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
     key = "ascent", path, repr(output_name), climbed and climbed.key
-    is_own = climbed is not None and climbed.key is None
-    options = {
-        "named": named,
-        "input_name": input_name,
-        "kept": collections.OrderedDict() if is_own else None,
-    }
+    key = None if climbed is not None and climbed.key is None else key
+    options = {"named": named, "input_name": input_name}
     blank = layers.with_zeros(model, start, input_name)
     specs += layers.specs_of(extra)
     trace = layers.traced(model, blank, compute, key, record, specs, **options)

@@ -226,7 +226,7 @@ def grad_cam(
         if method == "fine":
             maps[0] = _average_over_neighbors(maps[0])
         evidence = functools.reduce(_refine, maps)
-        strength = tf.reduce_max(tf.abs(used[0].gradient), positions(used[0].gradient, -1))
+        strength = tf.reduce_max(tf.abs(used[0].gradient), [*positions(used[0].gradient), -1])
         names = ", ".join(one.path for one in used)
         return (evidence, score, index, strength), (names, n_classes(call, output_name))
 
@@ -257,9 +257,9 @@ def grad_cam(
     return GradCAM(maps, scores, classes, layer_name, verdicts, *options)
 
 
-def positions(tensor, last=None):
-    """The axes of a feature map (N, ..., C) that are positions; all axes but the first with -1."""
-    return list(range(1, tensor.shape.rank + (0 if last == -1 else -1)))
+def positions(feature_map):
+    """The axes of a feature map (N, ..., C) that are positions."""
+    return list(range(1, feature_map.shape.rank - 1))
 
 
 def _evidence(method, feature_map, gradient):

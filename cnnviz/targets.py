@@ -180,7 +180,7 @@ def similarity(reference: ArrayLike) -> Target:
 def as_target(
     target: Target | Callable[[Any], tf.Tensor] | None, class_index: ClassIndex | None
 ) -> Target:
-    """A Target of the two arguments `target` and `class_index`, of which one at most is given."""
+    """The Target that `target` or `class_index` describes; at most one of them may be given."""
     if target is None:
         return class_target(class_index)
     if class_index is not None:

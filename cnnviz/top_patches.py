@@ -97,9 +97,7 @@ def top_patches(
     """
     named = layers.check_model(model)
     inputs = layers.all_images(model, images)
-    images = layers.image_of(model, inputs, input_name)
-    if images.ndim != 4:
-        raise ValueError(f"`images` (of shape {images.shape}) must be images (N, H, W, C)")
+    images = layers.only_image_of(model, inputs, input_name)
     check_integer("n_patches", n_patches, 1)
     if len(images) < n_patches:
         raise ValueError(

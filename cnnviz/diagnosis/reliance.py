@@ -72,9 +72,7 @@ def reliance(
         1.0
     """
     inputs, masks = layers.all_images(model, images, fewest=1), np.asarray(masks)
-    images = layers.image_of(model, inputs, input_name)
-    if images.ndim != 4:
-        raise ValueError(f"`images` (of shape {images.shape}) must be images (N, H, W, C)")
+    images = layers.only_image_of(model, inputs, input_name)
     if masks.dtype != bool or masks.shape not in (images.shape[1:3], images.shape[:3]):
         raise ValueError(f"`masks` ({masks.dtype}, {masks.shape}) must be bool, {images.shape[:3]}")
     masks = np.broadcast_to(masks, images.shape[:3])

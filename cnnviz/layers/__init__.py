@@ -35,6 +35,7 @@ from cnnviz.layers.inputs import (
     image_of,
     image_shape,
     input_shape,
+    only_image_of,
     only_images,
     take,
     takes_integers,

@@ -183,6 +183,14 @@ def image_of(model, inputs, input_name=None):
     return inputs[_index(model, inputs, input_name)] if several else inputs
 
 
+def only_image_of(model, inputs, input_name=None):
+    """As `image_of`; a ValueError unless it is images (N, H, W, C)."""
+    images = image_of(model, inputs, input_name)
+    if images.ndim != 4:
+        raise ValueError(f"`images` (of shape {images.shape}) must be images (N, H, W, C)")
+    return images
+
+
 def with_image(model, inputs, images, input_name=None):
     """The same inputs with another array as the input to look at."""
     if not isinstance(inputs, (dict, list)):
@@ -194,10 +202,10 @@ def with_image(model, inputs, images, input_name=None):
 
 def with_zeros(model, images, input_name=None):
     """What a model takes: images, and zeros in its other inputs."""
-    shapes, called_with = input_shapes(model), _called_with(model)
+    shapes = input_shapes(model)
     if None in shapes:
         return images
-    found = {}
+    found, called_with = {}, _called_with(model)
     for name, shape in shapes.items():
         sizes = zip(shape[1:], called_with.get(name, shape)[1:], strict=True)
         found[name] = np.zeros((len(images), *(a or b or 1 for a, b in sizes)), np.float32)

@@ -215,17 +215,18 @@ def traced(
     state = _state(model, named) if state is None else state
     held, settings = state
     inputs = specs_of(inputs)
-    key = key, repr((inputs, specs, input_name)), tuple(map(id, held)), settings
+    whole = key, repr((inputs, specs, input_name)), tuple(map(id, held)), settings
     with one_thread:
         if kept is None:
-            kept = _traces.setdefault(model, collections.OrderedDict())
-        if key not in kept:
+            new = collections.OrderedDict()
+            kept = new if key is None else _traces.setdefault(model, new)
+        if whole not in kept:
             # What is known by its id must live as long as the entry: an id could be used again.
-            kept[key] = _trace(model, inputs, input_name, compute, record, specs), held
+            kept[whole] = _trace(model, inputs, input_name, compute, record, specs), held
             while len(kept) > MOST_TRACES:
                 kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key][0]
+        kept.move_to_end(whole)
+        return kept[whole][0]
 
 
 def takes(model, shape):
