@@ -83,18 +83,20 @@ def resize_image(image, image_size):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def load_image(path: str | os.PathLike[str], *, image_size: int | None = None) -> np.ndarray:
+def load_image(
+    path: str | os.PathLike[str], *, image_size: int | tuple[int, int] | None = None
+) -> np.ndarray:
     """Load an image file as (H, W, 3) float32 array, RGB in 0..255, EXIF orientation applied.
 
-    `image_size` is the side length in pixels of the square to resize to; None keeps the size. A
-    file that is no complete image is a ValueError.
+    `image_size` is the side length in pixels of the square to resize to, or (height, width); None
+    keeps the size. A file that is no complete image is a ValueError.
 
     Example:
         >>> import skimage
         >>> image = cnnviz.load_image(skimage.data_dir + "/chelsea.png", image_size=160)
     """
-    if image_size is not None:
-        check_integer("image_size", image_size, 1)
+    for side in () if image_size is None else np.ravel(np.array(image_size, object)):
+        check_integer("image_size", side, 1)
     try:
         image = decode_image(Path(path).read_bytes())
     except ValueError as error:
@@ -150,14 +152,19 @@ def load_split(
     """
     check_integer("image_size", image_size, 1)
     check_integer("batch_size", batch_size, 1)
-    paths, labels = list_split(directory)
+    size, options = (image_size, image_size), {"shuffle": shuffle, "seed": seed, "cache": cache}
+    return load_files(*list_split(directory), size, batch_size, **options)
+
+
+def load_files(paths, labels, size, batch_size=32, *, shuffle=False, seed=0, cache=False):
+    """As `load_split`, from paths and labels; `size` is (height, width)."""
 
     def read(names):
-        return np.uint8([load_image(os.fsdecode(name), image_size=image_size) for name in names])
+        return np.uint8([load_image(os.fsdecode(name), image_size=size) for name in names])
 
     def load(names, labels):
         images = tf.numpy_function(read, [names], tf.uint8, stateful=False)
-        return tf.ensure_shape(images, (None, image_size, image_size, 3)), labels
+        return tf.ensure_shape(images, (None, *size, 3)), labels
 
     names = [os.fsencode(path) for path in paths]  # which need not be valid UTF-8
     data = tf.data.Dataset.from_tensor_slices((names, labels))

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 from cnnviz import layers
 from cnnviz.grad_cam import last_feature_maps, positions
@@ -116,3 +117,15 @@ def calibration_bins(
     counts, sure, right = (np.bincount(index, w, n_bins) for w in (None, confidence, correct))
     edges, filled = np.linspace(0, 1, n_bins + 1), np.maximum(counts, 1)
     return edges, counts / len(labels), sure / filled, right / filled
+
+
+def interval(hits, n):
+    """Share of hits, with the ends of its 95 % confidence interval (Wilson 1927)."""
+    ends = binomtest(int(hits), int(n)).proportion_ci(method="wilson")
+    return hits / n, ends.low, ends.high
+
+
+def difference(hits, n, other_hits, other_n):
+    """Share of hits less another one, with the ends of its 95 % interval (Newcombe 1998)."""
+    (p, low, high), (q, q_low, q_high) = interval(hits, n), interval(other_hits, other_n)
+    return p - q, p - q - np.hypot(p - low, q_high - q), p - q + np.hypot(high - p, q - q_low)

@@ -1,0 +1,108 @@
+"""Run every check of a model and its data in one call, and rank what is found."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib import pyplot as plt
+
+from cnnviz import layers
+from cnnviz.data import is_image_name, load_files
+from cnnviz.diagnosis.findings import SEVERITIES, Check, Diagnosis
+from cnnviz.diagnosis.questions import QUESTIONS, Case, measured
+from cnnviz.progress import progress_bar
+
+
+def diagnose(
+    model: keras.Model,
+    validation: layers.LabeledData | str | os.PathLike[str],
+    *,
+    train: layers.LabeledData | str | os.PathLike[str] | None = None,
+    test: layers.LabeledData | str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    paths: Sequence[str] = (),
+    value_range: tuple[float, float] = (0, 255),
+) -> Diagnosis:
+    """Run every check of a classifier and its data, and rank what is found.
+
+    If the images of a split come in another form than the model wants, this is a finding, and the
+    other checks go on with the repaired images.
+
+    Args:
+        model: keras.Model, a trained classifier of any kind; it is left as it was.
+        validation: What the model was not trained on: a dataset of batches (images, labels), read
+            several times, a pair of arrays, or a folder with one folder for each class. Load
+            datasets with shuffle=False, so that findings name images by their indices.
+        train: The same, of what it was trained on, for overfitting and leakage.
+        test: The same, from another source if there is one, for shortcuts.
+        class_names: The names of the classes, by index. None takes those of a dataset or a folder.
+        paths: The files of `validation`, in order, where the dataset no longer tells them.
+        value_range: Lowest and highest pixel value, to which images from folders are scaled.
+
+    Returns:
+        Diagnosis: `.findings`, ranked, and `.checks`. It displays itself in Jupyter;
+        `.save("report.html")` writes a page.
+
+    Raises:
+        ValueError: If the model is no classifier, or the data do not fit it.
+
+    Example:
+        >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()
+        >>> cnnviz.diagnose(model, (pets.images, pets.labels)).faults
+        ()
+    """
+    given = {"validation": validation, "train": train, "test": test}
+    given = {name: data for name, data in given.items() if data is not None}
+    names, splits, checks, findings = class_names, {}, [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the findings say it
+        for name, data in given.items():
+            if isinstance(data, (str, os.PathLike)):
+                data, names = _read_folder(model, name, data, names, value_range)
+            names = names or getattr(data, "class_names", None)
+            files = (paths if name == "validation" else ()) or getattr(data, "file_paths", ())
+            splits[name] = measured(model, name, data, files)
+        case = Case(model, splits, tuple(names or ()))
+        with progress_bar(len(QUESTIONS), "diagnosis", "check") as bar:
+            for name, (ask, limits) in QUESTIONS.items():
+                started, ran = time.perf_counter(), True
+                try:
+                    result, found = ask(case)
+                except Exception as error:  # one check must not end the others
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    result, found, ran = f"could not run: {reason}", [], False
+                findings += found
+                checks.append(Check(name, result, limits, ran, time.perf_counter() - started))
+                bar.update()
+    for one in findings:
+        plt.close(one.figure)  # or Jupyter would show it at the end of the cell
+    findings.sort(key=lambda one: (SEVERITIES.index(one.severity), -(one.cost or 0)))
+    counts = {name: len(split.labels) for name, split in splits.items()}
+    return Diagnosis(tuple(findings), tuple(checks), model.name, counts)
+
+
+def _read_folder(model, name, folder, class_names, value_range):
+    """A folder with one folder of images for each class -> (dataset, names of the classes)."""
+    folders = sorted(path.name for path in Path(folder).glob("*") if path.is_dir())
+    names = list(class_names) if set(folders) == set(class_names or ()) else folders
+    files = [[p for p in sorted(Path(folder, n).iterdir()) if is_image_name(p.name)] for n in names]
+    if not any(files):
+        raise ValueError(f"`{name}` (='{folder}') must hold one folder of images for each class")
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, files)))
+    (*size, channels), (low, high) = layers.image_shape(model), value_range
+    read = load_files([str(path) for each in files for path in each], labels, size)
+
+    def scaled(images, labels):
+        images = tf.image.rgb_to_grayscale(images) if channels == 1 else images
+        return low + images / 255 * (high - low), labels
+
+    data = read.map(scaled)
+    data.file_paths = read.file_paths
+    return data, list(class_names or names)

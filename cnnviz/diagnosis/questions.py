@@ -1,0 +1,393 @@
+"""What `diagnose` asks: for each check a function from a case to its result and findings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cnnviz import figures, layers
+from cnnviz.diagnosis.census import filter_census
+from cnnviz.diagnosis.duplicates import find_duplicates
+from cnnviz.diagnosis.findings import Finding
+from cnnviz.diagnosis.inputs import check_inputs, find_image_faults
+from cnnviz.diagnosis.labels import suspect_labels
+from cnnviz.diagnosis.measures import (
+    calibration_bins,
+    difference,
+    expected_calibration_error,
+    interval,
+)
+from cnnviz.diagnosis.mistakes import confident_mistakes
+
+# Chosen so that healthy models have no fault, on few images too. A bound holds for the end of the
+# 95 % interval that is nearer to harmless.
+COSTS, HIGH_COST = 0.05, 0.15  # accuracy from which on a loss is a suspicion, and a fault
+CONSTANT = 0.95  # share of predictions of one class, or of a layer's filters that are dead
+BALANCED = 0.8  # share of one class, above which always predicting it may be the best there is
+LEAKED, MISLABELED = 0.01, 0.05  # shares of images from which on they are faults
+RARE = 10  # times fewer images than the most frequent class has
+SURE = 0.95  # probability from which on a mistake is a confident one
+N_TRIED = 300  # images for the trials of `check_inputs`
+MATRIX = "cnnviz.figures.draw_confusion_matrix(labels, predicted)"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """One split: its name, its data (repaired once their form is known), and the predictions."""
+
+    name: str
+    data: Any
+    labels: np.ndarray
+    probabilities: np.ndarray
+    files: tuple[str, ...]
+
+    @property
+    def predicted(self):
+        if not np.isfinite(self.probabilities).all():
+            raise ValueError(f"the predictions for {self.name} hold NaN or infinity")
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def score(self):
+        """(number of right predictions, number of images)."""
+        return int((self.predicted == self.labels).sum()), len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A model, its splits by name, and the names of its classes."""
+
+    model: Any
+    splits: dict[str, Split]
+    class_names: tuple[str, ...]
+
+    @property
+    def validation(self):
+        return self.splits["validation"]
+
+    def name(self, index):
+        return f"'{figures.class_name(self.class_names, index)}'"
+
+    def confusion(self, split):
+        return figures.draw_confusion_matrix(split.labels, split.predicted, self.class_names)
+
+
+def finding(severity, kind, sentence, remedy, call, numbers=(), split=None, indices=(), **more):
+    """A `Finding`, with its (number, low, high), and the files of the images that it is about."""
+    more |= dict(zip(("number", "low", "high"), map(float, np.ravel(numbers)), strict=False))
+    if split is not None:
+        indices = np.asarray(indices, int)
+        files = tuple(split.files[index] for index in indices) if len(split.files) else ()
+        more |= {"split": split.name, "indices": indices, "files": files}
+    return Finding(severity, kind, sentence, remedy, call, **more)
+
+
+def said(share, low, high):
+    """A share and its interval, such as "93.0 % (91.2 to 94.4)"."""
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def ask_finite(case):
+    """Are weights and outputs finite?"""
+    call, remedy = "cnnviz.extract_activations(model, images)", "Train again, at a lower rate."
+    if broken := layers.broken_layer(case.model):
+        text = f"The weights of layer '{broken}' hold NaN or infinity."
+        return text, [finding("fault", "nan", text, remedy, call)]
+    for split in case.splits.values():
+        bad = np.flatnonzero(~np.isfinite(split.probabilities).all(axis=1))
+        if len(bad):
+            text = f"The model gives NaN or infinity for {len(bad):,} images of {split.name}."
+            remedy = "Look for the first layer with NaN; float16 may overflow there."
+            more = {"numbers": len(bad), "split": split, "indices": bad}
+            return text, [finding("fault", "nan", text, remedy, call, **more)]
+    return "weights and outputs are finite", []
+
+
+def ask_images(case):
+    """Are there images that hold nothing, or come in another range than the others?"""
+    findings, n_images = [], 0
+    remedy, call = "Look at these images, and at the code that loads them.", "images[indices]"
+    for split in case.splits.values():
+        n_images += len(split.labels)
+        read = layers.batches(case.model, split.data)
+        images = (layers.image_of(case.model, inputs) for inputs, _ in read)
+        for sentence, indices in find_image_faults(images):
+            share = len(indices) / len(split.labels)
+            severity = "fault" if share >= COSTS else "suspicion"
+            more = {"numbers": share, "split": split, "indices": indices}
+            text = f"{split.name.capitalize()}: {sentence}"
+            findings.append(finding(severity, "images", text, remedy, call, **more))
+    return f"{n_images:,} images read, {figures.counted(len(findings), 'defect')}", findings
+
+
+def ask_inputs(case):
+    """Do images and labels come in the form that the model was trained on?"""
+    results, findings = [], []
+    remedy = "Repair the code that loads the images. The other checks used repaired images."
+    for name, split in case.splits.items():
+        report = check_inputs(case.model, split.data, n_images=N_TRIED)
+        results.append(f"{name}: accuracy {report.accuracy:.1%} as given")
+        if not report.findings:
+            continue
+        gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
+        if report.mend:
+            results[-1] += f", {report.mended_accuracy:.1%} repaired"
+            more["figure"] = _before_and_after(case.model, split.data, report.mend)
+            data = mended(case.model, split.data, report.mend)
+            case.splits[name] = measured(case.model, name, data, split.files)
+        severity = "fault" if gain >= COSTS else "suspicion"
+        text, call = " ".join(report.findings), f"cnnviz.check_inputs(model, {name})"
+        more |= {"cost": gain, "numbers": report.accuracy, "split": split}
+        found = f"{name.capitalize()}: {text}"
+        findings.append(finding(severity, "inputs", found, remedy, call, **more))
+    return "; ".join(results), findings
+
+
+def _before_and_after(model, data, mend):
+    inputs, labels = next(layers.batches(model, data, labels=True))
+    given, repaired = inputs[:4], mend(inputs[:4], labels[:4])[0]
+    units = [(x - x.min()) / max(float(np.ptp(x)), 1e-9) for x in (*given, *repaired)]
+    titles = ["as given"] * len(given) + ["repaired"] * len(repaired)
+    return figures.draw_images(units, titles, value_range=(0, 1))
+
+
+def mended(model, data, mend):
+    """The same data, repaired batch by batch."""
+
+    def read():
+        for inputs, labels in layers.batches(model, data, labels=True):
+            yield mend(inputs, labels)
+
+    shape = next(read())[0].shape[1:]
+    signature = tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((None,), tf.int32)
+    return tf.data.Dataset.from_generator(read, output_signature=signature)
+
+
+def measured(model, name, data, files):
+    """The `Split` of some data; its predictions need not be finite."""
+    options = {"name": name, "description": name, "labels": True, "finite": False}
+    parts = [part[1:3] for part in layers.stream(model, data, _predict, key="predict", **options)]
+    labels, probabilities = (np.concatenate(both) for both in zip(*parts, strict=True))
+    layers.check_labels(labels, probabilities.shape[1], name)
+    if not len(labels):
+        raise ValueError(f"`{name}` (without a single image) must not be empty")
+    if len(files) not in (0, len(labels)):
+        raise ValueError(f"`paths` ({len(files)}) must be one for each of {len(labels)} images")
+    return Split(name, data, labels, probabilities, tuple(files))
+
+
+def _predict(call):
+    return layers.probabilities(layers.classifier_output(call)), None
+
+
+def ask_balance(case):
+    """Are the classes equally frequent?"""
+    split = case.validation
+    counts = np.bincount(split.labels, minlength=split.probabilities.shape[1])
+    most, least = counts.argmax(), counts.argmin()
+    text = f"{counts[most]:,} images of {case.name(most)}, {counts[least]:,} of {case.name(least)}"
+    if counts[most] < RARE * max(counts[least], 1):
+        return text, []
+    remedy = "Judge each class by its own accuracy, and weight the rare ones in training."
+    more = {"numbers": counts[least] / counts.sum(), "figure": case.confusion(split)}
+    found = finding("note", "imbalance", f"Validation holds {text}.", remedy, MATRIX, **more)
+    return text, [found]
+
+
+def ask_accuracy(case):
+    """Is the model better than always predicting one class?"""
+    split, predicted = case.validation, case.validation.predicted
+    n, counts = len(split.labels), np.bincount(split.labels)
+    accuracy, frequent = interval(*split.score), counts.max() / n
+    text = f"accuracy {said(*accuracy)}; {frequent:.1%} are {case.name(counts.argmax())}"
+    often = np.bincount(predicted).argmax()
+    share, own = interval((predicted == often).sum(), n), (split.labels == often).mean()
+    more = {"cost": 1 - accuracy[0], "figure": case.confusion(split)}
+    if share[0] >= CONSTANT and own <= BALANCED and share[1] > own:
+        words = f"The model predicts {case.name(often)} for {said(*share)} of the images, of which "
+        remedy = "Train again: lower the learning rate, shuffle, and weight rare classes."
+        found = "fault", "collapse", f"{words}{own:.1%} are of this class.", remedy, MATRIX, share
+    elif accuracy[1] <= frequent:
+        words = f"The accuracy, {said(*accuracy)}, is not above that of always predicting "
+        severe = frequent <= BALANCED and accuracy[2] - frequent < 2 * COSTS
+        remedy = "Check that the labels belong to the images, and that the loss falls in training."
+        found = "fault" if severe else "suspicion", "mistakes"
+        found += f"{words}{case.name(counts.argmax())}, {frequent:.1%}.", remedy, MATRIX, accuracy
+    else:
+        return text, []
+    return text, [finding(*found, **more)]
+
+
+def ask_overfitting(case):
+    """Is the model better on the images that it was trained on?"""
+    remedy = "Use more images, augmentation, weight decay or dropout, or a smaller model."
+    call = "cnnviz.figures.draw_learning_curves(history)"
+    return _gap(case, "train", "validation", "Overfitting", ("overfitting", remedy, call))
+
+
+def ask_new_data(case):
+    """Is the model as good on the images from another source?"""
+    remedy = "Validate on images like those in use; look for leakage and for shortcuts."
+    call = "cnnviz.confident_mistakes(model, test, train)"
+    return _gap(case, "validation", "test", "The accuracy falls", ("mistakes", remedy, call))
+
+
+def _gap(case, first, second, words, about):
+    for name in (first, second):
+        if name not in case.splits:
+            raise ValueError(f"it needs `{name}`")
+    scores = [case.splits[name].score for name in (first, second)]
+    gap, accuracies = difference(*scores[0], *scores[1]), [said(*interval(*s)) for s in scores]
+    text = f"accuracy {accuracies[0]} in {first}, {accuracies[1]} in {second}"
+    if gap[1] <= COSTS:
+        return text, []
+    severity, (kind, *rest) = "fault" if gap[1] > HIGH_COST else "suspicion", about
+    more = {"cost": gap[0], "figure": case.confusion(case.splits[second])}
+    more |= {"numbers": gap, "split": case.splits[second]}
+    return text, [finding(severity, kind, f"{words}: {text}.", *rest, **more)]
+
+
+def ask_one_sided(case):
+    """Do the mistakes go one way?"""
+    split = case.splits.get("test", case.validation)
+    gaps, predicted = [], split.predicted
+    for index in np.unique(split.labels):
+        own, chosen = split.labels == index, predicted == index
+        if not own.all():
+            pairs = (chosen & ~own).sum(), (~own).sum(), (~chosen & own).sum(), own.sum()
+            gaps.append((*difference(*pairs), index, pairs[0] / pairs[1], pairs[2] / pairs[3]))
+    if not gaps:
+        raise ValueError("it needs images of two classes or more")
+    *gap, index, taken, missed = max(gaps, key=lambda gap: gap[1])
+    name, others = case.name(index), split.labels != index
+    text = f"{taken:.1%} of other images are taken for {name}, {missed:.1%} of {name} for others"
+    if gap[1] <= HIGH_COST:
+        return text, []
+    remedy = "Look for a mark that only one class has in training, and for rare classes."
+    more = {"cost": gap[0] * others.mean(), "numbers": gap, "figure": case.confusion(split)}
+    more |= {"split": split, "indices": np.flatnonzero(others & (predicted == index))}
+    text, call = (
+        f"The mistakes in {split.name} go one way: {text}.",
+        "cnnviz.grad_cam(model, images)",
+    )
+    return text, [finding("suspicion", "mistakes", text, remedy, call, **more)]
+
+
+def ask_calibration(case):
+    """Is the model as sure as it is right?"""
+    split, accuracy = case.validation, interval(*case.validation.score)
+    sure = split.probabilities.max(axis=1).mean()
+    error = expected_calibration_error(split.probabilities, split.labels)
+    text = f"mean probability {sure:.1%}, accuracy {said(*accuracy)}, calibration error {error:.3f}"
+    gap = max(sure - accuracy[2], accuracy[1] - sure)
+    if gap <= COSTS / 2:
+        return text, []
+    words = "surer than it is right" if sure > accuracy[0] else "less sure than it is right"
+    remedy = "Divide the logits by a temperature that is fitted on validation images."
+    call = "cnnviz.diagnosis.expected_calibration_error(probabilities, labels)"
+    figure = figures.draw_calibration(calibration_bins(split.probabilities, split.labels), error)
+    numbers = sure - accuracy[0], sure - accuracy[2], sure - accuracy[1]
+    severity, text = "suspicion" if gap > COSTS else "note", f"The model is {words}: {text}."
+    more = {"cost": 0.0, "numbers": numbers, "figure": figure}
+    return text, [finding(severity, "calibration", text, remedy, call, **more)]
+
+
+def ask_filters(case):
+    """Are there filters without effect?"""
+    census = filter_census(case.model, case.validation.data)
+    text, counts = str(census), census.to_frame()
+    worst = (counts["never fires"] / counts["channels"]).max()
+    if worst < 0.5:
+        return text, []
+    severity, call = (
+        "fault" if worst >= CONSTANT else "suspicion",
+        "cnnviz.filter_census(model, data)",
+    )
+    remedy = "Train again with a lower learning rate or with BatchNormalization."
+    more = {"numbers": worst, "figure": census.plot()}
+    return text, [finding(severity, "dead filters", text, remedy, call, **more)]
+
+
+def ask_labels(case):
+    """Are there images with a wrong label?"""
+    split = case.validation
+    suspects = suspect_labels(case.model, split.data, class_names=case.class_names)
+    n, text, count = len(split.labels), str(suspects), suspects.n_errors
+    numbers = count, suspects.n_errors_low, suspects.n_errors_high
+    if numbers[1] < 1:
+        return text, []
+    severity, remedy = "fault" if numbers[1] > MISLABELED * n else "suspicion", "Correct them."
+    more = {"cost": count / n, "numbers": numbers, "split": split}
+    more |= {"indices": suspects.ranking[:count]}
+    more |= {"figure": None if suspects.images is None else suspects.plot()}
+    call = "cnnviz.suspect_labels(model, data)"
+    return text, [finding(severity, "label errors", text, remedy, call, **more)]
+
+
+def ask_duplicates(case):
+    """Are there copies of images, within validation and in other splits?"""
+    split, n, findings = case.validation, len(case.validation.labels), []
+    data = [each.data for each in case.splits.values()]
+    copies = find_duplicates(*data, names=tuple(case.splits))
+    text, call = str(copies), f"cnnviz.find_duplicates({', '.join(case.splits)})"
+    right, leaked = split.predicted == split.labels, np.asarray(copies.leaked, int)
+    clean = np.setdiff1d(np.arange(n), leaked)
+    if len(leaked):
+        share = interval(len(leaked), n)
+        words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
+        if len(clean):
+            words += (
+                f" Without them the accuracy is {said(*interval(right[clean].sum(), len(clean)))}."
+            )
+        severity = "fault" if share[0] >= LEAKED and len(leaked) > 2 else "suspicion"
+        cost = max(right.mean() - right[clean].mean(), 0.0) if len(clean) else None
+        more = {"numbers": share, "split": split, "indices": leaked, "cost": cost}
+        remedy = "Remove the copies from one of the splits, then validate again."
+        figure = copies.plot()
+        findings = [finding(severity, "leakage", words, remedy, call, figure=figure, **more)]
+    return text, findings
+
+
+def ask_shortcuts(case):
+    """Does the model use a mark or the background?"""
+    raise ValueError("it needs a region: cnnviz.reliance(model, images, masks) measures one")
+
+
+def ask_mistakes(case):
+    """Of which mistakes is the model sure?"""
+    split, confidence = case.validation, case.validation.probabilities.max(axis=1)
+    wrong = np.flatnonzero((split.predicted != split.labels) & (confidence >= SURE))
+    text = f"{figures.counted(len(wrong), 'mistake')} with a probability of {SURE:.0%} or more"
+    if not len(wrong):
+        return text, []
+    mistakes = confident_mistakes(case.model, split.data, class_names=case.class_names)
+    more = {"figure": mistakes.plot() if mistakes.images.ndim == 4 else None, "split": split}
+    more |= {"indices": wrong[np.argsort(-confidence[wrong], kind="stable")]}
+    remedy = "Look at them: a label may be wrong, or training may lack such images."
+    call, numbers = (
+        "cnnviz.confident_mistakes(model, validation, train)",
+        len(wrong) / len(split.labels),
+    )
+    return text, [finding("note", "mistakes", f"{text}.", remedy, call, numbers, **more)]
+
+
+# Name -> (question, what it does not cover); cheap ones, and causes of others, first.
+QUESTIONS = {
+    "finite numbers": (ask_finite, "How training went; cnnviz.Monitor watches one."),
+    "images": (ask_images, "What the images show."),
+    "inputs": (ask_inputs, "Faults that training had too, or that cost under 5 points."),
+    "class balance": (ask_balance, "Whether the frequencies are those in use."),
+    "accuracy": (ask_accuracy, "Images unlike those of validation."),
+    "overfitting": (ask_overfitting, "Leakage hides it."),
+    "new data": (ask_new_data, "Whether the test images are like those in use."),
+    "one-sided mistakes": (ask_one_sided, "The cause; a shortcut shows on other sources only."),
+    "calibration": (ask_calibration, "Single classes, and images unlike those of validation."),
+    "dead filters": (ask_filters, "Layers that output no feature maps."),
+    "label errors": (ask_labels, "The labels of training, which a model may memorize."),
+    "duplicates and leakage": (ask_duplicates, "Other photographs of the same thing."),
+    "shortcuts": (ask_shortcuts, "All shortcuts."),
+    "confident mistakes": (ask_mistakes, "Mistakes with a lower probability."),
+}
