@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import os
@@ -102,16 +101,14 @@ class Diagnosis(Result):
 
     @property
     def verdict(self) -> str:
-        """One sentence: how many faults, suspicions and notes, by how many checks."""
-        counts = collections.Counter(one.severity for one in self.findings)
-        parts = [figures.counted(counts[kind], kind) for kind in SEVERITIES]
+        """Two sentences: how many faults, suspicions and notes, and how many checks ran on what."""
+        kinds = [one.severity for one in self.findings]
+        counts = [figures.counted(kinds.count(kind), kind) for kind in SEVERITIES]
         failed = sum(not check.ran for check in self.checks)
-        images = ", ".join(f"{n:,} in {name}" for name, n in self.n_images.items())
-        text = f"{parts[0]}, {parts[1]} and {parts[2]} in model '{self.model_name}', by "
-        text += f"{figures.counted(len(self.checks) - failed, 'check')} of {images} images"
-        return (
-            f"{text}; {figures.counted(failed, 'check')} could not run." if failed else text + "."
-        )
+        images = " and ".join(f"{n:,} {name} images" for name, n in self.n_images.items())
+        text = f"{counts[0]}, {counts[1]} and {counts[2]}. {len(self.checks) - failed} checks of "
+        text += f"model '{self.model_name}' ran on {images}"
+        return text + (f"; {failed} could not run." if failed else ".")
 
     def __str__(self) -> str:
         checks = [f"- {check.name}: {check.result}" for check in self.checks]

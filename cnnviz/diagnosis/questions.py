@@ -43,6 +43,7 @@ class Split:
     labels: np.ndarray
     probabilities: np.ndarray
     files: tuple[str, ...]
+    ordered: bool  # whether each pass has the same order, so that indices mean something
 
     @property
     def predicted(self):
@@ -79,15 +80,15 @@ def finding(severity, kind, sentence, remedy, call, numbers=(), split=None, indi
     """A `Finding`, with its (number, low, high), and the files of the images that it is about."""
     more |= dict(zip(("number", "low", "high"), map(float, np.ravel(numbers)), strict=False))
     if split is not None:
-        indices = np.asarray(indices, int)
+        indices = np.asarray(indices if split.ordered else (), int)
         files = tuple(split.files[index] for index in indices) if len(split.files) else ()
         more |= {"split": split.name, "indices": indices, "files": files}
     return Finding(severity, kind, sentence, remedy, call, **more)
 
 
 def said(share, low, high):
-    """A share and its interval, such as "93.0 % (91.2 to 94.4)"."""
-    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    """A share and its interval, such as "93.0% (91.2 to 94.4)"."""
+    return f"{share:.1%} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def ask_finite(case):
@@ -120,7 +121,10 @@ def ask_images(case):
             more = {"numbers": share, "split": split, "indices": indices}
             text = f"{split.name.capitalize()}: {sentence}"
             findings.append(finding(severity, "images", text, remedy, call, **more))
-    return f"{n_images:,} images read, {figures.counted(len(findings), 'defect')}", findings
+    text = f"{n_images:,} images read, {figures.counted(len(findings), 'defect')}"
+    shuffled = [name for name, split in case.splits.items() if not split.ordered]
+    text += f"; shuffled, so that images cannot be named: {', '.join(shuffled)}" if shuffled else ""
+    return text, findings
 
 
 def ask_inputs(case):
@@ -176,7 +180,8 @@ def measured(model, name, data, files):
         raise ValueError(f"`{name}` (without a single image) must not be empty")
     if len(files) not in (0, len(labels)):
         raise ValueError(f"`paths` ({len(files)}) must be one for each of {len(labels)} images")
-    return Split(name, data, labels, probabilities, tuple(files))
+    ordered = not layers.warn_if_shuffled(data, name)
+    return Split(name, data, labels, probabilities, tuple(files), ordered)
 
 
 def _predict(call):
@@ -207,9 +212,9 @@ def ask_accuracy(case):
     share, own = interval((predicted == often).sum(), n), (split.labels == often).mean()
     more = {"cost": 1 - accuracy[0], "figure": case.confusion(split)}
     if share[0] >= CONSTANT and own <= BALANCED and share[1] > own:
-        words = f"The model predicts {case.name(often)} for {said(*share)} of the images, of which "
+        words = f"The model predicts {case.name(often)} for {said(*share)} of the images; "
         remedy = "Train again: lower the learning rate, shuffle, and weight rare classes."
-        found = "fault", "collapse", f"{words}{own:.1%} are of this class.", remedy, MATRIX, share
+        found = "fault", "collapse", f"{words}{own:.1%} have this label.", remedy, MATRIX, share
     elif accuracy[1] <= frequent:
         words = f"The accuracy, {said(*accuracy)}, is not above that of always predicting "
         severe = frequent <= BALANCED and accuracy[2] - frequent < 2 * COSTS
@@ -264,7 +269,7 @@ def ask_one_sided(case):
     *gap, index, taken, missed = max(gaps, key=lambda gap: gap[1])
     name, others = case.name(index), split.labels != index
     text = f"{taken:.1%} of other images are taken for {name}, {missed:.1%} of {name} for others"
-    if gap[1] <= HIGH_COST:
+    if gap[1] <= HIGH_COST or len(np.unique(predicted)) == 1:  # which is a collapse
         return text, []
     remedy = "Look for a mark that only one class has in training, and for rare classes."
     more = {"cost": gap[0] * others.mean(), "numbers": gap, "figure": case.confusion(split)}
@@ -334,7 +339,7 @@ def ask_duplicates(case):
     copies = find_duplicates(*data, names=tuple(case.splits))
     text, call = str(copies), f"cnnviz.find_duplicates({', '.join(case.splits)})"
     right, leaked = split.predicted == split.labels, np.asarray(copies.leaked, int)
-    clean = np.setdiff1d(np.arange(n), leaked)
+    clean = np.setdiff1d(np.arange(n), leaked) if split.ordered else ()
     if len(leaked):
         share = interval(len(leaked), n)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."

@@ -12,6 +12,7 @@ STYLE = """
 .cnnviz {max-width: 60rem; margin: 0 auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere}
 .cnnviz article {border-left: 5px solid; padding: .1rem 0 .1rem 1rem; margin: 1.5rem 0}
+h1.cnnviz {font-size: 1.8rem}
 .cnnviz p {margin: .4rem 0}
 .cnnviz .tag {font-weight: bold; text-transform: uppercase; letter-spacing: .04em}
 .cnnviz .sentence {font-size: 1.1em}
@@ -27,14 +28,15 @@ STYLE = """
 def report_html(diagnosis):
     """A diagnosis as HTML without a page around it, as Jupyter shows it."""
     parts = [f"<style>{STYLE}</style>", '<div class="cnnviz">']
-    parts.append(f"<h1>Diagnosis</h1><p class='sentence'>{html.escape(diagnosis.verdict)}</p>")
+    parts.append(f"<p class='sentence'>{html.escape(diagnosis.verdict)}</p>")
     parts += map(_finding_html, diagnosis.findings)
     parts.append("<h2>What was checked</h2><table><tr><th>check</th><th>result</th>")
     parts.append("<th>what it does not cover</th></tr>")
     for check in diagnosis.checks:
         cells = check.name, check.result, check.limits
         parts.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
-    return "\n".join([*parts, "</table></div>"])
+    parts.append("</table><p class='more'>Brackets hold 95 % confidence intervals.</p></div>")
+    return "\n".join(parts)
 
 
 def _finding_html(finding):
@@ -61,5 +63,5 @@ def page(diagnosis):
     title = f"Diagnosis of {html.escape(diagnosis.model_name)}"
     head = f'<meta charset="utf-8"><title>{title}</title>'
     head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    body = report_html(diagnosis)
+    body = f'<h1 class="cnnviz">{title}</h1>{report_html(diagnosis)}'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
