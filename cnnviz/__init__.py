@@ -11,6 +11,9 @@ from cnnviz.activations import extract_activations
 from cnnviz.data import CLASS_NAMES, load_image, load_split, sample_image
 from cnnviz.diagnosis.census import FilterCensus, filter_census
 from cnnviz.diagnosis.changes import ModelChanges, compare_models
+from cnnviz.diagnosis.diagnose import diagnose
+from cnnviz.diagnosis.duplicates import Duplicates, find_duplicates
+from cnnviz.diagnosis.findings import Diagnosis, Finding
 from cnnviz.diagnosis.inputs import InputReport, check_inputs
 from cnnviz.diagnosis.labels import SuspectLabels, suspect_labels
 from cnnviz.diagnosis.mistakes import Mistakes, confident_mistakes
@@ -40,6 +43,7 @@ __all__ += ["FilterImages", "GradCAM", "TopPatches", "ascend_filters", "explore"
 __all__ += ["extract_activations", "grad_cam", "top_patches"]
 __all__ += ["targets"]
 # find the fault
+__all__ += ["Diagnosis", "Duplicates", "Finding", "diagnose", "find_duplicates"]
 __all__ += ["FilterCensus", "InputReport", "MapTrust", "Mistakes", "ModelChanges", "Reliance"]
 __all__ += ["SuspectLabels", "check_inputs", "compare_models", "confident_mistakes"]
 __all__ += ["filter_census", "map_trust", "reliance", "suspect_labels"]
