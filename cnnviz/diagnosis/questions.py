@@ -31,6 +31,7 @@ LEAKED, MISLABELED = 0.01, 0.05  # shares of images from which on they are fault
 RARE = 10  # times fewer images than the most frequent class has
 SURE = 0.95  # probability from which on a mistake is a confident one
 N_TRIED = 300  # images for the trials of `check_inputs`
+SEVERE = "suspicion", "fault"
 MATRIX = "cnnviz.figures.draw_confusion_matrix(labels, predicted)"
 
 
@@ -336,24 +337,35 @@ def ask_duplicates(case):
     """Are there copies of images, within validation and in other splits?"""
     split, n, findings = case.validation, len(case.validation.labels), []
     data = [each.data for each in case.splits.values()]
-    copies = find_duplicates(*data, names=tuple(case.splits))
-    text, call = str(copies), f"cnnviz.find_duplicates({', '.join(case.splits)})"
-    right, leaked = split.predicted == split.labels, np.asarray(copies.leaked, int)
-    clean = np.setdiff1d(np.arange(n), leaked) if split.ordered else ()
+    copies = find_duplicates(*data, names=tuple(case.splits), class_names=case.class_names)
+    call, leaked = f"cnnviz.find_duplicates({', '.join(case.splits)})", copies.copied[0]
+    more = {"figure": copies.plot() if len(copies.images) else None, "split": split}
     if len(leaked):
-        share = interval(len(leaked), n)
+        share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
-        if len(clean):
-            words += (
-                f" Without them the accuracy is {said(*interval(right[clean].sum(), len(clean)))}."
+        severe, cost = share[0] >= LEAKED and len(leaked) > 2, None
+        if len(clean) and split.ordered:
+            right = split.predicted == split.labels
+            rest = interval(right[clean].sum(), len(clean))
+            words, cost = (
+                f"{words} Without them the accuracy is {said(*rest)}.",
+                right.mean() - rest[0],
             )
-        severity = "fault" if share[0] >= LEAKED and len(leaked) > 2 else "suspicion"
-        cost = max(right.mean() - right[clean].mean(), 0.0) if len(clean) else None
-        more = {"numbers": share, "split": split, "indices": leaked, "cost": cost}
-        remedy = "Remove the copies from one of the splits, then validate again."
-        figure = copies.plot()
-        findings = [finding(severity, "leakage", words, remedy, call, figure=figure, **more)]
-    return text, findings
+        remedy, about = "Remove the copies from one of the splits.", {"indices": leaked}
+        about |= {"cost": cost and max(cost, 0.0), "numbers": share}
+        findings = [finding(SEVERE[severe], "leakage", words, remedy, call, **more | about)]
+    within = (copies.split == 0).all(axis=1)
+    differ = within & (copies.labels[:, 0] != copies.labels[:, 1])
+    for pairs, severity, kind, words, remedy in (
+        (differ, "suspicion", "label errors", "have another label", "Correct one of the labels."),
+        (within & ~differ, "note", "duplicates", "have the same label", "Keep one of each."),
+    ):
+        indices = np.unique(copies.index[pairs, 1])
+        if len(indices):
+            text = f"{len(indices):,} validation images are copies of others that {words}."
+            about = {"indices": indices, "numbers": len(indices) / n}
+            findings.append(finding(severity, kind, text, remedy, call, **more | about))
+    return str(copies), findings
 
 
 def ask_shortcuts(case):
