@@ -149,50 +149,6 @@ def test_verdicts_on_planted_faults(faulty_layer):
     assert not result.activations[1:3].any() and result.activations[4] == 1
 
 
-@pytest.mark.parametrize(
-    "behind",
-    [
-        keras.layers.MaxPooling2D(),
-        keras.layers.AveragePooling2D(2),
-        keras.layers.ZeroPadding2D(),
-        keras.layers.BatchNormalization(gamma_initializer="ones"),
-        keras.layers.Rescaling(0.5, offset=1),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_a_silent_filter_wakes_behind_other_layers_too(faulty_layer, behind):
-    model = keras.Model(faulty_layer.inputs, behind(faulty_layer.outputs[0]))
-    result = ascend_filters(model, behind.name, **UNIT)
-    assert result.verdicts[3] == "ok" and result.activations[3] > result.start_activations[3] + 0.01
-    assert result.verdicts[2] in ("dead", "no gain")
-
-
-@pytest.mark.parametrize("turned_by", ["scale", "difference"])
-def test_a_silent_filter_climbs_down_where_what_follows_turns_it(faulty_layer, turned_by):
-    """A batch normalization of negative scale is highest where the filter stays silent."""
-    norm = keras.layers.BatchNormalization(gamma_initializer="ones")
-    if turned_by == "scale":
-        turned = norm(faulty_layer.outputs[0])
-        norm.gamma.assign([1, 1, 1, -1, 1])
-    else:
-        turned = norm(1.0 - faulty_layer.outputs[0])
-    model = keras.Model(faulty_layer.inputs, turned)
-    result = ascend_filters(model, norm.name, 3, **UNIT)
-    (maps,) = extract_activations(model, result.images, "conv").values()
-    assert maps[..., 3].max() == 0 and result.activations[0] == result.start_activations[0]
-
-
-def test_a_silent_filter_wakes_behind_a_concatenation(faulty_layer):
-    inputs = keras.Input((8, 8, 3))
-    features = faulty_layer.get_layer("conv")(inputs)
-    plain = keras.layers.Conv2D(2, 3, name="plain")(inputs)
-    joined = keras.layers.Concatenate(name="joined")([plain, features])
-    result = ascend_filters(keras.Model(inputs, joined), "joined", **UNIT)
-    alone = ascend_filters(faulty_layer, "conv", **UNIT)
-    assert result.verdicts[2:] == alone.verdicts
-    np.testing.assert_allclose(result.images[2:], alone.images, atol=1e-4)
-
-
 def test_ascent_that_cannot_move_has_no_gain(faulty_layer):
     result = ascend_filters(faulty_layer, "conv", [0, 1], steps=1, step_size=1e-9, **UNIT)
     assert result.verdicts == ("no gain", "dead")

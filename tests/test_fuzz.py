@@ -163,7 +163,7 @@ def test_any_array_and_name_give_right_shapes_or_an_error(images, name):
         optional={
             "class_index": indices,
             "layer_name": names,
-            "method": some.one_of(some.sampled_from(["grad-cam", "hires-cam", "fine"]), anything),
+            "method": some.one_of(some.sampled_from(["grad-cam", "hires-cam"]), anything),
             "signed": some.booleans(),
         },
     ),

@@ -2,11 +2,9 @@
 
 import functools
 
-import cv2
 import keras
 import numpy as np
 import pytest
-import scipy.ndimage
 import tensorflow as tf
 
 from cnnviz.activations import extract_activations
@@ -140,7 +138,7 @@ def test_channel_weights_are_the_central_differences_of_the_score(cut_network, i
     np.testing.assert_allclose(result.maps, expected, atol=0.01 * expected.max())
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "fine"])
+@pytest.mark.parametrize("method", METHODS)
 def test_methods_follow_their_formulas(cut_network, images, method):
     whole, bottom, top = cut_network
     features = bottom(images)
@@ -162,79 +160,6 @@ def test_methods_follow_their_formulas(cut_network, images, method):
     np.testing.assert_allclose(result.scores, score, rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def three_resolutions():
-    """(model, its parts): feature maps of 12x12, 6x6 and 3x3, each the last of its resolution."""
-    keras.utils.set_random_seed(1)
-    parts = [
-        keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Conv2D(5, 3, padding="same")]),
-        keras.Sequential([keras.Input((12, 12, 5)), keras.layers.Conv2D(6, 2, strides=2)]),
-        keras.Sequential([keras.Input((6, 6, 6)), keras.layers.Conv2D(7, 2, 2, activation="relu")]),
-        keras.Sequential(
-            [keras.Input((3, 3, 7)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
-        ),
-    ]
-    inputs = tensor = keras.Input((12, 12, 3))
-    for part in parts:
-        tensor = part(tensor)
-    return keras.Model(inputs, tensor), parts
-
-
-def signed_hires_cams(parts, images, class_index):
-    """HiResCAM without its ReLU after each part but the head, by tapes, the last first."""
-    maps = []
-    for cut in range(len(parts) - 1, 0, -1):
-        features = tf.constant(images)
-        for part in parts[:cut]:
-            features = part(features)
-        with tf.GradientTape() as tape:
-            tape.watch(features)
-            output = features
-            for part in parts[cut:]:
-                output = part(output)
-            score = output[:, class_index]
-        maps.append(tf.reduce_sum(tape.gradient(score, features) * features, -1).numpy())
-    return maps
-
-
-def redistributed(coarse, fine):
-    """The evidence of coarse cells redistributed among fine ones, with OpenCV, image by image."""
-    result = []
-    for few, many in zip(np.maximum(coarse, 0), np.maximum(fine, 0), strict=True):
-        size = many.shape[::-1]
-        around = cv2.resize(many, few.shape[::-1], interpolation=cv2.INTER_AREA)
-        around, spread = (cv2.resize(each, size) for each in (around, few))
-        result.append(np.divide(spread * many, around, out=np.zeros_like(many), where=around > 0))
-    return np.stack(result)
-
-
-def test_fine_map_redistributes_the_evidence_among_finer_layers(three_resolutions, images):
-    model, parts = three_resolutions
-    last, middle, first = signed_hires_cams(parts, images, 1)
-    binomial = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None] / 256
-    averaged = scipy.ndimage.convolve(last, binomial, mode="reflect")
-    np.testing.assert_allclose(averaged.sum((1, 2)), last.sum((1, 2)), rtol=1e-3)
-    last = averaged
-    middle = redistributed(last, middle) - redistributed(-last, -middle)
-    expected = redistributed(middle, first) - redistributed(-middle, -first)
-    result = grad_cam(model, images, class_index=1, method="fine", signed=True)
-    assert result.maps.shape == (3, 12, 12) and (result.maps < 0).any()
-    np.testing.assert_allclose(result.maps, expected, rtol=1e-3, atol=1e-4 * expected.max())
-    assert len(result.layer_name.split(", ")) == 3
-    positive = grad_cam(model, images, class_index=1, method="fine")
-    np.testing.assert_array_equal(positive.maps, np.maximum(result.maps, 0))
-
-
-def test_fine_map_from_a_layer_uses_only_finer_ones(three_resolutions, images):
-    model, parts = three_resolutions
-    name = parts[1].layers[0].name
-    result = grad_cam(model, images, layer_name=name, method="fine")
-    assert [path.split("/")[-1] for path in result.layer_name.split(", ")] == [
-        name,
-        parts[0].layers[0].name,
-    ]
-
-
 @pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
 def test_signed_map_adds_up_to_the_logit(pooled_network, images, method):
     model, _, dense = pooled_network("nested", "one logit")
@@ -245,13 +170,11 @@ def test_signed_map_adds_up_to_the_logit(pooled_network, images, method):
 
 
 @pytest.mark.parametrize("method", SIGNED_METHODS)
-def test_signed_map_of_one_class_is_the_negative_of_the_other(three_resolutions, method):
-    parts = three_resolutions[1]
-    inputs = tensor = keras.Input((12, 12, 3))
-    for part in parts[:3]:
-        tensor = part(tensor)
-    tensor = keras.layers.GlobalAveragePooling2D()(tensor)
-    model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(tensor))
+def test_signed_map_of_one_class_is_the_negative_of_the_other(method):
+    keras.utils.set_random_seed(1)
+    convolutions = keras.layers.Conv2D(5, 3), keras.layers.Conv2D(7, 2, 2, activation="relu")
+    end = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1, "sigmoid")
+    model = keras.Sequential([keras.Input((12, 12, 3)), *convolutions, *end])
     images = np.random.default_rng(2).uniform(0, 1, (4, 12, 12, 3))
     cat, dog = (grad_cam(model, images, class_index=c, signed=True, method=method) for c in (0, 1))
     np.testing.assert_allclose(cat.maps, -dog.maps, rtol=1e-5, atol=1e-6 * np.abs(dog.maps).max())
