@@ -285,9 +285,8 @@ def _last(call, gradient_of):
             return path, output, gradient
     raise ValueError(
         "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
-        "Grad-CAM needs a convolutional network, or a transformer whose grid of tokens is "
-        "known, from its convolution of patches or as a square; of video, put TimeDistributed "
-        "around the convolutions without the pooling"
+        "Grad-CAM needs a convolutional network, or a transformer whose patches a convolution "
+        "makes; of video, put TimeDistributed around the convolutions without the pooling"
     )
 
 

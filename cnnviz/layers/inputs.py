@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from cnnviz.checks import check_integer
 from cnnviz.keras_internals import input_names
-from cnnviz.layers.names import is_a, leaf_layers, leaves, named_layers
+from cnnviz.layers.names import is_a, leaves, named_layers
 
 AXES = {2: "(N, F)", 3: "(N, L, C)", 4: "(N, H, W, C)", 5: "(N, D, H, W, C)"}
 DEFAULT_IMAGE_SIZE = 96  # pixels, for a model that takes any size
@@ -260,9 +260,3 @@ def image_shape(model, image_size=None, input_name=None):
 def takes_integers(model):
     """Whether Keras rounds the images before the model gets them."""
     return any("int" in str(one.dtype) for one in getattr(model, "inputs", None) or ())
-
-
-def computes_in_float16(model):
-    """Whether a layer of the model computes in float16."""
-    dtypes = (getattr(layer, "compute_dtype", None) for layer in leaf_layers(model).values())
-    return "float16" in dtypes

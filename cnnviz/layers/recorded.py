@@ -1,11 +1,9 @@
 """Take feature maps, and gradients with respect to them, from a recorded call of a model."""
 
-import math
-
 import tensorflow as tf
 
-from cnnviz.layers.inputs import computes_in_float16, takes_integers
-from cnnviz.layers.names import leaves
+from cnnviz.layers.inputs import takes_integers
+from cnnviz.layers.names import leaf_layers, leaves
 from cnnviz.layers.warn import warn
 
 MAKE_MAPS = "Conv2D", "Conv2dNative", "Pool", "ExtractImagePatches"  # in names of operations
@@ -66,7 +64,7 @@ def token_grid(call, tokens):
     """(height, width, number of other tokens before them) of tokens (N, T, C), or None.
 
     The grid is that of a feature map before with as many positions, perhaps joined with other
-    tokens, such as a class token. Without one, in a network with attention, it is a square.
+    tokens, such as a class token.
     """
     length, sizes, joined = tokens.shape[1], [], []
     if length is None or length < 2:
@@ -84,12 +82,6 @@ def token_grid(call, tokens):
                 return height, width, sum(parts[: parts.index(height * width)])
         if height * width in (length, length - 1):
             return height, width, length - height * width
-    for count in (length, length - 1) if call.attention else ():
-        side = math.isqrt(count)
-        height, width = sizes[-1] if sizes else (side, side)
-        # Else it may be the columns of a text, or one row.
-        if side**2 == count and height == width and height % side == 0 and count != height:
-            return side, side, length - count
     return None
 
 
@@ -147,7 +139,8 @@ def gradients(model, ys, x, grad_ys=None):
     way, as far as they stay finite.
     """
     (plain,) = tf.gradients(ys, x, grad_ys)
-    if plain is None or not computes_in_float16(model):
+    dtypes = {getattr(layer, "compute_dtype", None) for layer in leaf_layers(model).values()}
+    if plain is None or "float16" not in dtypes:
         return plain
     grad_ys = tf.ones_like(ys) if grad_ys is None else grad_ys
     (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
