@@ -171,6 +171,31 @@ def grad_cam(
         >>> both = keras.layers.Concatenate()([keras.layers.GlobalMaxPooling2D()(conv), table])
         >>> model = keras.Model([image, table], keras.layers.Dense(2)(both))
         >>> figure = cnnviz.grad_cam(model, [np.ones((1, 16, 16, 3)), np.ones((1, 4))]).plot()
+
+        A signal:
+
+        >>> signal = keras.Input((64, 1))
+        >>> conv = keras.layers.Conv1D(4, 5, activation="relu")(signal)
+        >>> logits = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling1D()(conv))
+        >>> signals = np.random.default_rng(0).normal(size=(3, 64, 1))
+        >>> figure = cnnviz.grad_cam(keras.Model(signal, logits), signals).plot()
+
+        A volume:
+
+        >>> volume = keras.Input((8, 16, 16, 1))
+        >>> conv = keras.layers.Conv3D(4, 3, activation="relu")(volume)
+        >>> logits = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling3D()(conv))
+        >>> volumes = np.random.default_rng(0).normal(size=(2, 8, 16, 16, 1))
+        >>> figure = cnnviz.grad_cam(keras.Model(volume, logits), volumes).plot()
+
+        A vision transformer:
+
+        >>> image = keras.Input((16, 16, 3))
+        >>> tokens = keras.layers.Reshape((16, 8))(keras.layers.Conv2D(8, 4, 4)(image))
+        >>> tokens = keras.layers.MultiHeadAttention(2, 4)(tokens, tokens)
+        >>> logits = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(tokens))
+        >>> cnnviz.grad_cam(keras.Model(image, logits), np.ones((16, 16, 3))).maps.shape
+        (1, 4, 4)
     """
     if method not in tuple(METHODS):
         raise ValueError(f"`method` (={method!r}) must be one of {', '.join(map(repr, METHODS))}")
@@ -260,8 +285,9 @@ def _last(call, gradient_of):
             return path, output, gradient
     raise ValueError(
         "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
-        "Grad-CAM needs a convolutional network, or a transformer whose patches a convolution "
-        "makes; of video, put TimeDistributed around the convolutions without the pooling"
+        "Grad-CAM needs a convolutional network, or a transformer whose grid of tokens is "
+        "known, from its convolution of patches or as a square; of video, put TimeDistributed "
+        "around the convolutions without the pooling"
     )
 
 

@@ -57,6 +57,8 @@ HEADS = {  # number of outputs, end, probabilities
     "one logit": (1, lambda z: z, sigmoid),
     "sigmoid": (1, ops.sigmoid, sigmoid),
     "sigmoid layer": (1, as_layers("sigmoid"), sigmoid),
+    "hard sigmoid": (1, ops.hard_sigmoid, lambda z: np.clip(z / 6 + 0.5, 0, 1)),
+    "hard sigmoid layer": (1, as_layers("hard_sigmoid"), lambda z: np.clip(z / 6 + 0.5, 0, 1)),
     "sigmoids of several labels": (3, ops.sigmoid, sigmoid),
     "logits": (3, lambda z: z, softmax),
     "softmax": (3, ops.softmax, softmax),
@@ -86,7 +88,7 @@ def test_probabilities_logits_and_maps_of_the_usual_heads(units, end, probabilit
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_the_usual_heads_in_half_precision(policy):
     rounding = {"mixed_float16": 2e-3, "mixed_bfloat16": 2e-2}[policy]
-    for name in ("one logit", "sigmoid", "softmax layer", "log-softmax"):
+    for name in ("one logit", "sigmoid", "hard sigmoid layer", "softmax layer", "log-softmax"):
         units, end, probabilities = HEADS[name]
         model, of_logits = network(end, units, policy=policy)
         logits = output_of(of_logits)
@@ -212,7 +214,7 @@ def test_one_of_several_outputs_is_picked():
 
 def test_what_a_model_ends_in():
     ends = {"logits": None, "softmax": "Softmax", "sigmoid": "Sigmoid"}
-    for name, activation in ends.items():
+    for name, activation in {**ends, "hard sigmoid layer": "HardSigmoid"}.items():
         units, end, _ = HEADS[name]
         found = head(network(end, units)[0], tf.TensorShape((None, None, None, 3)))
         assert found == ((None, units), activation)

@@ -139,7 +139,6 @@ def test_convolution_layers_go_by_what_they_are():
     found = [kind(2, 3, name="a"), pools[0], L.DepthwiseConv2D(3, name="c"), L.ReLU(), pools[1]]
     model = keras.Sequential([keras.Input((12, 12, 3)), *found, L.GlobalMaxPooling2D()])
     assert layers.convolution_layers(model) == ["a", "c"]
-    assert layers.convolution_layers(model, pooling=True) == ["a", "b", "c", "d"]
 
 
 def test_a_layer_is_found_by_path_or_bare_name(shared_network):

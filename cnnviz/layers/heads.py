@@ -11,7 +11,13 @@ from cnnviz.layers.inputs import input_shape
 from cnnviz.layers.run import hides, is_grouped_convolution, no_layer, run, traced
 from cnnviz.layers.warn import warn
 
-SQUASHING = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "log-softmax"}
+# A hard sigmoid is no operation of TensorFlow's; it counts as one here.
+SQUASHING = {
+    "Sigmoid": "sigmoid",
+    "HardSigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "LogSoftmax": "log-softmax",
+}
 ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
 # Operations that change no value.
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")
@@ -114,8 +120,8 @@ def probabilities(output):
 def class_scores(output, *, positions=False):
     """(N, classes) float32 logits, whatever the head of a model ends in.
 
-    They are the input of the final sigmoid, softmax or log-softmax if there is one, else the output
-    itself. One output z gives the two classes -z and z. Outputs p of an
+    They are the input of the final sigmoid (also a hard one), softmax or log-softmax if there is
+    one, else the output itself. One output z gives the two classes -z and z. Outputs p of an
     unknown head that look like probabilities give log p - log(1 - p), and a warning. With
     `positions`, the output may be (N, ..., classes).
     """
@@ -203,14 +209,19 @@ def _check_output(output, positions):
 def activation_input(tensor, activations):
     """The input of the activation that made a tensor, in its shape; None if it was made otherwise.
 
-    `activations` are types of TensorFlow operations. Casts and reshapes behind are passed over.
+    `activations` are types of TensorFlow operations, or "HardSigmoid". Casts and reshapes behind
+    the activation are passed over.
     """
     made = tensor
     while made.op.type in PASSED:
         made = made.op.inputs[0]
-    if made.op.type not in activations:
+    op = made.op
+    if op.type in activations:
+        before = op.inputs[0]
+    elif "HardSigmoid" in activations and op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":
+        before = op.inputs[0].op.inputs[0] - 3  # relu6(before + 3) / 6
+    else:
         return None
-    before = made.op.inputs[0]
     return before if made is tensor else tf.reshape(before, tf.shape(tensor))
 
 

@@ -1,5 +1,7 @@
 """Take feature maps, and gradients with respect to them, from a recorded call of a model."""
 
+import math
+
 import tensorflow as tf
 
 from cnnviz.layers.inputs import takes_integers
@@ -64,7 +66,7 @@ def token_grid(call, tokens):
     """(height, width, number of other tokens before them) of tokens (N, T, C), or None.
 
     The grid is that of a feature map before with as many positions, perhaps joined with other
-    tokens, such as a class token.
+    tokens, such as a class token. Without one, in a network with attention, it is a square.
     """
     length, sizes, joined = tokens.shape[1], [], []
     if length is None or length < 2:
@@ -82,6 +84,12 @@ def token_grid(call, tokens):
                 return height, width, sum(parts[: parts.index(height * width)])
         if height * width in (length, length - 1):
             return height, width, length - height * width
+    for count in (length, length - 1) if call.attention else ():
+        side = math.isqrt(count)
+        height, width = sizes[-1] if sizes else (side, side)
+        # Else it may be the columns of a text, or one row.
+        if side**2 == count and height == width and height % side == 0 and count != height:
+            return side, side, length - count
     return None
 
 
