@@ -12,9 +12,7 @@ from cnnviz import layers
 
 
 def extract_activations(
-    model: keras.Model,
-    images: layers.ImageData,
-    layer_names: str | Sequence[str] | None = None,
+    model: keras.Model, images: layers.ImageData, layer_names: str | Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Record what the layers of a model output for some images, all in one pass.
 

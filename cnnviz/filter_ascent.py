@@ -139,7 +139,7 @@ def ascend_filters(
     moves = random.integers(-jitter, jitter + 1, (steps, 2), dtype=np.int32)
     moves[0] = moves[round(SETTLING * steps) :] = 0  # the first step tells how the start does
 
-    name, owner, record, extra, climbed = "filters", "this model", layers.no_layer, (), None
+    name, owner, record, extra, climbed = "filters", "this model", None, (), None
     if layer_name is not None:
         path, _ = layers.find_layer(named, layer_name)
         owner, record = f"layer '{path}'", layers.one_layer(path)
@@ -151,7 +151,7 @@ def ascend_filters(
     compute = _step_of(path, output_name, climbed)
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
     key = "ascent", path, repr(output_name), climbed and climbed.key
-    key = None if climbed is not None and climbed.key is None else key
+    key = None if climbed and climbed.key is None else key
     options = {"named": named, "input_name": input_name}
     blank = layers.with_zeros(model, start, input_name)
     specs += layers.specs_of(extra)
@@ -291,9 +291,5 @@ def _ascend(step, start, filters, moves, settings, bar):
 
 def _verdicts(activations, starts, reacts):
     fires = (activations != 0) | (starts != 0)
-    return tuple(
-        "dead" if not (alive and fired) else "ok" if gain > 1e-3 * abs(start) else "no gain"
-        for alive, fired, gain, start in zip(
-            reacts, fires, activations - starts, starts, strict=True
-        )
-    )
+    gained = np.where(activations - starts > 1e-3 * np.abs(starts), "ok", "no gain")
+    return tuple(np.where(reacts & fires, gained, "dead").tolist())

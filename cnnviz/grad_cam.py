@@ -73,10 +73,6 @@ def _grad_cam(feature_map, gradient):
     return tf.reduce_mean(gradient, positions(gradient), keepdims=True) * feature_map
 
 
-def _hires_cam(feature_map, gradient):
-    return gradient * feature_map
-
-
 def _grad_cam_plus_plus(feature_map, gradient):
     """Of exp(score), as in the paper: its n-th derivative is exp(score) * gradient**n.
 
@@ -89,16 +85,12 @@ def _grad_cam_plus_plus(feature_map, gradient):
     return weight * feature_map
 
 
-def _layer_cam(feature_map, gradient):
-    return tf.nn.relu(gradient) * feature_map
-
-
 # Feature map and gradient of the score to the evidence of each channel, all (N, h, w, C).
 METHODS: dict[Method, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "grad-cam": _grad_cam,  # Selvaraju et al. 2017, "Grad-CAM"
-    "hires-cam": _hires_cam,  # Draelos & Carin 2020, "Use HiResCAM instead of Grad-CAM"
+    "hires-cam": lambda feature_map, gradient: gradient * feature_map,  # Draelos & Carin 2020
     "grad-cam++": _grad_cam_plus_plus,  # Chattopadhyay et al. 2018, "Grad-CAM++"
-    "layer-cam": _layer_cam,  # Jiang et al. 2021, "LayerCAM"
+    "layer-cam": lambda feature_map, gradient: tf.nn.relu(gradient) * feature_map,  # Jiang 2021
 }
 SIGNED_METHODS = ("grad-cam", "hires-cam")  # the others know no evidence against a class
 
@@ -353,7 +345,5 @@ def _candidates(call):
 def _verdicts(maps, strength, nothing):
     """One word for each map, from its strongest evidence and its strongest gradient."""
     peaks = np.abs(maps).max(axis=tuple(range(1, maps.ndim)), initial=0)
-    return tuple(
-        "ok" if peak > 0 else nothing if slope > 0 else "zero gradient"
-        for peak, slope in zip(peaks, strength, strict=True)
-    )
+    empty = np.where(strength > 0, nothing, "zero gradient")
+    return tuple(np.where(peaks > 0, "ok", empty).tolist())

@@ -47,10 +47,8 @@ class TopPatches(Result):
     def _columns(self):
         columns = {"filter": np.repeat(self.filters, self.activations.shape[1])}
         columns |= {"image": self.image_index.ravel(), "activation": self.activations.ravel()}
-        return columns | {
-            "row": self.positions[..., 0].ravel(),
-            "column": self.positions[..., 1].ravel(),
-        }
+        row, column = self.positions.reshape(-1, 2).T
+        return columns | {"row": row, "column": column}
 
 
 def top_patches(

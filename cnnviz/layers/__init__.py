@@ -64,6 +64,6 @@ from cnnviz.layers.recorded import (
     sees_images,
     token_grid,
 )
-from cnnviz.layers.run import every_layer, no_layer, one_layer, run, specs_of, stream, takes, traced
+from cnnviz.layers.run import every_layer, one_layer, run, specs_of, stream, takes, traced
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once

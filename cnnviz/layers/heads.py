@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cnnviz.layers.batches import ImageData
 from cnnviz.layers.inputs import input_shape
-from cnnviz.layers.run import hides, is_grouped_convolution, no_layer, run, traced
+from cnnviz.layers.run import hides, is_grouped_convolution, run, traced
 from cnnviz.layers.warn import warn
 
 # A hard sigmoid is no operation of TensorFlow's; it counts as one here.
@@ -261,4 +261,4 @@ def head(model, images):
         return output, (tuple(output.shape), ending[0] if ending else None)
 
     images = tf.TensorSpec(known, tf.float32)
-    return traced(model, images, compute, "head", no_layer, []).facts
+    return traced(model, images, compute, "head", None, []).facts
