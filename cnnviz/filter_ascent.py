@@ -145,7 +145,7 @@ def ascend_filters(
         owner, record = f"layer '{path}'", layers.one_layer(path)
     elif target is not None:
         path, climbed = TARGET, as_target(target, None)
-        extra = climbed.per_image(start[None])
+        extra = climbed.per_image(start)
     else:
         path, filters, name = CLASSES, class_index, "class_index"
     compute = _step_of(path, output_name, climbed)

@@ -151,6 +151,9 @@ def test_ascent_climbs_a_target(linear):
     assert found.activations[0] > found.start_activations[0] and found.verdicts == ("ok",)
     same = ascend_filters(model, target=lambda y: y[:, 2] - y[:, 0], steps=8, value_range=(0, 1))
     np.testing.assert_allclose(same.images, found.images, atol=1e-4)
+    corner = region(1, np.pad(np.ones((3, 4), bool), [(0, 7), (0, 6)]))
+    found = ascend_filters(segmentation(None)[0], target=corner, steps=8, value_range=(0, 1))
+    assert found.verdicts == ("ok",)
 
 
 @pytest.mark.parametrize(
