@@ -57,7 +57,6 @@ HEADS = {  # number of outputs, end, probabilities
     "one logit": (1, lambda z: z, sigmoid),
     "sigmoid": (1, ops.sigmoid, sigmoid),
     "sigmoid layer": (1, as_layers("sigmoid"), sigmoid),
-    "sigmoid, clipped": (1, lambda z: ops.clip(ops.sigmoid(z), 1e-7, 1 - 1e-7), sigmoid),
     "hard sigmoid": (1, ops.hard_sigmoid, lambda z: np.clip(z / 6 + 0.5, 0, 1)),
     "hard sigmoid layer": (1, as_layers("hard_sigmoid"), lambda z: np.clip(z / 6 + 0.5, 0, 1)),
     "sigmoids of several labels": (3, ops.sigmoid, sigmoid),

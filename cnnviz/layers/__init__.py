@@ -2,8 +2,7 @@
 
 The only place that knows how a model is taken apart. In the order of reading:
 `names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`,
-`activated`, `shapes`; below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of
-layers.
+`activated`; below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of layers.
 """
 
 from cnnviz.layers.activated import activated, filter_map, is_linear_convolution
@@ -65,7 +64,6 @@ from cnnviz.layers.recorded import (
     sees_images,
     token_grid,
 )
-from cnnviz.layers.run import every_layer, no_layer, one_layer, run, specs_of, stream, takes, traced
-from cnnviz.layers.shapes import LayerShape, layer_shapes
+from cnnviz.layers.run import every_layer, one_layer, run, specs_of, stream, takes, traced
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once
