@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cnnviz
-from cnnviz import train_photographs
+import train_photographs
 from cnnviz.drawn_pets import write_drawn_pets
 from cnnviz.training import read_history
 

@@ -1,6 +1,6 @@
 """Train the classifier on folders of photographs, as the shipped weights were made.
 
-    python -m cnnviz.train_photographs photos quick.keras --recipe quick
+    python train_photographs.py photos quick.keras --recipe quick
 
 `photos` comes from data_separator.py. After a kill, the same command continues after the last full
 epoch, or after the training if the best weights (`quick.training.keras`) and the history
