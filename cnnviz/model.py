@@ -78,14 +78,9 @@ def _fastest_precision():
         details = tf.config.experimental.get_device_details(gpus[0])
         has_bfloat16 = details.get("compute_capability", (0, 0)) >= (8, 0)  # from Ampere on
     else:
-        has_bfloat16 = processor_has("amx_bf16", "avx512_bf16")
+        flags = CPU_INFO.read_text().split() if CPU_INFO.exists() else ()
+        has_bfloat16 = not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
     return "mixed_bfloat16" if has_bfloat16 else "float32"
-
-
-def processor_has(*flags):
-    """Whether the processor says that it has one of these instruction sets (Linux)."""
-    known = CPU_INFO.read_text().split() if CPU_INFO.exists() else ()
-    return not set(flags).isdisjoint(known)
 
 
 def fold_batch_normalization(model):

@@ -7,7 +7,7 @@ import pytest
 from cnnviz.optimizer import ConvolutionMuon, one_cycle, orthogonalized
 
 
-@pytest.mark.parametrize("steps", [5, 10, 100])
+@pytest.mark.parametrize("steps", [5, 100])
 def test_one_cycle_rises_from_a_tenth_to_the_peak_and_falls_to_zero(steps):
     schedule = one_cycle(0.02, steps)
     rates = np.array([float(schedule(step)) for step in range(steps + 1)])
@@ -16,11 +16,7 @@ def test_one_cycle_rises_from_a_tenth_to_the_peak_and_falls_to_zero(steps):
     peak = rates.argmax()
     assert peak == steps // 5
     assert (np.diff(rates[: peak + 1]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
-
-
-def test_one_cycle_of_few_steps_is_finite():
-    for steps in (1, 2, 3):
-        assert all(0 < one_cycle(0.02, steps)(step) <= 0.021 for step in range(steps))
+    assert all(0 < one_cycle(0.02, few)(step) <= 0.021 for few in (1, 2, 3) for step in range(few))
 
 
 @pytest.mark.parametrize("shape", [(36, 6), (18, 24), (8, 8)])
