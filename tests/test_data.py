@@ -67,13 +67,10 @@ def test_load_image_resizes_to_a_square_within_range(tmp_path, image_size):
         load_image(path, image_size=2.5)
 
 
-def test_enlarging_interpolates_linearly():
+def test_enlarging_interpolates_linearly_and_shrinking_averages_areas():
     ramp = np.broadcast_to(np.arange(0, 80, 10, dtype=np.float32)[:, None], (8, 8, 3))
     row = resize_image(ramp, 16)[3, :, 0]
     np.testing.assert_allclose(row, np.clip(np.arange(16) * 5 - 2.5, 0, 70), atol=1e-3)
-
-
-def test_shrinking_averages_areas():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     averages = image.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
     assert np.abs(resize_image(image, 8) - averages).max() <= 0.51
