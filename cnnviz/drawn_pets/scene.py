@@ -37,7 +37,7 @@ def _paint_outdoors(canvas, rng, palette, horizon):
 
 
 def _paint_room(canvas, rng, palette, horizon):
-    wall, floor, first, second, third = palette
+    wall, floor, _, second, third = palette
     _paint_gradient(canvas, mix(wall, WHITE, 0.15), wall, 0, horizon)
     pitch, striped = rng.uniform(0.07, 0.16), rng.random() < 0.5
     for x in np.arange(0, 1, pitch) if striped else ():
@@ -51,10 +51,6 @@ def _paint_room(canvas, rng, palette, horizon):
     frame += rng.uniform((0.1, 0.08), (0.75, 0.14))
     fill(canvas, frame, mix(third, INK, rng.uniform(0, 0.5)))
     fill(canvas, mix(frame, frame.mean(axis=0), 0.2), mix(second, (208, 227, 244), 0.6))
-    if rng.random() < 0.6:  # a rug
-        x, y = rng.uniform((0.3, horizon + 0.17), (0.7, 0.9))
-        for share, color in ((1, first), (0.86, third), (0.74, mix(first, WHITE, 0.15))):
-            fill(canvas, ellipse(x, y, 0.46 * share, 0.13 * share), color)
 
 
 def _paint_studio(canvas, rng, palette, horizon):
