@@ -86,27 +86,6 @@ def test_images_are_rescaled_inside():
     np.testing.assert_allclose(rescaling(values)[0, 0, :, 0], [-1, 0, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "flags, capability, policy",
-    [
-        ("fpu avx2 avx512_bf16 sha_ni", None, "mixed_bfloat16"),
-        ("fpu avx2 avx512f", None, "float32"),
-        (None, None, "float32"),
-        ("fpu amx_bf16", (9, 0), "mixed_bfloat16"),
-        ("fpu amx_bf16", (7, 5), "float32"),
-    ],
-)
-def test_precision_follows_the_machine(flags, capability, policy, tmp_path, monkeypatch):
-    gpus, details = (["a GPU"], {"compute_capability": capability}) if capability else ([], {})
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
-    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
-    monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "cpuinfo")
-    if flags:
-        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
-    layer = build_model(width=1, precision="auto").get_layer("block2_conv1")
-    assert layer.dtype_policy.name == policy
-
-
 def test_arguments_out_of_range_are_errors():
     with pytest.raises(ValueError, match=r"`image_size` \(=15\) must be an integer, 16 or more"):
         build_model(image_size=15)

@@ -6,6 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import cnnviz
 import train_photographs
@@ -55,3 +56,23 @@ def test_stopped_after_the_training_it_goes_on_to_model_report_and_curves(
     assert len(re.findall("calibration error", printed)) == 4
     curves = cv2.imread(str(tmp_path / "pets.training.png"))
     assert curves is not None and curves.std() > 0
+
+
+@pytest.mark.parametrize(
+    "flags, capability, policy",
+    [
+        ("fpu avx2 avx512_bf16 sha_ni", None, "mixed_bfloat16"),
+        ("fpu avx2 avx512f", None, "float32"),
+        (None, None, "float32"),
+        ("fpu amx_bf16", (9, 0), "mixed_bfloat16"),
+        ("fpu amx_bf16", (7, 5), "float32"),
+    ],
+)
+def test_precision_follows_the_machine(flags, capability, policy, tmp_path, monkeypatch):
+    gpus, details = (["a GPU"], {"compute_capability": capability}) if capability else ([], {})
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    monkeypatch.setattr(train_photographs, "CPU_INFO", tmp_path / "cpuinfo")
+    if flags:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    assert train_photographs.fastest_precision() == policy

@@ -62,7 +62,7 @@ def throughput(image_size, batches=80):
     data = tf.data.Dataset.from_tensor_slices((images, np.arange(len(images)) % 2))
     data = data.batch(BATCH_SIZE)
     data, validation = data.repeat(batches // 16), data.take(1)
-    model, bare = cnnviz.build_model(precision="auto"), cnnviz.build_model(precision="auto")
+    model, bare = cnnviz.build_model(), cnnviz.build_model()
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     bare.compile(ConvolutionMuon(1e-3), loss, metrics=["accuracy"])
     options = {"epochs": 2, "image_sizes": (image_size,) * 2, "verbose": 0}
