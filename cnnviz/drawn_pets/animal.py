@@ -16,8 +16,8 @@ from cnnviz.drawn_pets.shapes import curve, ellipse, mix, rotation, stroke
 # Pose, smallest and largest radius of the head, its height above the ground in radii, its lowest
 # and highest x. The second shows head and chest.
 _POSES = (
-    ("sitting", 0.145, 0.195, 2.95, 0.34, 0.66),
-    ("sitting", 0.22, 0.28, 1.75, 0.34, 0.66),
+    ("sitting", 0.145, 0.195, 2.95, 0.2, 0.8),
+    ("sitting", 0.22, 0.28, 1.75, 0.25, 0.75),
     ("lying", 0.155, 0.215, 1.85, 0.24, 0.42),
     ("standing", 0.145, 0.19, 2.8, 0.24, 0.42),
 )
