@@ -1,5 +1,6 @@
 """Every figure, drawn from arrays or results; the only place that scales for the eye."""
 
+from cnnviz.figures.architecture import draw_architecture
 from cnnviz.figures.faults import draw_census, draw_changes, draw_mistakes, draw_suspects
 from cnnviz.figures.heat_maps import draw_heat_maps, draw_map_trust
 from cnnviz.figures.learning import draw_calibration, draw_confusion_matrix, draw_learning_curves
