@@ -260,10 +260,6 @@ def last_feature_map(call, gradient_of, layer_name=None):
     return path, to_map(output), to_map(gradient)
 
 
-def last_feature_maps(call, gradient_of):
-    return [last_feature_map(call, gradient_of)]
-
-
 def _last(call, gradient_of):
     """(path, output, gradient) of the last layer larger than 1x1 that the score depends on."""
     for path, output in _candidates(call):

@@ -97,8 +97,9 @@ def map_trust(
 
     Example:
         >>> pets, model = cnnviz.drawn_pets(8, image_size=64), cnnviz.load_pretrained()
-        >>> cnnviz.map_trust(model, pets.images, pets.labels, methods=["fine"], n_mosaics=2).methods
-        ('fine', 'random', 'center')
+        >>> options = {"methods": ["hires-cam"], "n_mosaics": 2}
+        >>> cnnviz.map_trust(model, pets.images, pets.labels, **options).methods
+        ('hires-cam', 'random', 'center')
     """
     layers.only_images(model, "`map_trust`")
     images, rows = layers.all_images(model, images), []

@@ -23,7 +23,6 @@ from cnnviz.layers.heads import (
     class_probabilities,
     class_scores,
     classifier_output,
-    head,
     pick_output,
     probabilities,
 )

@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.layers.batches import ImageData
-from cnnviz.layers.inputs import input_shape
-from cnnviz.layers.run import hides, is_grouped_convolution, run, traced
+from cnnviz.layers.run import hides, is_grouped_convolution, run
 from cnnviz.layers.warn import warn
 
 # A hard sigmoid is no operation of TensorFlow's; it counts as one here.
@@ -245,20 +244,3 @@ def pick_output(model, output, name):
             + "; where there is no such argument, give keras.Model(model.inputs, one_output)"
         )
     return named[name]
-
-
-def head(model, images):
-    """(shape of a model's output, type of the operation that squashes it or None).
-
-    `images` is the tf.TensorShape of batches, as far as it is known.
-    """
-    own, given = input_shape(model), images.merge_with((None,) * 4)
-    known = (None, *(size or other for size, other in zip(own[1:], given[1:], strict=True)))
-
-    def compute(call):
-        output = pick_output(call.model, call.output, None)
-        ending = [kind for kind in ACTIVATIONS if activation_input(output, (kind,)) is not None]
-        return output, (tuple(output.shape), ending[0] if ending else None)
-
-    images = tf.TensorSpec(known, tf.float32)
-    return traced(model, images, compute, "head", None, []).facts
