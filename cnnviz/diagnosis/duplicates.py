@@ -26,6 +26,7 @@ MOST_DRAWN = 12  # pairs whose images are kept
 ALL, *CUT = slice(0, SIDE), slice(0, SIDE - 6), slice(3, SIDE - 3), slice(6, SIDE)  # by 10 %
 CROPS = [(ALL, ALL), *itertools.product(CUT, CUT)]  # rows and columns
 CROPS += [(ALL, CUT[0]), (ALL, CUT[2]), (CUT[0], ALL), (CUT[2], ALL)]
+MIDDLE = np.s_[SIDE // 5 : -SIDE // 5, SIDE // 5 : -SIDE // 5]
 
 
 def thumbnail(image):
@@ -78,16 +79,12 @@ def _compare(first, second, rows, columns, mirrored):
         return 0.0, ""
     flags, images = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (_detail(first)[1], 1 + 0 * first)
     moved, inside = (cv2.warpAffine(each, warp, first.shape, flags=flags) for each in images)
-    fine, inside, middle = _detail(second)[1], inside > 0.99, slice(SIDE // 5, -SIDE // 5)
     scales, turned = warp.diagonal(), max(abs(warp[0, 1]), abs(warp[1, 0])) > 0.05
-    if turned or scales.min() < 0.8 or scales.max() > 1.1 or inside.mean() < 0.7:
+    if turned or scales.min() < 0.8 or scales.max() > 1.1 or (inside > 0.99).mean() < 0.7:
         return 0.0, ""
     # In the middle too: one frame around two photographs makes no copy.
-    parts = [(each[inside], each[middle, middle].ravel()) for each in (moved, fine)]
-    same = min(
-        np.corrcoef(*both)[0, 1] if np.ptp(both, 1).all() else 0
-        for both in zip(*parts, strict=True)
-    )
+    parts = [(moved[at], _detail(second)[1][at]) for at in (inside > 0.99, MIDDLE)]
+    same = min((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-6) for a, b in parts)
     signs = {"mirrored": mirrored, "cropped": abs(scales - 1).max() > 0.04}
     return float(same), " and ".join(sign for sign in signs if signs[sign]) or "near copy"
 
