@@ -51,7 +51,7 @@ OTHER_LABEL = {"cat": "dog", "dog": "cat"}
 
 TABLE = "separation.csv"
 COLUMNS = ["source", "class", "destination", "reason", "sha256", "near copy in another split"]
-MOST_SHOWN = 5  # pairs of near copies in the summary; all are in the table
+MOST_SHOWN = 5  # pairs of near copies in the summary; the table has all
 # File names need not be valid UTF-8.
 TABLE_TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -115,12 +115,13 @@ def separate(
     check_destination(source, destination)
     with working_folder(destination) as working:
         files = list_files(source)
-        found, options = examine(files), {"as_jpeg": size is not None}
-        if keep_together:
-            labeled = [one for file, one in zip(files, found, strict=True) if file.label and one[0]]
-            options["leaders"] = leaders_of(near_copies(labeled, shares))
-        placements = place(files, found, shares, n_images, **options)
-        placements = with_near_copies(placements, found, shares)
+        found = examine(files)
+        pairs = near_copies(files, found, shares)
+        options = {
+            "as_jpeg": size is not None,
+            "leaders": leaders_of(pairs if keep_together else ()),
+        }
+        placements = with_near_copies(place(files, found, shares, n_images, **options), pairs)
         found = {placement.file.label for placement in placements if placement.destination}
         if missing := [folder for label, folder in FOLDERS.items() if label not in found]:
             raise SeparationError(
@@ -221,12 +222,13 @@ def fingerprint(data):
     return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), "", small
 
 
-def near_copies(found, shares):
-    """Pairs of hashes of near copies among what `examine` found; only other images have others."""
-    small = {sha256: thumbnail for sha256, _, thumbnail in sorted(found, key=lambda one: one[0])}
-    names = list(small)
+def near_copies(files, found, shares):
+    """Pairs of hashes of labeled near copies, of what `examine` found, in the order of hashes."""
+    labeled = {one[0]: one[2] for file, one in zip(files, found, strict=True) if file.label}
+    names = sorted(labeled.keys() - {""})  # whatever the order of the files
     splits = np.array([SPLITS.index(split_of(name, shares)) for name in names])
-    pairs = _cnnviz_duplicates().near_copies(np.array([*small.values()]), splits) if names else ()
+    small = np.array([labeled[name] for name in names])
+    pairs = _cnnviz_duplicates().near_copies(small, splits) if names else ()
     return sorted((names[i], names[j]) for i, j in pairs)
 
 
@@ -246,19 +248,16 @@ def leaders_of(pairs):
     return {name: leader(name) for name in leaders}
 
 
-def with_near_copies(placements, found, shares):
+def with_near_copies(placements, pairs):
     """The placements, with a near copy in another split where there is one."""
-    placed = {item.sha256: item.destination for item in placements if item.destination}
-    placed = {name: path for name, path in placed.items() if path.split("/")[0] in SPLITS}
+    placed = {p.sha256: p.destination for p in placements if p.destination and p.file.label}
     others = {}
-    for pair in near_copies([one for one in found if one[0] in placed], shares):
-        paths = [placed[name] for name in pair]
+    for pair in pairs:
+        paths = [placed[name] for name in pair if name in placed]
         if len({path.split("/")[0] for path in paths}) == 2:
             others |= zip(pair, reversed(paths), strict=True)
-    return [
-        replace(item, near_copy=others.get(item.sha256, "") if item.destination else "")
-        for item in placements
-    ]
+    found = [others.get(item.sha256, "") if item.destination else "" for item in placements]
+    return [replace(item, near_copy=one) for item, one in zip(placements, found, strict=True)]
 
 
 def split_of(sha256, shares):
@@ -370,15 +369,10 @@ def summary(placements):
     lines = [f"{name:28}{number:8,}" for name, number in rows]
     pairs = [(item.destination, item.near_copy) for item in placements if item.near_copy]
     if pairs:
-        lines.append(
-            f"{len(pairs):,} placed photographs have a near copy in another split; "
-            "`--keep-near-copies-together` puts them into one:"
-        )
-        pairs = dict.fromkeys(tuple(sorted(pair)) for pair in pairs)
-        lines += [
-            f"  {first} and {second}" for first, second in itertools.islice(pairs, MOST_SHOWN)
-        ]
-        lines += ["  ..."] * (len(pairs) > MOST_SHOWN)
+        lines.append(f"{len(pairs):,} photographs have a near copy in another split, such as")
+        pairs = list(dict.fromkeys(tuple(sorted(pair)) for pair in pairs))
+        lines += [f"  {first} and {second}" for first, second in pairs[:MOST_SHOWN]]
+        lines.append("`--keep-near-copies-together` puts near copies into one split.")
     return "\n".join(lines)
 
 
