@@ -151,11 +151,7 @@ class Duplicates(Result):
     file_paths: Sequence[Sequence[str]] = ()
     images: Sequence[tuple[np.ndarray, np.ndarray]] = ()
 
-    _draw = "draw_duplicates"
-
-    @property
-    def _html(self):
-        return ("plot", "to_frame") if len(self.images) else ("to_frame",)
+    _draw, _html = "draw_duplicates", ("plot", "to_frame")
 
     @property
     def leaked(self) -> np.ndarray:
@@ -182,10 +178,9 @@ class Duplicates(Result):
         for column, end in enumerate(("", " of copy")):
             split, index = self.split[:, column], self.index[:, column]
             columns[f"split{end}"], columns[f"index{end}"] = [self.names[s] for s in split], index
-            files = [self.file_paths[s] for s in split]
             if any(map(len, self.file_paths)):
-                pairs = zip(files, index, strict=True)
-                columns[f"file{end}"] = [str(paths[i]) if paths else "" for paths, i in pairs]
+                files = [(self.file_paths[s], i) for s, i in zip(split, index, strict=True)]
+                columns[f"file{end}"] = [str(paths[i]) if len(paths) else "" for paths, i in files]
             named = {i: figures.class_name(self.class_names, i) for i in self.labels.flat}
             columns[f"label{end}"] = [(named | {-1: ""})[i] for i in self.labels[:, column]]
         return columns | {"recognized as": self.kinds, "similarity": self.similarity}
@@ -204,7 +199,7 @@ def find_duplicates(
     brighter or darker. Low frequencies of gray thumbnails yield candidates. A pair counts if its
     fine detail correlates after alignment (Evangelidis and Psarakis 2008,
     https://doi.org/10.1109/TPAMI.2008.113). Of images below 32 pixels, or with little detail, only
-    exact copies are found. An image takes 9 KB; the time grows with the square of their number.
+    exact copies are found. An image takes 17 KB; the time grows with the square of their number.
 
     Args:
         data: A split: a dataset of batches, a pair (images, labels) or images alone, of 1 or 3
@@ -249,17 +244,11 @@ def find_duplicates(
     pairs = sorted(found, key=lambda pair: (np.ptp(split[[*pair]]) == 0, -found[pair][0], pair))
     pairs, alike = np.array(pairs, int).reshape(-1, 2), [found[pair] for pair in pairs]
     mixed = [bool(pairs.size) and layers.warn_if_shuffled(*one) for one in splits]
-    files = [
-        () if no else getattr(one[0], "file_paths", ())
-        for one, no in zip(splits, mixed, strict=True)
-    ]
-    files = [
-        own if given is None else given
-        for own, given in zip(files, paths or [None] * len(n), strict=True)
-    ]
-    for name, count, own in zip(names, counts, files, strict=True):
-        if len(own) not in (0, count):
-            raise ValueError(f"`paths` ({len(own)} for '{name}') must be {count}, one an image")
+    files = [() if mixed[s] else getattr(splits[s][0], "file_paths", ()) for s in n]
+    files = [files[s] if not paths or paths[s] is None else paths[s] for s in n]
+    for name, count, of_split in zip(names, counts, files, strict=True):
+        if len(of_split) not in (0, count):
+            raise ValueError(f"`paths` ({len(of_split)} of '{name}') must be {count}, one an image")
     drawn = pairs[: 0 if any(mixed) else MOST_DRAWN]
     kept = {}
     for s, one in enumerate(splits):

@@ -84,15 +84,13 @@ def draw_suspects(result: SuspectLabels) -> DescribedFigure:
 def draw_duplicates(result: Duplicates) -> DescribedFigure:
     """Draw the first 12 pairs that `find_duplicates` found, two pairs in a row."""
     if not len(result.images):
-        return style.draw_grid([[(np.ones((1, 9, 3)), "no pairs to draw")]], 2)
+        return style.draw_grid([[(np.ones((1, 9, 3)), "no images to draw")]], 2)
     frame, panels = result.to_frame(), []
     for row, pair in enumerate(result.images):
         for image, number in zip(pair, ("", " of copy"), strict=True):
-            split, index, label = (
-                frame[name + number][row] for name in ("split", "index", "label")
-            )
+            split, index, label = (frame[key + number][row] for key in ("split", "index", "label"))
             file = frame["file" + number][row] if "file" in frame else ""
-            name = str(file).replace("\\", "/").rsplit("/", 1)[-1] or index
+            name = file.replace("\\", "/").rsplit("/", 1)[-1] or index
             how = f"; {frame['recognized as'][row]}" if number else ""
             title = f"{split} {name}" + (f", {label}" if label else "") + how
             panels.append((style.to_unit(image, style.limits([image])), title))
