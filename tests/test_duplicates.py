@@ -39,11 +39,9 @@ COPIES = {  # how an image of 96 pixels is copied, and how that is to be recogni
 def images():
     """Pieces of real photographs and drawn pets, uint8, 96 pixels."""
     photos = skimage.data.chelsea(), skimage.data.astronaut(), skimage.data.coffee()
-    pieces = [resized(photo[y : y + 200, x : x + 200], 96) for photo in photos for y, x in SPOTS]
+    spots = [(0, 0), (0, 210), (100, 120)]
+    pieces = [resized(photo[y : y + 200, x : x + 200], 96) for photo in photos for y, x in spots]
     return np.array([*pieces, *cnnviz.drawn_pets(60).images.astype(np.uint8)])
-
-
-SPOTS = [(0, 0), (0, 210), (100, 120)]
 
 
 @pytest.mark.parametrize("kind", COPIES)
@@ -133,7 +131,7 @@ def test_datasets_paths_tables_and_figures(images):
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"names": ["a"]}, "`names` .* must be 2"), ({"paths": [["f"], None]}, r"`paths` \(1 for")],
+    [({"names": ["a"]}, "`names` .* must be 2"), ({"paths": [["f"], None]}, r"`paths` \(1 of")],
 )
 def test_wrong_names_and_paths_are_told(options, message, images):
     with pytest.raises(ValueError, match=message):
