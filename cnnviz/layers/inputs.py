@@ -87,7 +87,8 @@ def _check_array(model, images, expected, fewest, name):
             images = images.astype(np.float32, copy=False)
     given = images.shape
     if images.ndim == rank - 1:
-        is_stack = given[-1:] != (1,) and expected[-1] == 1
+        gray = expected[-1] == 1 or model is None and given[-1] > 4
+        is_stack = given[-1:] != (1,) and gray
         images = images[..., None] if is_stack else images[None]  # gray images, or one image
     if images.ndim != rank:
         raise ValueError(f"`{name}` (of shape {given}) must be {axes}, or one without N")
@@ -116,6 +117,8 @@ def input_shapes(model):
     Names are those of `keras.Input`, or the keys or indices of what a subclassed model was called
     with, of which only the rank counts. A shape is None where a size is free or unknown.
     """
+    if model is None:  # images of any size
+        return {None: (None,) * 4}
     if getattr(model, "inputs", None):
         inputs = getattr(model, "input", None)  # a Sequential that was never called has none
         named = dict(zip(input_names(model), model.inputs, strict=True))
