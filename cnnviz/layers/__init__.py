@@ -6,7 +6,7 @@ The only place that knows how a model is taken apart. In the order of reading:
 layers.
 """
 
-from cnnviz.layers.activated import activated, filter_map, is_linear_convolution
+from cnnviz.layers.activated import activated, filter_map, is_linear_convolution, normalized
 from cnnviz.layers.batches import (
     BATCH_SIZE,
     ImageData,
