@@ -5,7 +5,7 @@ The only place that knows how a model is taken apart. In the order of reading:
 `activated`; below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of layers.
 """
 
-from cnnviz.layers.activated import activated, filter_map, is_linear_convolution
+from cnnviz.layers.activated import activated, filter_map, is_linear_convolution, normalized
 from cnnviz.layers.batches import (
     BATCH_SIZE,
     ImageData,
