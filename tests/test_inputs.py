@@ -84,7 +84,7 @@ def test_a_missing_or_repeated_preprocessing_is_found(form, exacting_model, patc
     dark.set_weights([kernel, bias + [0, 0, 4], *exacting_model.get_weights()[2:]])
     pixels, wants = keras.Input((None, None, 3)), "what `preprocess_input` of"
     if form == "0..1":
-        plain, right, wants = 255 * pixels, images / 255, "0..1:"
+        plain, right, wants = 255 * pixels, images / 255, "0..1. "
     else:
         right = keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=form)
         deviation, mean = np.float32([0.229, 0.224, 0.225]), np.float32([0.485, 0.456, 0.406])
@@ -94,7 +94,7 @@ def test_a_missing_or_repeated_preprocessing_is_found(form, exacting_model, patc
     model = keras.Model(pixels, dark(plain))
     assert check_inputs(model, (right, labels)).findings == ()
     missing, repeated = check_inputs(model, patches), check_inputs(exacting_model, (right, labels))
-    for report, wanted in ((missing, wants), (repeated, "0..255:")):
+    for report, wanted in ((missing, wants), (repeated, "0..255. ")):
         assert report.accuracy < 0.7 and report.mended_accuracy == 1
         (finding,) = report.findings
         assert f"but the model wants {wanted}" in finding
@@ -173,10 +173,12 @@ def test_wrong_arguments_are_named(exacting_model, patches, data, options, messa
 
 def test_three_classes_that_are_rotated_are_put_right():
     """A swap of two is its own inverse; this is not."""
-    steps = [keras.layers.Rescaling(1 / 25), keras.layers.GlobalAveragePooling2D()]
-    model = keras.Sequential([keras.Input((4, 4, 3)), *steps, keras.layers.Softmax()])
-    labels = np.tile([0, 1, 2], 20)
-    images = np.full((60, 4, 4, 3), 20.0) + 200 * np.eye(3)[labels][:, None, None]
+    steps = [keras.layers.Rescaling(1 / 25), keras.layers.Reshape((3, 3))]
+    steps += [keras.layers.GlobalAveragePooling1D(data_format="channels_first")]
+    model = keras.Sequential([keras.Input((3, 3, 1)), *steps, keras.layers.Softmax()])
+    labels = np.tile([0, 1, 2], 20)  # which row is bright
+    images = 220 * np.eye(3)[labels][:, :, None, None] * [[[1.0]] * 3]
+    images += np.random.default_rng(0).uniform(0, 35, images.shape)
     report = check_inputs(model, (images, (labels + 1) % 3))
     assert report.accuracy == 0 and report.mended_accuracy == 1
     assert "label 0 is output 2, label 1 is output 0, label 2 is output 1" in str(report)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+MIXED = "lie in 0..1, while others reach up to 255"
 LARGE = 30  # an image in 0..255 reaches it, one that was rescaled does not
 
 
@@ -50,14 +51,9 @@ def find_image_faults(batches: Iterable[np.ndarray]) -> tuple[tuple[str, np.ndar
             found.append((f"{number} images {does}: check how {them} made and loaded.", indices))
     small, large = np.flatnonzero(kinds == "0..1"), np.flatnonzero(kinds == "large")
     if len(small) and len(large) and not (kinds == "between").any():
-        text = f"{len(small)} of {n} images lie in 0..1, while others reach up to 255"
+        text = f"{len(small)} of {n} images {MIXED}"
         found.append((f"{text}: give all of them in the same range.", small))
     return tuple(found)
-
-
-def is_small(image: np.ndarray) -> bool:
-    """Whether an image lies in 0..1 and does not hold whole numbers, as a rescaled one."""
-    return bool(0 <= image.min() and image.max() <= 1.01 and (image % 1).any())
 
 
 def _kind(image):
@@ -65,4 +61,6 @@ def _kind(image):
         return "not finite"
     if (image == image[:1, :1]).all():
         return "one color"
-    return "0..1" if is_small(image) else "large" if image.max() > LARGE else "between"
+    if 0 <= image.min() and image.max() <= 1 and (image % 1).any():
+        return "0..1"  # whole numbers would be a very dark image
+    return "large" if image.max() > LARGE else "between"

@@ -8,70 +8,53 @@ import warnings
 from collections import namedtuple
 from collections.abc import Callable
 
-import cv2
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
 from cnnviz import layers
 from cnnviz.checks import check_integer
-from cnnviz.data import resize_image
-from cnnviz.diagnosis.images import find_image_faults, is_small
+from cnnviz.diagnosis.images import MIXED, find_image_faults
 from cnnviz.diagnosis.measures import pick
 from cnnviz.results import Result
 
-SURE = 3  # standard errors by which a change must help, and an accuracy exceed chance
+SURE = 2.5  # standard errors by which a change must help, and an accuracy exceed chance
 WORTH = 0.02  # of accuracy that a fault must cost to be named
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
-FACTORS = (0.5, 0.75, 1.5, 2)  # of the size
-CLOSE = 24  # to 0..255
-MIXED = "while others"
-SAME = 0.02  # nats of cross-entropy
-FIRST, KEPT = 64, 3  # images on which all changes are tried; how many changes are combined
+FIRST, KEPT = 64, 3  # images for the first trials; how many changes are combined with others
+CLOSE = 24  # to 0..255, for a form that images may have
+SAME = 0.02  # difference of two cross-entropies that does not matter
 TEMPERATURES = 2.0 ** np.arange(-3, 8)
+# What a pipeline makes of images, RGB in 0..255: (images * factor + summand)[..., ::step].
+Form = namedtuple("Form", "name factor summand step", defaults=[1])
 MEAN, DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])  # ImageNet's, RGB
-# What a pipeline makes of `plain` images, RGB in 0..255: (plain * factor + summand)[..., ::step].
-Form = namedtuple("Form", "name factor summand step")
-PLAIN = Form("0..255", 1, 0, 1)
 TORCH = "what `preprocess_input` of DenseNet makes (0..1, then ImageNet's standard scores)"
 CAFFE = "what `preprocess_input` of VGG and ResNet makes (BGR, less ImageNet's mean color)"
-FORMS = [
-    PLAIN,
-    Form("0..1", 1 / 255, 0, 1),
-    Form("-1..1", 1 / 127.5, -1, 1),
-    Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION, 1),
-    Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1),
-    Form("-0.5..0.5", 1 / 255, -0.5, 1),
-    Form("-127.5..127.5", 1, -127.5, 1),
-    Form("0..2", 1 / 127.5, 0, 1),
-    Form("0..100", 1 / 2.55, 0, 1),
-    Form("0..65535", 257, 0, 1),
-]
-EACH = Form("images that are standardized one by one", None, 0, 1)
-SCORES = Form("ImageNet's standard scores, without 0..1", 1 / DEVIATION, -MEAN / DEVIATION, 1)
-# How images were converted, and how OpenCV converts them back.
-SPACES = {"HSV": cv2.COLOR_HSV2RGB_FULL, "HSV with hues in 0..180": cv2.COLOR_HSV2RGB}
-SPACES |= {"YCrCb": cv2.COLOR_YCrCb2RGB, "Lab": cv2.COLOR_LAB2RGB}
-SWAPS = {
-    "".join("RGB"[i] for i in given): given
-    for given in list(itertools.permutations(range(3)))[:0:-1]
-}
-INVERTED = "inverted"
+PLAIN, UNIT = Form("0..255", 1, 0), Form("0..1", 1 / 255, 0)
+SCALARS = [PLAIN, UNIT, Form("-1..1", 1 / 127.5, -1), Form("-0.5..0.5", 1 / 255, -0.5)]
+SCALARS += [Form("-127.5..127.5", 1, -127.5), Form("0..2", 1 / 127.5, 0)]
+SCALARS += [Form("0..100", 1 / 2.55, 0), Form("0..65535", 257, 0)]
+COLORED = [Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION)]
+COLORED += [Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1)]
+SCORES = Form("ImageNet's standard scores, as if in 0..1", 1 / DEVIATION, -MEAN / DEVIATION)
+EACH = Form("images that are standardized one by one", 1 / 62, -120 / 62)  # on average
+SWAPS = ["".join(order) for order in itertools.permutations("BGR")]
+SWAPS.remove("RGB")
+INVERTED, FACTORS = "inverted", (0.5, 2, 0.75, 1.5)
 TURNS = {
-    "upside down": ("x[:, ::-1]", lambda x: x[:, ::-1]),
-    "mirrored": ("x[:, :, ::-1]", lambda x: x[:, :, ::-1]),
-    "transposed": ("x.swapaxes(1, 2)", lambda x: x.swapaxes(1, 2)),
-    "turned by 180 degrees": ("x[:, ::-1, ::-1]", lambda x: x[:, ::-1, ::-1]),
-    "turned to the left": ("np.rot90(x, -1, (1, 2))", lambda x: np.rot90(x, -1, (1, 2))),
-    "turned to the right": ("np.rot90(x, 1, (1, 2))", lambda x: np.rot90(x, 1, (1, 2))),
-    "transposed along the other diagonal": (
-        "x[:, ::-1, ::-1].swapaxes(1, 2)",
-        lambda x: x[:, ::-1, ::-1].swapaxes(1, 2),
-    ),
+    "upside down": "x[:, ::-1]",
+    "mirrored": "x[:, :, ::-1]",
+    "turned by 180 degrees": "x[:, ::-1, ::-1]",
+    "transposed": "x.swapaxes(1, 2)",
+    "turned to the left": "x.swapaxes(1, 2)[:, :, ::-1]",
+    "turned to the right": "x.swapaxes(1, 2)[:, ::-1]",
+    "transposed along the other diagonal": "x.swapaxes(1, 2)[:, ::-1, ::-1]",
 }
-# What is undone on trial: the form that images have and the one they get, and what else.
-Change = namedtuple("Change", "source target color turn size order", defaults=(None,) * 4)
+# One thing undone: what was wrong, Python that undoes it, the form of the images then. Of two that
+# explain the same, the rarer one is not named.
+Step = namedtuple("Step", "kind fault cure form rarity", defaults=[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -79,9 +62,9 @@ class InputReport(Result):
     """What does not fit between a model and `n_images` of its data.
 
     `findings` are sentences, each a fault and how much it costs. `remarks` are true as well, but
-    may be intended. `accuracy` is that of the data as they come, `mended_accuracy` that of
-    `mend(images, labels)`, which undoes all faults that can be undone (None if there are none), and
-    `most_frequent` that of always predicting the most frequent class.
+    may be intended. `accuracy` is that of the data as they come, `mended_accuracy` that with the
+    faults undone, and `most_frequent` that of always predicting the most frequent class.
+    `mend(images, labels)` undoes what can be undone; it is None if there is nothing.
     """
 
     findings: tuple[str, ...]
@@ -105,12 +88,11 @@ def check_inputs(
 ) -> InputReport:
     """Find out whether images and labels come in the form that a trained model was trained on.
 
-    Each fault is undone on trial, alone and together with others: another value range, a rescaling
-    or `preprocess_input` that is missing, repeated or another family's, swapped or converted color
-    channels, inverted, turned or mirrored images, another image size than in training, and labels
-    in another order. One half of the images chooses by cross-entropy, at the best temperature, with
-    equal weight for all classes; the other half must confirm it. A fault that costs less than 2 %
-    of accuracy is not named. Also found are augmentation and images that are black or repeated.
+    Each fault is undone on trial, alone and with others: another value range, a rescaling or
+    `preprocess_input` that is missing, repeated or another family's, swapped or converted color
+    channels, inverted, turned or mirrored images, another image size, and labels in another order.
+    One half of the images chooses by cross-entropy, and the other must confirm it. A fault that
+    costs less than 2 % of accuracy is not named. Augmented, black, repeated images are found too.
 
     Args:
         model: keras.Model, trained, that `class_probabilities` takes; it is left as it was.
@@ -128,25 +110,24 @@ def check_inputs(
     """
     check_integer("n_images", n_images, 2)
     layers.only_images(model, "`check_inputs`")
-    seen = []
+    seen, findings, remarks, start = [], [], [], ()
 
     def reading():
         for images, _ in layers.batches(model, data, description="reading", labels=True):
             seen.extend(hash(image.tobytes()) for image in images)
             yield images
 
-    faults = find_image_faults(reading())
+    for text, which in find_image_faults(reading()):
+        many = len(which) >= MANY * len(seen)
+        if many and MIXED in text:
+            one = "((0 <= x) & (x <= 1)).all((1, 2, 3), keepdims=True)"
+            start = (Step("mixed", text.rstrip("."), f"np.where({one}, x * 255, x)", None),)
+        else:
+            (findings if many else remarks).append(text)
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])
     images, labels = pick(model, data, indices) if len(indices) else ((), ())
     if len(np.unique(labels)) < 2:
         raise ValueError(f"`data` ({len(labels)} images, {n_images=}) needs two classes or more")
-    findings, remarks, mixed = [], [], None
-    for text, which in faults:
-        enough = len(which) >= MANY * len(seen)
-        if enough and MIXED in text:
-            mixed = text
-        else:
-            (findings if enough else remarks).append(text)
     if {hash(image.tobytes()) for image in images} - set(seen):
         text = "The images change from one reading to the next: augment the training split only."
         findings.append(text)
@@ -154,311 +135,261 @@ def check_inputs(
         remarks.append("All images are gray. If the model was trained in color, load them so.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of ranges, which are what is tried here
-        probabilities = layers.class_probabilities(model, images)
-        layers.check_labels(labels, probabilities.shape[1])
-        trials = _Trials(model, _same_range(images) if mixed else images, labels)
-        before = float((probabilities.argmax(axis=1) == labels).mean())
-        steps, best = trials.chain()
-    first, faults, cures = before, [], []
-    if mixed:
-        steps = [(mixed.rstrip("."), "`x * 255` for those in 0..1", trials.start), *steps]
-    for fault, cure, change in steps:
-        faults, cures, after = [*faults, fault], [*cures, cure], trials.accuracy(change)
-        if after > before or change is steps[-1][2]:
-            text = f"{'. '.join(faults)}. With {', then '.join(cures)}: accuracy"
+        trials = _Trials(model, images, labels, start)
+        rows, chain = np.arange(len(labels)), trials.search()
+        accuracies = [trials.correct(chain[:i], rows).mean() for i in range(len(chain) + 1)]
+    before, pending = accuracies[0], []
+    for after, step in zip(accuracies[1:], chain, strict=True):
+        pending.append(step)
+        if after > before or step is chain[-1]:
+            cures = " and then ".join(f"`{one.cure}`" for one in pending)
+            text = f"{'. '.join(one.fault for one in pending)}. With {cures}: accuracy"
             findings.append(f"{text} {before:.1%} -> {after:.1%}.")
-            before, faults, cures = after, [], []
-
-    def mend(images, labels):
-        images = np.asarray(images, np.float32)
-        order = np.arange(probabilities.shape[1]) if best.order is None else np.array(best.order)
-        return _mended(_same_range(images) if mixed else images, best), order[labels]
-
-    frequent = float(np.bincount(labels).max() / len(labels))
-    rest = before, len(labels), tuple(remarks), mend if steps else None
-    return InputReport(tuple(findings), first, frequent, *rest)
+            before, pending = after, []
+    frequent = np.bincount(labels).max() / len(labels)
+    mend = (lambda x, y: (_mended(x, chain), _relabeled(y, chain))) if chain else None
+    numbers = map(float, (accuracies[0], frequent, accuracies[-1]))
+    return InputReport(tuple(findings), *numbers, len(labels), tuple(remarks), mend)
 
 
-def _same_range(images):
-    """Images of which some lie in 0..1, all of them in 0..255."""
-    return np.stack([image * 255 if is_small(image) else image for image in images])
+def _mended(x, chain):
+    """Images as the cures make them, which run as they are printed."""
+    for step in chain:
+        x = x if step.kind == "order" else eval(step.cure, {"x": np.asarray(x), "np": np, "tf": tf})
+    return np.ascontiguousarray(x, np.float32)
+
+
+def _relabeled(y, chain):
+    cures = [step.cure for step in chain if step.kind == "order"]
+    return eval(cures[0], {"y": y, "np": np}) if cures else y
 
 
 class _Trials:
-    """The predictions of a model for images of which something is undone, each computed once."""
+    """Predictions for images and labels of which something is undone, each computed once."""
 
-    def __init__(self, model, images, labels):
-        self.model, self.images, self.labels, self.known = model, images, labels, {}
-        self.sources = _sources(images)
-        self.start = Change(self.sources[0], self.sources[0])
+    def __init__(self, model, images, labels, start):
+        self.model, self.images, self.labels, self.start = model, images, labels, start
+        self.started, self.known = _mended(images, start), {}
+        self.sources, self.rows = _sources(self.started), np.arange(len(labels))
+        self.span = f"{self.started.min():.3g}..{self.started.max():.3g}"
+        self.any_size = layers.input_shape(model)[1:3] == (None, None)
         by_class = labels.argsort(kind="stable")
         self.chooses, self.confirms = by_class[::2], by_class[1::2]
+        layers.check_labels(labels, self.predict(start, by_class).shape[1])
 
-    def probabilities(self, change, rows):
-        known = self.known.setdefault(_key(change), {})
-        missing = [row for row in rows if row not in known]
-        if missing:
-            images = _mended(self.images[missing], change)
-            known.update(zip(missing, layers.class_probabilities(self.model, images), strict=True))
+    def predict(self, chain, rows):
+        known = self.known.setdefault(_images_cures(chain), {})
+        if new := [row for row in rows if row not in known]:
+            images = _mended(self.images[new], chain)
+            known.update(zip(new, layers.class_probabilities(self.model, images), strict=True))
         return np.stack([known[row] for row in rows])
 
-    def accuracy(self, change, rows=None):
-        rows = np.arange(len(self.labels)) if rows is None else rows
-        return float(self.correct(change, rows).mean())
+    def correct(self, chain, rows):
+        labels = _relabeled(self.labels[rows], chain)
+        return self.predict(chain, rows).argmax(axis=1) == labels
 
-    def correct(self, change, rows):
-        labels = self.labels[rows]
-        labels = labels if change.order is None else np.array(change.order)[labels]
-        return self.probabilities(change, rows).argmax(axis=1) == labels
+    def losses(self, chain, rows):
+        """(N,) cross-entropy among the classes that occur, of equal weight, at its best."""
+        used, own, counts = np.unique(self.labels[rows], return_inverse=True, return_counts=True)
+        probabilities = self.predict(chain, rows)[:, _relabeled(used, chain)]
+        logits = np.log(np.clip(probabilities.astype(float), 1e-12, 1))
+        weights = len(rows) / len(used) / counts[own]
+        scaled = (logits / temperature for temperature in TEMPERATURES)
+        each = (logsumexp(one, axis=1) - one[np.arange(len(own)), own] for one in scaled)
+        return min((weights * losses for losses in each), key=np.mean)
 
-    def losses(self, change, rows):
-        return _losses(self.probabilities(change, rows), self.labels[rows], change.order)
-
-    def better(self, change, other, rows, errors, least=0.0):
-        """Whether the first has a lower cross-entropy than the second, by standard errors."""
-        gain = self.losses(other, rows) - self.losses(change, rows)
+    def better(self, chain, other, rows, errors, least=0.0):
+        gain = self.losses(other, rows) - self.losses(chain, rows)
         return gain.mean() > least + errors * gain.std() / len(gain) ** 0.5
 
-    def ordered(self, change, rows):
-        """The change with the order of labels that fits on half of the rows, if the rest agrees."""
-        order = _order(self.probabilities(change, rows[::2]), self.labels[rows[::2]])
-        other = change._replace(order=order)
-        return other if order and self.better(other, change, rows[1::2], 2) else change
+    def ordered(self, chain, rows):
+        """The chain, with the labels in the order that half of the rows fits and the rest wants."""
+        probabilities, labels = self.predict(chain, rows[::2]), self.labels[rows[::2]]
+        order, used = np.arange(probabilities.shape[1]), np.unique(labels)
+        together = np.array([probabilities[labels == label].mean(axis=0) for label in used])
+        order[used] = linear_sum_assignment(together, maximize=True)[1]
+        moves = [
+            f"label {label} is output {order[label]}" for label in used if order[label] != label
+        ]
+        fault = f"The labels are in another order than the outputs, {', '.join(moves[:6])}"
+        other = *chain, Step("order", fault, f"np.array({order.tolist()})[y]", None, 0.1)
+        return other if moves and self.better(other, chain, rows[1::2], 2) else chain
 
-    def ranked(self, changes, rows):
-        changes = [self.ordered(change._replace(order=None), rows) for change in changes]
-        return sorted(changes, key=lambda change: self.losses(change, rows).mean())
-
-    def more(self, change):
-        """All changes with one more thing undone."""
-        images, (height, width, channels) = self.images, self.images.shape[1:]
-        if change.target is change.source:
-            for source in self.sources:
-                for target in _targets(images, source):
-                    yield change._replace(source=source, target=target)
-        if change.color is None:
-            colors = [*SWAPS, *SPACES] if channels == 3 else []
-            yield from (change._replace(color=color) for color in [*colors, INVERTED])
-        if change.turn is None:
-            for turn in TURNS:
-                shape = TURNS[turn][1](images[:1]).shape
-                if shape == images[:1].shape or layers.takes(self.model, shape):
-                    yield change._replace(turn=turn)
-        if change.size is None and layers.input_shape(self.model)[1:3] == (None, None):
-            for factor in FACTORS:
-                size = round(height * factor), round(width * factor)
-                fits = 16 <= min(size) and max(size) <= 512
-                if fits and layers.takes(self.model, (1, *size, channels)):
-                    yield change._replace(size=size)
+    def ranked(self, chains, rows):
+        chains = [x[:-1] if x and x[-1].kind == "order" else x for x in chains]
+        chains = {_images_cures(x): x for x in reversed(chains)}.values()  # the first of the same
+        chains = [self.ordered(chain, rows) for chain in reversed(chains)]
+        return sorted(chains, key=lambda chain: self.losses(chain, rows).mean())
 
     def search(self):
-        """The change that the first half of the images chooses."""
-        few = self.chooses[np.linspace(0, len(self.chooses) - 1, FIRST).astype(int)]
-        few = np.unique(few) if len(self.chooses) < FIRST else few
-        few = few[self.labels[few].argsort(kind="stable")]
-        singles = [self.start, *self.more(self.start)]
-        changed = [one for one in singles if one.target is not one.source]
+        """The steps that one half of the images chooses and the other confirms."""
+        if self.correct(self.start, self.rows).mean() > 1 - WORTH:
+            return self.start
+        few = self.chooses[np.unique(np.linspace(0, len(self.chooses) - 1, FIRST).astype(int))]
+        pool = [self.start, *self.more(self.start)]
         if self.images.shape[3] == 3:
-            singles += [one._replace(color="BGR") for one in changed]
-        pool = self.ranked(singles, few)
+            ranges = [chain for chain in pool if chain and chain[-1].kind == "range"]
+            pool += [(*chain, next(_colors(chain[-1].form, 3))) for chain in ranges]  # BGR
+        pool = self.ranked(pool, few)
         for _ in range(2):
-            if self.accuracy(pool[0], few) > 1 - WORTH:
+            if self.correct(pool[0], few).mean() > 1 - WORTH:
                 break
-            more = [new for one in pool[:KEPT] for new in self.more(one)]
-            pool = self.ranked([*pool[: 2 * KEPT], *more], few)
-        finals = self.ranked([self.start, *pool[: 2 * KEPT]], self.chooses)
-        finals = [one for one in finals if not self.better(finals[0], one, self.chooses, 1, SAME)]
-        created = list(self.known)  # plain ones first
-        return min(finals, key=lambda x: (len(_parts(x)), x.order is not None, created.index(_key(x))))
+            pool = pool[: 2 * KEPT] + [new for x in pool[:KEPT] for new in self.more(x)]
+            pool = self.ranked(pool, few)
 
-    def chain(self):
-        """[(fault, cure, change so far)] of what is wrong for sure, and the whole change."""
-        if self.accuracy(self.start) > 1 - WORTH:
-            return [], self.start
-        best = self.search()
-        while parts := _parts(best):
-            for without in parts.values():
-                worth = self.accuracy(best) - self.accuracy(without) >= WORTH
-                if not (worth and self.better(best, without, self.confirms, SURE)):
-                    best = without
-                    break
-            else:
-                break
-        if not parts or not self.beats_chance(best):
-            return [], self.start
-        return _steps(self.images, best), best
+        def plain(chain):
+            return sum(1 + step.rarity for step in chain), tried.index(_images_cures(chain))
 
-    def beats_chance(self, change):
-        labels, correct = self.labels[self.confirms], self.correct(change, self.confirms)
+        tried = list(self.known)
+        for rows in (few, self.chooses):
+            most = self.correct(pool[0], rows).mean()
+            equal = [
+                x
+                for x in pool
+                if self.correct(x, rows).mean() >= most
+                or not self.better(pool[0], x, rows, 1, SAME)
+            ]
+            pool = self.ranked(
+                [self.start, *pool[:KEPT], *sorted(equal, key=plain)[:KEPT]], self.chooses
+            )
+        best = min(equal, key=plain)
+        while len(best) > len(self.start):
+            shorter = (best[:i] + best[i + 1 :] for i in range(len(self.start), len(best)))
+            spare = [x for x in shorter if not self.confirmed(best, x)]
+            if not spare:
+                return best if self.beats_chance(best) else self.start
+            best = spare[0]
+        return self.start
+
+    def confirmed(self, chain, other):
+        gain = self.correct(chain, self.rows).mean() - self.correct(other, self.rows).mean()
+        return gain >= WORTH and self.better(chain, other, self.confirms, SURE)
+
+    def beats_chance(self, chain):
+        """Whether the classes are recognized, on average, more often than by a constant guess."""
+        labels, correct = self.labels[self.confirms], self.correct(chain, self.confirms)
         used, counts = np.unique(labels, return_counts=True)
         recall = np.mean([correct[labels == label].mean() for label in used])
-        error = ((1 / counts).sum() * (1 - 1 / len(used)) / len(used)) ** 0.5 / len(used)
+        error = ((1 - 1 / len(used)) / len(used) * (1 / counts).sum()) ** 0.5 / len(used)
         return recall > 1 / len(used) + SURE * error
 
+    def more(self, chain):
+        """Chains with one more step, the plain ones first."""
+        chain = tuple(step for step in chain if step.kind != "order")
+        kinds = {step.kind for step in chain}
+        form = next((step.form for step in chain[::-1] if step.form), self.sources[0])
+        shape = _mended(self.images[:1], chain).shape
+        if "range" not in kinds:
+            for source in self.sources if form is self.sources[0] else [form]:
+                origin = "" if source.name[0] in "-0123456789" else f" ({source.name})"
+                for target in self.targets(source):
+                    fault = f"The pixels lie in {self.span}{origin}, but the model wants "
+                    cure = _code(source, target)
+                    rarity = 1 if target.step < 0 else 0.05 * (origin != "")
+                    yield *chain, Step("range", fault + target.name, cure, target, rarity)
+        if "color" not in kinds:
+            yield from ((*chain, step) for step in _colors(form, shape[3]))
+        for turn, cure in TURNS.items() if "turn" not in kinds else ():
+            new = *chain, Step("turn", f"The images are {turn}", cure, form)
+            if shape[1] == shape[2] or layers.takes(
+                self.model, _mended(self.images[:1], new).shape
+            ):
+                yield new
+        for factor in FACTORS if "size" not in kinds and self.any_size else ():
+            size = round(shape[1] * factor), round(shape[2] * factor)
+            if 16 <= min(size) <= max(size) <= 512 and layers.takes(
+                self.model, (1, *size, shape[3])
+            ):
+                fault = (
+                    f"The images are {shape[1]}x{shape[2]} pixels, and the model does better at "
+                )
+                cure = f"tf.image.resize(x, {size}, antialias=True)"
+                yield *chain, Step("size", f"{fault}{size[0]}x{size[1]}", cure, form)
 
-def _key(change):
-    return change.source.name, change.target.name, *change[2:5]
+    def targets(self, source):
+        plain = eval(_code(source, PLAIN), {"x": self.started})
+        forms = SCALARS + (COLORED if plain.shape[3] == 3 else [])
+        for name, axes in (("", None), (" in each channel", (0, 1, 2)))[
+            : 1 + (plain.shape[3] == 3)
+        ]:
+            mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
+            forms = [*forms, Form(f"mean 0, deviation 1{name}", 1 / deviation, -mean / deviation)]
+        return [form for form in [*forms, EACH] if form.name != source.name]
 
 
-def _parts(change):
-    """{what is undone: the change without it}."""
-    undone = {key: change._replace(**{key: None}) for key in Change._fields[2:]}
-    undone = {key: other for key, other in undone.items() if getattr(change, key) is not None}
-    if change.target is not change.source:
-        undone["target"] = change._replace(target=change.source)
-    return undone
+def _images_cures(chain):
+    return tuple(step.cure for step in chain if step.kind != "order")
 
 
-def _losses(probabilities, labels, order):
-    """(N,) cross-entropy among the classes that occur, each with equal weight, if averaged."""
-    used, own, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    outputs = used if order is None else np.array(order)[used]
-    logits = np.log(np.clip(probabilities[:, outputs].astype(float), 1e-12, 1))
-    weights = len(labels) / len(used) / counts[own]
-    colder = (logits / temperature for temperature in TEMPERATURES)
-    each = [logsumexp(one, axis=1) - one[np.arange(len(own)), own] for one in colder]
-    return min((weights * losses for losses in each), key=np.mean)
-
-
-def _order(probabilities, labels):
-    """The order of the outputs that fits the labels best, a tuple; None if it is that of now."""
-    used = np.unique(labels)
-    together = [probabilities[labels == label].mean(axis=0) for label in used]
-    order = np.arange(probabilities.shape[1])
-    order[used] = linear_sum_assignment(np.array(together), maximize=True)[1]
-    return None if (order[used] == used).all() else tuple(order.tolist())
+def _colors(form, channels):
+    """Steps that undo another order of the color channels, a conversion, or an inversion."""
+    for given in SWAPS if channels == 3 else ():
+        fault = f"The color channels are swapped, {given} instead of RGB"
+        yield Step("color", fault, _code(form, form, given), form, 0.2 * (given != "BGR"))
+    for hues, factors in (("", ""), (" with hues in 0..180", " * (255 / 180, 1, 1)")):
+        if channels == 3:
+            rgb = f"tf.image.hsv_to_rgb(({_code(form, UNIT)}){factors}).numpy()"
+            fault = f"The images are HSV{hues}, but the model wants RGB"
+            yield Step("color", fault, _code(UNIT, form).replace("x", rgb), form)
+    yield Step(
+        "color", "The images are inverted, dark for bright", _code(form, form, INVERTED), form
+    )
 
 
 def _sources(images):
-    """The forms that the images may have: those in which they fill 0..255 best."""
-    axes, n = (0, 1, 2), images.shape[3]
-    low, high = images.min(axes), images.max(axes)
-    whole = Form(f"{low.min():.4g}..{high.max():.4g}", np.ptp(images) / 255, low.min(), 1)
-    each = Form(f"{whole.name}, another range in each channel", (high - low) / 255, low, 1)
+    """The forms that images may have: those in which they fill 0..255 best."""
+    low, high = images.min((0, 1, 2)), images.max((0, 1, 2))
     moments = images.mean((1, 2, 3)), images.std((1, 2, 3)) - 1
+    whole = Form(f"{low.min():.4g}..{high.max():.4g}", np.ptp(images) / 255, low.min())
     if np.abs(moments).max() < 0.05:
-        return [Form(EACH.name, 1 / 62, -120 / 62, 1), whole]  # as photographs are on average
+        return [EACH, whole]
+    once = SCALARS + (COLORED if len(low) == 3 else [])
+    again = [*once[1:], *([SCORES] if len(low) == 3 else [])]
     found = []
-    twice = [_twice(*pair) for pair in itertools.product(FORMS[1:], [*FORMS[1:], SCORES])]
-    for form in [*FORMS, _twice(PLAIN, SCORES), *twice]:
-        if n == 3 or np.ndim(form.factor) + np.ndim(form.summand) == 0:
-            ends = [(x[:: form.step] - form.summand) / form.factor for x in (low, high)]
-            found.append((abs(np.min(ends)) + abs(np.max(ends) - 255), form))
+    for form in [
+        *once,
+        *itertools.starmap(
+            _twice, [*itertools.product(once[1:], again), *[(PLAIN, SCORES)][: len(low) // 3]]
+        ),
+    ]:
+        ends = [(x[:: form.step] - form.summand) / form.factor for x in (low, high)]
+        found.append((abs(np.min(ends)) + abs(np.max(ends) - 255), form))
+    found.sort(key=lambda one: round(one[0] / 8))
     least = min(distance for distance, _ in found)
     named = [form for distance, form in found if distance <= least + CLOSE][:3]
-    return named if least < CLOSE else [*named[:2], whole, *([each] if n == 3 else [])]
+    return named if least < CLOSE else [*named[:2], whole]
 
 
 def _twice(first, second):
-    """The form of images that are made into one form and then, as if not, into another."""
-    (a, b), (c, d) = (np.broadcast_arrays(*form[1:3], np.zeros(3))[:2] for form in (first, second))
+    """What comes out if images in one form are taken for 0..255 and made into another."""
+    (a, b), (c, d) = (np.broadcast_arrays(*x[1:3], np.zeros(3))[:2] for x in (first, second))
     c, d = c[:: first.step], d[:: first.step]
-    again = "once more" if first is second else f"into {second.name}"
-    name = f"{first.name}, and then made {again}"
-    factor, summand = a * c, b * c + d
-    if np.ptp(factor) + np.ptp(summand) == 0:
-        factor, summand = factor[0], summand[0]
-    return Form(name, factor, summand, first.step * second.step)
+    name = f"made into {first.name} and then into {second.name}"
+    if not np.ptp(a * c) and not np.ptp(b * c + d):
+        return Form(name, (a * c)[0], (b * c + d)[0], first.step * second.step)
+    return Form(name, a * c, b * c + d, first.step * second.step)
 
 
-def _targets(images, source):
-    n, plain = images.shape[3], _affine(images, source, PLAIN)
-    forms = [form for form in FORMS if n == 3 or np.ndim(form.factor) + np.ndim(form.summand) == 0]
-    for name, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (n == 3)]:
-        mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
-        forms.append(Form(f"mean 0, deviation 1{name}", 1 / deviation, -mean / deviation, 1))
-    return [form for form in [*forms, EACH] if form.name != source.name]
-
-
-def _factors(source, target, color, n):
-    """(index, factors, summands): the pixels are x[..., index] * factors + summands then."""
-    a, b, c, d = (np.broadcast_to(x, n).astype(float) for x in (*source[1:3], *target[1:3]))
-    index = [color.index(letter) for letter in "RGB"] if color in SWAPS else list(range(n))
+def _code(source, target, color="RGB"):
+    """Python that makes images in another form, as RGB and not inverted."""
+    if target is EACH:
+        return "tf.image.per_image_standardization(x).numpy()"
+    (a, b), (c, d) = (np.broadcast_arrays(*x[1:3], np.zeros(3))[:2] for x in (source, target))
+    index = np.array([color.index(x) for x in "RGB"] if color in SWAPS else [0, 1, 2])
     sign = -1 if color == INVERTED else 1
-    factors = sign * c / a[index]
-    summands = d + c * (255 * (sign < 0) - sign * (b / a)[index])
-    step = target.step
-    return np.arange(n)[:: source.step][index][::step], factors[::step], summands[::step]
-
-
-def _affine(images, source, target, color=None):
-    index, factors, summands = _factors(source, target, color, images.shape[3])
-    return (images[..., index] * factors + summands).astype(np.float32)
-
-
-def _mended(images, change):
-    """Images with a change made."""
-    source, target, color, turn, size, _ = change
-    if color in SPACES:
-        plain = np.uint8(np.clip(_affine(images, source, PLAIN), 0, 255).round())
-        images = np.stack([cv2.cvtColor(image, SPACES[color]) for image in plain])
-        source, color = PLAIN, None
-    if target is EACH:
-        plain = _affine(images, source, PLAIN, color)
-        spread = np.maximum(plain.std((1, 2, 3), keepdims=True), 1)
-        images = (plain - plain.mean((1, 2, 3), keepdims=True)) / spread
-    elif target is not source or color:
-        images = _affine(images, source, target, color)
-    images = TURNS[turn][1](images) if turn else images
-    if size:
-        resized = np.stack([resize_image(image, size) for image in images])
-        images = resized.reshape(len(images), *size, -1)
-    return np.ascontiguousarray(images, np.float32)
-
-
-def _code(source, target, color, n):
-    """Python that makes one form of another."""
-    if target is EACH:
-        return "`tf.image.per_image_standardization(x)`"
-    index, factors, summands = _factors(source, target, color, n)
-    channels = "" if (index == np.arange(n)).all() else f"[..., {index.tolist()}]"
-    code = f"x{'[..., ::-1]' if index.tolist() == [2, 1, 0] else channels}"
-    if np.allclose(factors, -1):
-        return f"`{_literal(summands)} - {code}`"
+    factors = (sign * c / a[index])[:: target.step]
+    summands = (d + c * (255 * (sign < 0) - sign * (b / a)[index]))[:: target.step]
+    index = np.arange(3)[:: source.step][index][:: target.step].tolist()
+    code = {(0, 1, 2): "x", (2, 1, 0): "x[..., ::-1]"}.get(tuple(index), f"x[..., {index}]")
     if not np.allclose(factors, 1):
         small = np.abs(factors).max() < 1
         code += f" / {_literal(1 / factors)}" if small else f" * {_literal(factors)}"
-    if np.allclose(summands, 0):
-        return f"`{code}`"
-    negative = summands.max() < 0
-    return f"`{code} {'-' if negative else '+'} {_literal(-summands if negative else summands)}`"
+    if np.allclose(summands, 0, atol=1e-6):
+        return code
+    sign = "-" if summands.max() < 0 else "+"
+    return f"{code} {sign} {_literal(-summands if sign == '-' else summands)}"
 
 
 def _literal(numbers):
     texts = [f"{number:.7g}" for number in numbers]
     return texts[0] if len({*texts}) == 1 else f"({', '.join(texts)})"
-
-
-def _steps(images, best):
-    """[(fault, cure, change so far)]: one for each thing that is undone."""
-    n, (source, target) = images.shape[3], best[:2]
-    moves = [(label, to) for label, to in enumerate(best.order or ()) if label != to]
-    said = ", ".join(f"label {label} is output {to}" for label, to in moves[:6])
-    origin = "" if ".." in source.name[:6] and "," not in source.name else f" ({source.name})"
-    span = f"{images.min():.3g}..{images.max():.3g}{origin}"
-    scalar = np.ndim(source.factor) + np.ndim(source.summand) == 0
-    form = source if scalar else target  # in which the colors are undone
-    swap = f"The color channels are swapped, {best.color} instead of RGB"
-    space = f"The images are converted to {best.color}, but the model wants RGB"
-    inverted = "The images are inverted, dark for bright"
-    now, size = (f"{height}x{width}" for height, width in (images.shape[1:3], best.size or (0, 0)))
-    color = swap if best.color in SWAPS else space if best.color in SPACES else inverted
-    texts = {
-        "color": (color, "RGB" if best.color in SPACES else _code(form, form, best.color, n)),
-        "target": (
-            f"The pixels lie in {span}, but the model wants {target.name}",
-            _code(source, target, None, n),
-        ),
-        "turn": (f"The images are {best.turn}", f"`{TURNS.get(best.turn, ' ')[0]}`"),
-        "size": (f"The images are {now} pixels, and the model does better at {size}", size),
-        "order": (
-            f"The labels are in another order than the outputs, {said}",
-            f"`np.array({list(best.order or ())})[y]`",
-        ),
-    }
-    change, steps = Change(source, source), []
-    for key in texts if scalar else ("target", *texts):
-        if key in _parts(best) and getattr(change, key) is not getattr(best, key):
-            change = change._replace(**{key: getattr(best, key)})
-            steps.append((*texts[key], change))
-    return steps
