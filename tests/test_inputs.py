@@ -82,7 +82,7 @@ def test_a_missing_or_repeated_preprocessing_is_found(form, exacting_model, patc
     dark, (images, labels) = keras.models.clone_model(exacting_model), patches
     kernel, bias = exacting_model.get_layer("conv").get_weights()
     dark.set_weights([kernel, bias + [0, 0, 4], *exacting_model.get_weights()[2:]])
-    pixels, wants = keras.Input((None, None, 3)), "what `preprocess_input` of"
+    pixels, wants = keras.Input((None, None, 3)), "the form of `preprocess_input` of"
     if form == "0..1":
         plain, right, wants = 255 * pixels, images / 255, "0..1. "
     else:

@@ -21,28 +21,24 @@ from cnnviz.diagnosis.measures import pick
 from cnnviz.results import Result
 
 SURE = 2.5  # standard errors by which a change must help, and an accuracy exceed chance
-WORTH = 0.02  # of accuracy that a fault must cost to be named
+WORTH, SAME = 0.02, 0.02  # accuracy that a fault must cost to be named; equal cross-entropies
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
-FIRST, KEPT = 64, 3  # images for the first trials; how many changes are combined with others
-CLOSE = 24  # to 0..255, for a form that images may have
-SAME = 0.02  # difference of two cross-entropies that does not matter
-TEMPERATURES = 2.0 ** np.arange(-3, 8)
+FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
+ENOUGH = 0.95  # accuracy at which no more changes are combined
 # What a pipeline makes of images, RGB in 0..255: (images * factor + summand)[..., ::step].
 Form = namedtuple("Form", "name factor summand step", defaults=[1])
 MEAN, DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])  # ImageNet's, RGB
-TORCH = "what `preprocess_input` of DenseNet makes (0..1, then ImageNet's standard scores)"
-CAFFE = "what `preprocess_input` of VGG and ResNet makes (BGR, less ImageNet's mean color)"
+TORCH = "the form of `preprocess_input` of DenseNet (0..1, then ImageNet's standard scores)"
+CAFFE = "the form of `preprocess_input` of VGG and ResNet (BGR, less ImageNet's mean color)"
 PLAIN, UNIT = Form("0..255", 1, 0), Form("0..1", 1 / 255, 0)
-SCALARS = [PLAIN, UNIT, Form("-1..1", 1 / 127.5, -1), Form("-0.5..0.5", 1 / 255, -0.5)]
-SCALARS += [Form("-127.5..127.5", 1, -127.5), Form("0..2", 1 / 127.5, 0)]
-SCALARS += [Form("0..100", 1 / 2.55, 0), Form("0..65535", 257, 0)]
-COLORED = [Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION)]
-COLORED += [Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1)]
-SCORES = Form("ImageNet's standard scores, as if in 0..1", 1 / DEVIATION, -MEAN / DEVIATION)
-EACH = Form("images that are standardized one by one", 1 / 62, -120 / 62)  # on average
-SWAPS = ["".join(order) for order in itertools.permutations("BGR")]
-SWAPS.remove("RGB")
-INVERTED, FACTORS = "inverted", (0.5, 2, 0.75, 1.5)
+FORMS = [PLAIN, UNIT, Form("-1..1", 1 / 127.5, -1)]  # the plain ones first
+FORMS += [Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION)]
+FORMS += [Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1)]
+FORMS += [Form("-0.5..0.5", 1 / 255, -0.5), Form("-127.5..127.5", 1, -127.5)]
+FORMS += [Form("0..2", 1 / 127.5, 0), Form("0..100", 1 / 2.55, 0), Form("0..65535", 257, 0)]
+SCORES = Form("ImageNet's standard scores", 1 / DEVIATION, -MEAN / DEVIATION)  # not of 0..1
+EACH = Form("images standardized one by one", 1 / 62, -120 / 62)  # as photographs are on average
+SWAPS, INVERTED = [*map("".join, itertools.permutations("BGR"))][:-1], "inverted"
 TURNS = {
     "upside down": "x[:, ::-1]",
     "mirrored": "x[:, :, ::-1]",
@@ -52,8 +48,8 @@ TURNS = {
     "turned to the right": "x.swapaxes(1, 2)[:, ::-1]",
     "transposed along the other diagonal": "x.swapaxes(1, 2)[:, ::-1, ::-1]",
 }
-# One thing undone: what was wrong, Python that undoes it, the form of the images then. Of two that
-# explain the same, the rarer one is not named.
+# One thing undone: what was wrong, Python that undoes it, and the form of the images then. Of two
+# that explain as much, the rarer one is not named.
 Step = namedtuple("Step", "kind fault cure form rarity", defaults=[0])
 
 
@@ -171,91 +167,82 @@ class _Trials:
         self.model, self.images, self.labels, self.start = model, images, labels, start
         self.started, self.known = _mended(images, start), {}
         self.sources, self.rows = _sources(self.started), np.arange(len(labels))
-        self.span = f"{self.started.min():.3g}..{self.started.max():.3g}"
-        self.any_size = layers.input_shape(model)[1:3] == (None, None)
         by_class = labels.argsort(kind="stable")
         self.chooses, self.confirms = by_class[::2], by_class[1::2]
         layers.check_labels(labels, self.predict(start, by_class).shape[1])
 
     def predict(self, chain, rows):
-        known = self.known.setdefault(_images_cures(chain), {})
+        known = self.known.setdefault(_of_images(chain), {})
         if new := [row for row in rows if row not in known]:
             images = _mended(self.images[new], chain)
             known.update(zip(new, layers.class_probabilities(self.model, images), strict=True))
         return np.stack([known[row] for row in rows])
 
     def correct(self, chain, rows):
-        labels = _relabeled(self.labels[rows], chain)
-        return self.predict(chain, rows).argmax(axis=1) == labels
+        return self.predict(chain, rows).argmax(1) == _relabeled(self.labels[rows], chain)
 
     def losses(self, chain, rows):
-        """(N,) cross-entropy among the classes that occur, of equal weight, at its best."""
+        """(N,) cross-entropy, with equal weight for all classes, at the best temperature."""
         used, own, counts = np.unique(self.labels[rows], return_inverse=True, return_counts=True)
         probabilities = self.predict(chain, rows)[:, _relabeled(used, chain)]
         logits = np.log(np.clip(probabilities.astype(float), 1e-12, 1))
-        weights = len(rows) / len(used) / counts[own]
-        scaled = (logits / temperature for temperature in TEMPERATURES)
-        each = (logsumexp(one, axis=1) - one[np.arange(len(own)), own] for one in scaled)
-        return min((weights * losses for losses in each), key=np.mean)
+        scaled = (logits / temperature for temperature in 2.0 ** np.arange(-3, 8))
+        each = (logsumexp(one, axis=1) - one[self.rows[: len(own)], own] for one in scaled)
+        return min((x / counts[own] * len(own) / len(used) for x in each), key=np.mean)
 
     def better(self, chain, other, rows, errors, least=0.0):
         gain = self.losses(other, rows) - self.losses(chain, rows)
         return gain.mean() > least + errors * gain.std() / len(gain) ** 0.5
 
     def ordered(self, chain, rows):
-        """The chain, with the labels in the order that half of the rows fits and the rest wants."""
+        """The chain, with the order of labels that fits half of the rows if it fits the rest."""
         probabilities, labels = self.predict(chain, rows[::2]), self.labels[rows[::2]]
         order, used = np.arange(probabilities.shape[1]), np.unique(labels)
         together = np.array([probabilities[labels == label].mean(axis=0) for label in used])
         order[used] = linear_sum_assignment(together, maximize=True)[1]
-        moves = [
-            f"label {label} is output {order[label]}" for label in used if order[label] != label
-        ]
+        moves = [f"label {i} is output {order[i]}" for i in used if order[i] != i]
         fault = f"The labels are in another order than the outputs, {', '.join(moves[:6])}"
         other = *chain, Step("order", fault, f"np.array({order.tolist()})[y]", None, 0.1)
         return other if moves and self.better(other, chain, rows[1::2], 2) else chain
 
     def ranked(self, chains, rows):
-        chains = [x[:-1] if x and x[-1].kind == "order" else x for x in chains]
-        chains = {_images_cures(x): x for x in reversed(chains)}.values()  # the first of the same
+        chains = [tuple(step for step in chain if step.kind != "order") for chain in chains]
+        chains = {_of_images(x): x for x in reversed(chains)}.values()  # the first of the same
         chains = [self.ordered(chain, rows) for chain in reversed(chains)]
         return sorted(chains, key=lambda chain: self.losses(chain, rows).mean())
 
+    def equal(self, pool, rows):
+        """Those that are as good as the first, the plainest ones first."""
+        tried, most = list(self.known), self.correct(pool[0], rows).mean()
+        found = [
+            chain
+            for chain in pool
+            if self.correct(chain, rows).mean() >= most
+            or not self.better(pool[0], chain, rows, 1, SAME)
+        ]
+        return sorted(
+            found, key=lambda x: (sum(1 + y.rarity for y in x), tried.index(_of_images(x)))
+        )
+
     def search(self):
         """The steps that one half of the images chooses and the other confirms."""
+        n_start, few = len(self.start), np.linspace(0, len(self.chooses) - 1, FIRST).astype(int)
+        few, pool = self.chooses[np.unique(few)], [self.start, *self.more(self.start)]
         if self.correct(self.start, self.rows).mean() > 1 - WORTH:
             return self.start
-        few = self.chooses[np.unique(np.linspace(0, len(self.chooses) - 1, FIRST).astype(int))]
-        pool = [self.start, *self.more(self.start)]
         if self.images.shape[3] == 3:
-            ranges = [chain for chain in pool if chain and chain[-1].kind == "range"]
+            ranges = [chain for chain in pool[1:] if chain[-1].kind == "range"]
             pool += [(*chain, next(_colors(chain[-1].form, 3))) for chain in ranges]  # BGR
         pool = self.ranked(pool, few)
-        for _ in range(2):
-            if self.correct(pool[0], few).mean() > 1 - WORTH:
-                break
-            pool = pool[: 2 * KEPT] + [new for x in pool[:KEPT] for new in self.more(x)]
-            pool = self.ranked(pool, few)
-
-        def plain(chain):
-            return sum(1 + step.rarity for step in chain), tried.index(_images_cures(chain))
-
-        tried = list(self.known)
-        for rows in (few, self.chooses):
-            most = self.correct(pool[0], rows).mean()
-            equal = [
-                x
-                for x in pool
-                if self.correct(x, rows).mean() >= most
-                or not self.better(pool[0], x, rows, 1, SAME)
-            ]
-            pool = self.ranked(
-                [self.start, *pool[:KEPT], *sorted(equal, key=plain)[:KEPT]], self.chooses
-            )
-        best = min(equal, key=plain)
-        while len(best) > len(self.start):
-            shorter = (best[:i] + best[i + 1 :] for i in range(len(self.start), len(best)))
-            spare = [x for x in shorter if not self.confirmed(best, x)]
+        for kept in (KEPT, 1):
+            if self.correct(pool[0], few).mean() <= ENOUGH:
+                more = [new for chain in pool[:kept] for new in self.more(chain)]
+                pool = self.ranked([*pool[: 2 * KEPT], *more], few)
+        pool = [self.start, *pool[:KEPT], *self.equal(pool, few)[:KEPT]]
+        best = self.equal(self.ranked(pool, self.chooses), self.chooses)[0]
+        while len(best) > n_start:
+            shorter = (best[:i] + best[i + 1 :] for i in range(n_start, len(best)))
+            spare = [chain for chain in shorter if not self.confirmed(best, chain)]
             if not spare:
                 return best if self.beats_chance(best) else self.start
             best = spare[0]
@@ -266,128 +253,119 @@ class _Trials:
         return gain >= WORTH and self.better(chain, other, self.confirms, SURE)
 
     def beats_chance(self, chain):
-        """Whether the classes are recognized, on average, more often than by a constant guess."""
+        """Whether a class is recognized, on average, more often than by guessing."""
         labels, correct = self.labels[self.confirms], self.correct(chain, self.confirms)
         used, counts = np.unique(labels, return_counts=True)
-        recall = np.mean([correct[labels == label].mean() for label in used])
-        error = ((1 - 1 / len(used)) / len(used) * (1 / counts).sum()) ** 0.5 / len(used)
-        return recall > 1 / len(used) + SURE * error
+        recall, chance = np.mean([correct[labels == x].mean() for x in used]), 1 / len(used)
+        return recall > chance + SURE * (chance**3 * (1 - chance) * (1 / counts).sum()) ** 0.5
 
     def more(self, chain):
         """Chains with one more step, the plain ones first."""
         chain = tuple(step for step in chain if step.kind != "order")
-        kinds = {step.kind for step in chain}
-        form = next((step.form for step in chain[::-1] if step.form), self.sources[0])
-        shape = _mended(self.images[:1], chain).shape
+        kinds, first = {step.kind for step in chain}, self.sources[0]
+        form = next((step.form for step in chain[::-1] if step.form), first)
+        _, height, width, channels = _mended(self.images[:1], chain).shape
+        steps, span = [], f"{self.started.min():.3g}..{self.started.max():.3g}"
         if "range" not in kinds:
-            for source in self.sources if form is self.sources[0] else [form]:
-                origin = "" if source.name[0] in "-0123456789" else f" ({source.name})"
-                for target in self.targets(source):
-                    fault = f"The pixels lie in {self.span}{origin}, but the model wants "
-                    cure = _code(source, target)
-                    rarity = 1 if target.step < 0 else 0.05 * (origin != "")
-                    yield *chain, Step("range", fault + target.name, cure, target, rarity)
-        if "color" not in kinds:
-            yield from ((*chain, step) for step in _colors(form, shape[3]))
+            for source in self.sources if form is first else [form]:
+                named = "" if source.name[0] in "-0123456789" else f" ({source.name})"
+                for target in _targets(source, self.started):
+                    fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
+                    rarity = 1 if target.step < 0 else 0.05 * (named != "")
+                    steps.append(Step("range", fault, _code(source, target), target, rarity))
+        steps += _colors(form, channels) if "color" not in kinds else []
         for turn, cure in TURNS.items() if "turn" not in kinds else ():
-            new = *chain, Step("turn", f"The images are {turn}", cure, form)
-            if shape[1] == shape[2] or layers.takes(
-                self.model, _mended(self.images[:1], new).shape
-            ):
-                yield new
-        for factor in FACTORS if "size" not in kinds and self.any_size else ():
-            size = round(shape[1] * factor), round(shape[2] * factor)
-            if 16 <= min(size) <= max(size) <= 512 and layers.takes(
-                self.model, (1, *size, shape[3])
-            ):
-                fault = (
-                    f"The images are {shape[1]}x{shape[2]} pixels, and the model does better at "
+            if height == width or "swapaxes" not in cure:
+                steps.append(Step("turn", f"The images are {turn}", cure, form))
+        free = layers.input_shape(self.model)[1:3] == (None, None) and "size" not in kinds
+        for factor in (0.5, 2, 0.75, 1.5) if free else ():
+            size = round(height * factor), round(width * factor)
+            fits = 16 <= min(size) <= max(size) <= 512
+            if fits and layers.takes(self.model, (1, *size, channels)):
+                fault = f"The images are {height}x{width} pixels, and the model does better at "
+                fault, cure = (
+                    f"{fault}{size[0]}x{size[1]}",
+                    f"tf.image.resize(x, {size}, antialias=True)",
                 )
-                cure = f"tf.image.resize(x, {size}, antialias=True)"
-                yield *chain, Step("size", f"{fault}{size[0]}x{size[1]}", cure, form)
-
-    def targets(self, source):
-        plain = eval(_code(source, PLAIN), {"x": self.started})
-        forms = SCALARS + (COLORED if plain.shape[3] == 3 else [])
-        for name, axes in (("", None), (" in each channel", (0, 1, 2)))[
-            : 1 + (plain.shape[3] == 3)
-        ]:
-            mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
-            forms = [*forms, Form(f"mean 0, deviation 1{name}", 1 / deviation, -mean / deviation)]
-        return [form for form in [*forms, EACH] if form.name != source.name]
+                steps.append(Step("size", fault, cure, form))
+        return [(*chain, step) for step in steps]
 
 
-def _images_cures(chain):
+def _of_images(chain):
     return tuple(step.cure for step in chain if step.kind != "order")
 
 
 def _colors(form, channels):
     """Steps that undo another order of the color channels, a conversion, or an inversion."""
     for given in SWAPS if channels == 3 else ():
-        fault = f"The color channels are swapped, {given} instead of RGB"
-        yield Step("color", fault, _code(form, form, given), form, 0.2 * (given != "BGR"))
-    for hues, factors in (("", ""), (" with hues in 0..180", " * (255 / 180, 1, 1)")):
+        fault, odd = f"The color channels are swapped, {given} instead of RGB", given != "BGR"
+        yield Step("color", fault, _code(form, form, given), form, 0.2 * odd)
+    for hues, factors in (("", 1), (" with hues in 0..180", "(255 / 180, 1, 1)")):
         if channels == 3:
-            rgb = f"tf.image.hsv_to_rgb(({_code(form, UNIT)}){factors}).numpy()"
-            fault = f"The images are HSV{hues}, but the model wants RGB"
-            yield Step("color", fault, _code(UNIT, form).replace("x", rgb), form)
-    yield Step(
-        "color", "The images are inverted, dark for bright", _code(form, form, INVERTED), form
-    )
+            rgb = f"tf.image.hsv_to_rgb(({_code(form, UNIT)}) * {factors}).numpy()"
+            cure = _code(UNIT, form).replace("x", rgb)
+            yield Step("color", f"The images are HSV{hues}, but the model wants RGB", cure, form)
+    cure = _code(form, form, INVERTED)
+    yield Step("color", "The images are inverted, dark for bright", cure, form)
+
+
+def _forms(channels):
+    return [form for form in FORMS if channels == 3 or not np.ndim(form.summand)]
 
 
 def _sources(images):
     """The forms that images may have: those in which they fill 0..255 best."""
-    low, high = images.min((0, 1, 2)), images.max((0, 1, 2))
-    moments = images.mean((1, 2, 3)), images.std((1, 2, 3)) - 1
+    (low, high), channels = (np.min(images, (0, 1, 2)), np.max(images, (0, 1, 2))), images.shape[3]
     whole = Form(f"{low.min():.4g}..{high.max():.4g}", np.ptp(images) / 255, low.min())
-    if np.abs(moments).max() < 0.05:
+    if np.abs([images.mean((1, 2, 3)), images.std((1, 2, 3)) - 1]).max() < 0.05:
         return [EACH, whole]
-    once = SCALARS + (COLORED if len(low) == 3 else [])
-    again = [*once[1:], *([SCORES] if len(low) == 3 else [])]
-    found = []
-    for form in [
-        *once,
-        *itertools.starmap(
-            _twice, [*itertools.product(once[1:], again), *[(PLAIN, SCORES)][: len(low) // 3]]
-        ),
-    ]:
+    once, found = _forms(channels), []
+    again = [*itertools.product(once[1:], once[1:]), *[(PLAIN, SCORES)][: channels == 3]]
+    for form in [*once, *itertools.starmap(_twice, again)]:
         ends = [(x[:: form.step] - form.summand) / form.factor for x in (low, high)]
-        found.append((abs(np.min(ends)) + abs(np.max(ends) - 255), form))
-    found.sort(key=lambda one: round(one[0] / 8))
-    least = min(distance for distance, _ in found)
-    named = [form for distance, form in found if distance <= least + CLOSE][:3]
-    return named if least < CLOSE else [*named[:2], whole]
+        found.append((round(abs(np.min(ends)) + abs(np.max(ends) - 255), -1), form))
+    found.sort(key=lambda one: one[0])
+    named = [form for distance, form in found if distance <= found[0][0] + 20][:3]
+    return named if found[0][0] < 30 else [*named[:2], whole]
 
 
 def _twice(first, second):
     """What comes out if images in one form are taken for 0..255 and made into another."""
-    (a, b), (c, d) = (np.broadcast_arrays(*x[1:3], np.zeros(3))[:2] for x in (first, second))
-    c, d = c[:: first.step], d[:: first.step]
-    name = f"made into {first.name} and then into {second.name}"
-    if not np.ptp(a * c) and not np.ptp(b * c + d):
-        return Form(name, (a * c)[0], (b * c + d)[0], first.step * second.step)
+    a, b, c, d = first.factor, first.summand, second.factor, second.summand
+    c, d = (x[:: first.step] if np.ndim(x) else x for x in (c, d))
+    one, other = (form.name.split(" (")[0] for form in (first, second))
+    name = f"made into {one} and then into {other}" if one != other else f"made twice into {one}"
     return Form(name, a * c, b * c + d, first.step * second.step)
 
 
+def _targets(source, images):
+    """The forms that a model may want."""
+    plain = eval(_code(source, PLAIN), {"x": images})
+    forms, name = _forms(plain.shape[3]), "mean 0 and deviation 1"
+    for end, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (plain.shape[3] == 3)]:
+        mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
+        forms.append(Form(name + end, 1 / deviation, -mean / deviation))
+    return [form for form in [*forms, EACH] if form.name != source.name]
+
+
 def _code(source, target, color="RGB"):
-    """Python that makes images in another form, as RGB and not inverted."""
-    if target is EACH:
+    """Python that makes images of one form another, in RGB and not inverted."""
+    if target is EACH and source is not EACH:
         return "tf.image.per_image_standardization(x).numpy()"
-    (a, b), (c, d) = (np.broadcast_arrays(*x[1:3], np.zeros(3))[:2] for x in (source, target))
-    index = np.array([color.index(x) for x in "RGB"] if color in SWAPS else [0, 1, 2])
-    sign = -1 if color == INVERTED else 1
+    a, b, c, d = (np.broadcast_to(x, 3) for x in (*source[1:3], *target[1:3]))
+    index = [color.index(letter) for letter in "RGB"] if color in SWAPS else [0, 1, 2]
+    offset, sign = (255, -1) if color == INVERTED else (0, 1)
     factors = (sign * c / a[index])[:: target.step]
-    summands = (d + c * (255 * (sign < 0) - sign * (b / a)[index]))[:: target.step]
+    summands = (d + c * (offset - sign * (b / a)[index]))[:: target.step]
     index = np.arange(3)[:: source.step][index][:: target.step].tolist()
     code = {(0, 1, 2): "x", (2, 1, 0): "x[..., ::-1]"}.get(tuple(index), f"x[..., {index}]")
     if not np.allclose(factors, 1):
         small = np.abs(factors).max() < 1
         code += f" / {_literal(1 / factors)}" if small else f" * {_literal(factors)}"
-    if np.allclose(summands, 0, atol=1e-6):
+    if np.abs(summands).max() < 1e-6:
         return code
     sign = "-" if summands.max() < 0 else "+"
-    return f"{code} {sign} {_literal(-summands if sign == '-' else summands)}"
+    return f"{code} {sign} {_literal(np.abs(summands) if sign == '-' else summands)}"
 
 
 def _literal(numbers):
