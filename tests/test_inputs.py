@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cnnviz.diagnosis.inputs import check_inputs
 
-SIZE = 32
+SIZE, N = 32, 120
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def exacting_model():
 @pytest.fixture(scope="module")
 def patches():
     random = np.random.default_rng(0)
-    labels = random.integers(0, 2, 60).astype(np.int32)
-    images = random.uniform(90, 166, (60, SIZE, SIZE, 3)).astype(np.float32)
+    labels = random.integers(0, 2, N).astype(np.int32)
+    images = random.uniform(90, 166, (N, SIZE, SIZE, 3)).astype(np.float32)
     for image, label in zip(images, labels, strict=True):
         top, left = random.integers(0, SIZE - 12, 2)
         image[top : top + 12, left : left + 12] = [255, 0, 90] if label else [0, 255, 90]
@@ -47,10 +47,10 @@ def as_dataset(images, labels):
 
 
 def test_right_inputs_raise_no_alarm(exacting_model, patches):
-    shuffled = as_dataset(*patches).unbatch().shuffle(60).batch(7)
+    shuffled = as_dataset(*patches).unbatch().shuffle(N).batch(7)
     for data in (patches, as_dataset(*patches), shuffled):
         report = check_inputs(exacting_model, data)
-        assert report.findings == () and report.accuracy == 1 and report.n_images == 60
+        assert report.findings == () and report.accuracy == 1 and report.n_images == N
         assert "Nothing found" in str(report)
 
 
@@ -59,7 +59,10 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
     [
         (lambda x, y: (x / 255, y), [r"in 0\.\.1, but the model wants 0\.\.255"]),
         (lambda x, y: (x / 127.5 - 1, y), [r"in -1\.\.1, but the model wants 0\.\.255"]),
-        (lambda x, y: (x / 255**2, y), [r"0\.00392, but the model wants 0\.\.255"]),
+        (
+            lambda x, y: (x / 255**2, y),
+            [r"0\.00392 \(made twice into 0\.\.1\), but the model wants 0\.\.255"],
+        ),
         (lambda x, y: (x / 255 + 0.05 * (x > 254), y), ["in 0..1.05, but"]),  # by sharp resizing
         (lambda x, y: (x[..., ::-1], y), ["BGR instead of RGB"]),
         (lambda x, y: (x, 1 - y), ["another order .*, label 0 is output 1, label 1 is output 0"]),
@@ -118,7 +121,7 @@ def test_a_fault_of_the_images_is_found_beside_one_of_the_labels(
 
 def test_augmented_images_are_found(exacting_model, patches):
     (images, labels), signs = patches, itertools.cycle([1, -1])
-    one_batch = tf.TensorSpec((60, SIZE, SIZE, 3)), tf.TensorSpec(60, tf.int32)
+    one_batch = tf.TensorSpec((N, SIZE, SIZE, 3)), tf.TensorSpec(N, tf.int32)
     mirrored = lambda: [(images[:, :, :: next(signs)], labels)]  # noqa: E731
     flipped = tf.data.Dataset.from_generator(mirrored, output_signature=one_batch)
     (finding,) = check_inputs(exacting_model, flipped).findings
@@ -162,7 +165,7 @@ def test_random_labels_have_no_order(classes, used, n):
         (lambda images, labels: images, {}, "without labels"),
         (lambda images, labels: (images, labels + 1), {}, r"labels 1\.\.2"),
         (lambda images, labels: (images, labels), {"n_images": 0}, "`n_images` .=0. must be"),
-        (lambda images, labels: (images, labels * 0), {}, "60 images, .* two classes"),
+        (lambda images, labels: (images, labels * 0), {}, f"{N} images, .* two classes"),
         (lambda images, labels: (images[:0], labels[:0]), {}, "0 images, .* two classes"),
     ],
 )

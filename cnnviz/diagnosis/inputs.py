@@ -20,7 +20,7 @@ from cnnviz.diagnosis.images import MIXED, find_image_faults
 from cnnviz.diagnosis.measures import pick
 from cnnviz.results import Result
 
-SURE = 2.5  # standard errors by which a change must help, and an accuracy exceed chance
+HELPS, SURE = 2, 2.5  # standard errors by which a change must help, an accuracy exceed chance
 WORTH, SAME = 0.02, 0.02  # accuracy that a fault must cost to be named; equal cross-entropies
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
@@ -235,7 +235,8 @@ class _Trials:
             pool += [(*chain, next(_colors(chain[-1].form, 3))) for chain in ranges]  # BGR
         pool = self.ranked(pool, few)
         for kept in (KEPT, 1):
-            if self.correct(pool[0], few).mean() <= ENOUGH:
+            fine = pool[0] == self.start and self.beats_chance(self.start)
+            if not fine and self.correct(pool[0], few).mean() <= ENOUGH:
                 more = [new for chain in pool[:kept] for new in self.more(chain)]
                 pool = self.ranked([*pool[: 2 * KEPT], *more], few)
         pool = [self.start, *pool[:KEPT], *self.equal(pool, few)[:KEPT]]
@@ -250,7 +251,7 @@ class _Trials:
 
     def confirmed(self, chain, other):
         gain = self.correct(chain, self.rows).mean() - self.correct(other, self.rows).mean()
-        return gain >= WORTH and self.better(chain, other, self.confirms, SURE)
+        return gain >= WORTH and self.better(chain, other, self.confirms, HELPS)
 
     def beats_chance(self, chain):
         """Whether a class is recognized, on average, more often than by guessing."""
@@ -271,7 +272,12 @@ class _Trials:
                 named = "" if source.name[0] in "-0123456789" else f" ({source.name})"
                 for target in _targets(source, self.started):
                     fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
-                    rarity = 1 if target.step < 0 else 0.05 * (named != "")
+                    rarity = (
+                        1.1
+                        if target.step < 0
+                        else 0.2 * all(target is not form for form in FORMS[:4])
+                    )
+                    rarity += 0.05 * ("made" in named)
                     steps.append(Step("range", fault, _code(source, target), target, rarity))
         steps += _colors(form, channels) if "color" not in kinds else []
         for turn, cure in TURNS.items() if "turn" not in kinds else ():
@@ -306,7 +312,7 @@ def _colors(form, channels):
             cure = _code(UNIT, form).replace("x", rgb)
             yield Step("color", f"The images are HSV{hues}, but the model wants RGB", cure, form)
     cure = _code(form, form, INVERTED)
-    yield Step("color", "The images are inverted, dark for bright", cure, form)
+    yield Step("color", "The images are inverted, dark for bright", cure, form, 0.2)
 
 
 def _forms(channels):
