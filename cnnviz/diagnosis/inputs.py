@@ -127,11 +127,11 @@ def check_inputs(
     if {hash(image.tobytes()) for image in images} - set(seen):
         text = "The images change from one reading to the next: augment the training split only."
         findings.append(text)
-    if images.shape[3] == 3 and np.ptp(images, axis=3).max() == 0:
-        remarks.append("All images are gray. If the model was trained in color, load them so.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of ranges, which are what is tried here
         trials = _Trials(model, images, labels, start)
+        if images.shape[3] == 3 and np.ptp(trials.plain, axis=3).max() < 1:
+            remarks.append("All images are gray. If the model was trained in color, load them so.")
         rows, chain = np.arange(len(labels)), trials.search()
         accuracies = [trials.correct(chain[:i], rows).mean() for i in range(len(chain) + 1)]
     before, pending = accuracies[0], []
@@ -167,6 +167,7 @@ class _Trials:
         self.model, self.images, self.labels, self.start = model, images, labels, start
         self.started, self.known = _mended(images, start), {}
         self.sources, self.rows = _sources(self.started), np.arange(len(labels))
+        self.plain = eval(_code(self.sources[0], PLAIN), {"x": self.started})
         by_class = labels.argsort(kind="stable")
         self.chooses, self.confirms = by_class[::2], by_class[1::2]
         layers.check_labels(labels, self.predict(start, by_class).shape[1])
@@ -238,7 +239,7 @@ class _Trials:
             fine = pool[0] == self.start and self.beats_chance(self.start)
             if not fine and self.correct(pool[0], few).mean() <= ENOUGH:
                 more = [new for chain in pool[:kept] for new in self.more(chain)]
-                pool = self.ranked([*pool[: 2 * KEPT], *more], few)
+                pool = self.ranked([*pool, *more], few)
         pool = [self.start, *pool[:KEPT], *self.equal(pool, few)[:KEPT]]
         best = self.equal(self.ranked(pool, self.chooses), self.chooses)[0]
         while len(best) > n_start:
@@ -269,7 +270,9 @@ class _Trials:
         steps, span = [], f"{self.started.min():.3g}..{self.started.max():.3g}"
         if "range" not in kinds:
             for source in self.sources if form is first else [form]:
-                named = "" if source.name[0] in "-0123456789" else f" ({source.name})"
+                named = (
+                    "" if source.name[0] in "-0123456789" else f" ({source.name.split(' (')[0]})"
+                )
                 for target in _targets(source, self.started):
                     fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
                     rarity = (
@@ -322,17 +325,18 @@ def _forms(channels):
 def _sources(images):
     """The forms that images may have: those in which they fill 0..255 best."""
     (low, high), channels = (np.min(images, (0, 1, 2)), np.max(images, (0, 1, 2))), images.shape[3]
-    whole = Form(f"{low.min():.4g}..{high.max():.4g}", np.ptp(images) / 255, low.min())
+    whole = Form(f"{low.min():.4g}..{high.max():.4g}", np.ptp(images) / 255 or 1, low.min())
     if np.abs([images.mean((1, 2, 3)), images.std((1, 2, 3)) - 1]).max() < 0.05:
         return [EACH, whole]
-    once, found = _forms(channels), []
-    again = [*itertools.product(once[1:], once[1:]), *[(PLAIN, SCORES)][: channels == 3]]
-    for form in [*once, *itertools.starmap(_twice, again)]:
-        ends = [(x[:: form.step] - form.summand) / form.factor for x in (low, high)]
-        found.append((round(abs(np.min(ends)) + abs(np.max(ends) - 255), -1), form))
-    found.sort(key=lambda one: one[0])
-    named = [form for distance, form in found if distance <= found[0][0] + 20][:3]
-    return named if found[0][0] < 30 else [*named[:2], whole]
+    once = _forms(channels)
+    twice = [*itertools.product(once[1:], once[1:]), *[(PLAIN, SCORES)][: channels == 3]]
+    for forms in (once, [_twice(*pair) for pair in twice]):
+        ends = [[(x[:: y.step] - y.summand) / y.factor for x in (low, high)] for y in forms]
+        far = np.array([abs(np.min(x)) + abs(np.max(x) - 255) for x in ends]).round(-1)
+        named = [forms[i] for i in far.argsort(kind="stable")[:3] if far[i] <= far.min() + 20]
+        if far.min() <= 30:
+            return named
+    return [once[0], whole]
 
 
 def _twice(first, second):
