@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import cnnviz
+from cnnviz.diagnosis.images import find_image_faults
 from cnnviz.diagnosis.inputs import check_inputs
 
 SIZE, N = 32, 120
@@ -46,12 +48,27 @@ def as_dataset(images, labels):
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
 
 
+def accuracy(model, images, labels):
+    return (cnnviz.class_probabilities(model, images).argmax(axis=1) == labels).mean()
+
+
+def check_cures(model, images, labels, report):
+    """`mend`, and the Python of the sentences run by hand, lead to the accuracy that is told."""
+    for_hand = {"x": np.float32(images), "y": labels, "np": np, "tf": tf}
+    for code in re.findall(r"`([^`]*\b[xy]\b[^`]*)`", " ".join(report.findings)):
+        for_hand["y" if "[y]" in code else "x"] = eval(code, for_hand)
+    mended = report.mend(images, labels)
+    np.testing.assert_allclose(mended[0], for_hand["x"], atol=1e-3)
+    np.testing.assert_array_equal(mended[1], for_hand["y"])
+    assert accuracy(model, *mended) == pytest.approx(report.mended_accuracy)
+
+
 def test_right_inputs_raise_no_alarm(exacting_model, patches):
     shuffled = as_dataset(*patches).unbatch().shuffle(N).batch(7)
     for data in (patches, as_dataset(*patches), shuffled):
         report = check_inputs(exacting_model, data)
         assert report.findings == () and report.accuracy == 1 and report.n_images == N
-        assert "Nothing found" in str(report)
+        assert "Nothing found" in str(report) and report.mend is None
 
 
 @pytest.mark.parametrize(
@@ -77,6 +94,100 @@ def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, 
     assert report.accuracy < 0.7 and report.mended_accuracy > 0.95
     assert f"accuracy {report.accuracy:.1%} -> " in report.findings[0]
     assert f" -> {report.mended_accuracy:.1%}." in report.findings[-1]
+    check_cures(exacting_model, *plant(*patches), report)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (lambda x: x / 2.55, "in 0..100, but the model wants 0..255"),
+        (lambda x: x * 257, "in 0..6.55e+04, but the model wants 0..255"),
+        (lambda x: x / 127.5, "in 0..2, but the model wants 0..255"),
+        (lambda x: x / 255 * 16, "in 0..16, but the model wants 0..255"),
+        (lambda x: (x / 127.5 - 1) / 127.5 - 1, "made twice into -1..1"),
+        (lambda x: caffe(caffe(x)), "made twice into the form of `preprocess_input` of VGG"),
+        (lambda x: torch(torch(x)), "made twice into the form of `preprocess_input` of DenseNet"),
+        (lambda x: caffe(x / 255), "made into 0..1 and then into the form of `preprocess_input`"),
+        (lambda x: tf.image.rgb_to_hsv(x / 255).numpy() * 255, "The images are HSV, but"),
+        (lambda x: x[..., [0, 2, 1]], "swapped, RBG instead of RGB"),
+    ],
+)
+def test_forms_of_other_pipelines_are_told_and_undone(exacting_model, patches, plant, words):
+    images, labels = patches
+    report = check_inputs(exacting_model, (plant(images), labels))
+    assert words in str(report) and report.mended_accuracy > 0.95, report
+    check_cures(exacting_model, plant(images), labels, report)
+
+
+def caffe(images):
+    return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode="caffe")
+
+
+def torch(images):
+    return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode="torch")
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (lambda x: x[:, ::-1], "upside down"),
+        (lambda x: x[:, :, ::-1], "mirrored"),
+        (lambda x: x.swapaxes(1, 2), "transposed"),
+        (lambda x: np.rot90(x, 1, (1, 2)), "turned to the left"),
+        (lambda x: np.rot90(x, 2, (1, 2)), "turned by 180 degrees"),
+        (lambda x: np.rot90(x, 3, (1, 2)), "turned to the right"),
+        (lambda x: 255 - x, "inverted"),
+        (lambda x: x.swapaxes(1, 2) / 255, "transposed"),
+    ],
+)
+def test_turned_and_inverted_images_are_turned_back(plant, words):
+    """Of gray images: which of three places is bright tells the class."""
+    dense = keras.layers.Dense(3)
+    rescaling = keras.layers.Rescaling(1 / 25)
+    model = keras.Sequential([keras.Input((4, 4, 1)), rescaling, keras.layers.Flatten(), dense])
+    labels = np.tile([0, 1, 2], 40)
+    places = np.eye(16)[[1, 3, 8]]
+    dense.set_weights([places.T, np.zeros(3)])
+    images = np.random.default_rng(0).uniform(0, 120, (120, 4, 4, 1))
+    images = np.float32(images + 130 * places[labels].reshape(images.shape))
+    assert check_inputs(model, (images, labels)).findings == ()
+    report = check_inputs(model, (plant(images), labels))
+    assert words in str(report) and report.mended_accuracy > 0.95, report
+    check_cures(model, plant(images), labels, report)
+
+
+def test_images_of_two_ranges_are_put_into_one(exacting_model, patches):
+    images, labels = patches
+    mixed = np.where((np.arange(N) % 2 == 0)[:, None, None, None], images / 255, images)
+    report = check_inputs(exacting_model, (mixed, labels))
+    (finding,) = report.findings
+    assert finding.startswith(f"{N // 2} of {N} images lie in 0..1, while others reach up to 255")
+    assert report.accuracy < 0.8 and report.mended_accuracy > 0.95
+    check_cures(exacting_model, mixed, labels, report)
+
+
+def test_defective_images_are_found_in_proportion(exacting_model, patches):
+    images, labels = patches
+    (fault,) = find_image_faults([images[:50] * 0])
+    assert fault[0].startswith("All 50 images have a single color") and len(fault[1]) == 50
+    broken, copies = images.copy(), images.copy()
+    broken[[3, 70]] = np.nan
+    copies[60:] = copies[0]
+    (fault,) = find_image_faults(np.split(broken, 4))
+    assert fault[0].startswith(f"2 of {N} images hold NaN") and fault[1].tolist() == [3, 70]
+    (fault,) = find_image_faults(iter(np.split(copies, 4)))
+    assert "60 of 120 images repeat an earlier image" in fault[0]
+    assert fault[1].tolist() == [*range(60, N)] and find_image_faults([images]) == ()
+    assert check_inputs(exacting_model, (copies, labels)).findings[0] == fault[0]
+    one_black = np.concatenate([images[:1] * 0, images[1:]])
+    report = check_inputs(exacting_model, (one_black, labels))
+    assert report.findings == () and report.remarks[0].startswith("1 of 120 images has a single")
+
+
+def test_gray_images_are_remarked_and_no_fault(exacting_model, patches):
+    gray = np.repeat(patches[0].mean(axis=3, keepdims=True), 3, axis=3)
+    report = check_inputs(exacting_model, (gray, patches[1]))
+    assert report.findings == () and "All images are gray" in str(report)
 
 
 @pytest.mark.parametrize("form", ["0..1", "caffe", "torch"])

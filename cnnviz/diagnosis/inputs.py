@@ -330,13 +330,15 @@ def _sources(images):
         return [EACH, whole]
     once = _forms(channels)
     twice = [*itertools.product(once[1:], once[1:]), *[(PLAIN, SCORES)][: channels == 3]]
+    found = []
     for forms in (once, [_twice(*pair) for pair in twice]):
         ends = [[(x[:: y.step] - y.summand) / y.factor for x in (low, high)] for y in forms]
         far = np.array([abs(np.min(x)) + abs(np.max(x) - 255) for x in ends]).round(-1)
-        named = [forms[i] for i in far.argsort(kind="stable")[:3] if far[i] <= far.min() + 20]
+        near = [i for i in far.argsort(kind="stable")[:3] if far[i] <= far.min() + 20]
         if far.min() <= 30:
-            return named
-    return [once[0], whole]
+            return found + [forms[i] for i in near]
+        found = found or [forms[near[0]], whole]
+    return found
 
 
 def _twice(first, second):
