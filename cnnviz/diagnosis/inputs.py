@@ -24,6 +24,7 @@ HELPS, SURE = 2, 2.5  # standard errors by which a change must help, an accuracy
 WORTH, SAME = 0.02, 0.02  # accuracy that a fault must cost to be named; equal cross-entropies
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
+LEAST = 0.2, 0.35  # of the way from chance to 100 %; where labels are in another order
 ENOUGH = 0.95  # accuracy at which no more changes are combined
 # What a pipeline makes of images, RGB in 0..255: (images * factor + summand)[..., ::step].
 Form = namedtuple("Form", "name factor summand step", defaults=[1])
@@ -34,6 +35,7 @@ PLAIN, UNIT = Form("0..255", 1, 0), Form("0..1", 1 / 255, 0)
 FORMS = [PLAIN, UNIT, Form("-1..1", 1 / 127.5, -1)]  # the plain ones first
 FORMS += [Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION)]
 FORMS += [Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1)]
+USUAL = [form.name for form in FORMS]
 FORMS += [Form("-0.5..0.5", 1 / 255, -0.5), Form("-127.5..127.5", 1, -127.5)]
 FORMS += [Form("0..2", 1 / 127.5, 0), Form("0..100", 1 / 2.55, 0), Form("0..65535", 257, 0)]
 SCORES = Form("ImageNet's standard scores", 1 / DEVIATION, -MEAN / DEVIATION)  # not of 0..1
@@ -207,7 +209,7 @@ class _Trials:
         return other if moves and self.better(other, chain, rows[1::2], 2) else chain
 
     def ranked(self, chains, rows):
-        chains = [tuple(step for step in chain if step.kind != "order") for chain in chains]
+        chains = [_changes(chain) for chain in chains]
         chains = {_of_images(x): x for x in reversed(chains)}.values()  # the first of the same
         chains = [self.ordered(chain, rows) for chain in reversed(chains)]
         return sorted(chains, key=lambda chain: self.losses(chain, rows).mean())
@@ -251,19 +253,27 @@ class _Trials:
         return self.start
 
     def confirmed(self, chain, other):
-        gain = self.correct(chain, self.rows).mean() - self.correct(other, self.rows).mean()
-        return gain >= WORTH and self.better(chain, other, self.confirms, HELPS)
+        """Whether it is worth it on all images, and surely better on those that did not choose."""
+        gains = self.correct(chain, self.rows).astype(float) - self.correct(other, self.rows)
+        there, rows = gains[self.confirms], self.confirms
+        sure = there.mean() > HELPS * there.std() / len(there) ** 0.5
+        sure = sure and self.better(chain, other, rows, 0) or self.better(chain, other, rows, HELPS)
+        return gains.mean() >= WORTH and sure
 
     def beats_chance(self, chain):
-        """Whether a class is recognized, on average, more often than by guessing."""
+        """Whether classes are recognized, on average: an untrained model may seem to, somewhat."""
         labels, correct = self.labels[self.confirms], self.correct(chain, self.confirms)
         used, counts = np.unique(labels, return_counts=True)
         recall, chance = np.mean([correct[labels == x].mean() for x in used]), 1 / len(used)
-        return recall > chance + SURE * (chance**3 * (1 - chance) * (1 / counts).sum()) ** 0.5
+        error = (chance**3 * (1 - chance) * (1 / counts).sum()) ** 0.5
+        ordered = len(_changes(chain)) < len(chain)
+        least = chance + max(SURE * error, LEAST[ordered] * (1 - chance))
+        sure = not ordered or self.predict(chain, self.confirms).max(axis=1).mean() > least
+        return recall > least and sure
 
     def more(self, chain):
         """Chains with one more step, the plain ones first."""
-        chain = tuple(step for step in chain if step.kind != "order")
+        chain = _changes(chain)
         kinds, first = {step.kind for step in chain}, self.sources[0]
         form = next((step.form for step in chain[::-1] if step.form), first)
         _, height, width, channels = _mended(self.images[:1], chain).shape
@@ -275,12 +285,8 @@ class _Trials:
                 )
                 for target in _targets(source, self.started):
                     fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
-                    rarity = (
-                        1.1
-                        if target.step < 0
-                        else 0.2 * all(target is not form for form in FORMS[:4])
-                    )
-                    rarity += 0.05 * ("made" in named)
+                    rarity = 1.1 if target.step < 0 else 0.2 * (target.name not in USUAL)
+                    rarity += 0.1 * all(source is not form for form in FORMS)
                     steps.append(Step("range", fault, _code(source, target), target, rarity))
         steps += _colors(form, channels) if "color" not in kinds else []
         for turn, cure in TURNS.items() if "turn" not in kinds else ():
@@ -300,8 +306,13 @@ class _Trials:
         return [(*chain, step) for step in steps]
 
 
+def _changes(chain):
+    """The steps of a chain that change the images."""
+    return tuple(step for step in chain if step.kind != "order")
+
+
 def _of_images(chain):
-    return tuple(step.cure for step in chain if step.kind != "order")
+    return tuple(step.cure for step in _changes(chain))
 
 
 def _colors(form, channels):
@@ -336,9 +347,9 @@ def _sources(images):
         far = np.array([abs(np.min(x)) + abs(np.max(x) - 255) for x in ends]).round(-1)
         near = [i for i in far.argsort(kind="stable")[:3] if far[i] <= far.min() + 20]
         if far.min() <= 30:
-            return found + [forms[i] for i in near]
-        found = found or [forms[near[0]], whole]
-    return found
+            return [*found, *(forms[i] for i in near), *[whole][: len(found)]]
+        found = found or [forms[near[0]]]
+    return [*found, whole]
 
 
 def _twice(first, second):
