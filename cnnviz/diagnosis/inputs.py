@@ -221,7 +221,7 @@ class _Trials:
             chain
             for chain in pool
             if self.correct(chain, rows).mean() >= most
-            or not self.better(pool[0], chain, rows, 1, SAME)
+            or not self.better(pool[0], chain, rows, 0, SAME)
         ]
         return sorted(
             found, key=lambda x: (sum(1 + y.rarity for y in x), tried.index(_of_images(x)))
