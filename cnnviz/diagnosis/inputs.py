@@ -119,7 +119,7 @@ def check_inputs(
         many = len(which) >= MANY * len(seen)
         if many and MIXED in text:
             one = "((0 <= x) & (x <= 1)).all((1, 2, 3), keepdims=True)"
-            start = (Step("mixed", text.rstrip("."), f"np.where({one}, x * 255, x)", None),)
+            start = (Step("mixed", text.split(":")[0], f"np.where({one}, x * 255, x)", None),)
         else:
             (findings if many else remarks).append(text)
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])
@@ -136,8 +136,10 @@ def check_inputs(
             remarks.append("All images are gray. If the model was trained in color, load them so.")
         rows, chain = np.arange(len(labels)), trials.search()
         accuracies = [trials.correct(chain[:i], rows).mean() for i in range(len(chain) + 1)]
+    if accuracies[-1] < accuracies[0]:  # one range for all, and nothing else was found
+        findings, chain = [*findings, f"{chain[0].fault}: give all of them in one range."], ()
     before, pending = accuracies[0], []
-    for after, step in zip(accuracies[1:], chain, strict=True):
+    for after, step in zip(accuracies[1:], chain, strict=False):
         pending.append(step)
         if after > before or step is chain[-1]:
             cures = " and then ".join(f"`{one.cure}`" for one in pending)
@@ -146,7 +148,7 @@ def check_inputs(
             before, pending = after, []
     frequent = np.bincount(labels).max() / len(labels)
     mend = (lambda x, y: (_mended(x, chain), _relabeled(y, chain))) if chain else None
-    numbers = map(float, (accuracies[0], frequent, accuracies[-1]))
+    numbers = map(float, (accuracies[0], frequent, accuracies[len(chain)]))
     return InputReport(tuple(findings), *numbers, len(labels), tuple(remarks), mend)
 
 
@@ -217,15 +219,15 @@ class _Trials:
     def equal(self, pool, rows):
         """Those that are as good as the first, the plainest ones first."""
         tried, most = list(self.known), self.correct(pool[0], rows).mean()
-        found = [
-            chain
-            for chain in pool
-            if self.correct(chain, rows).mean() >= most
-            or not self.better(pool[0], chain, rows, 0, SAME)
-        ]
-        return sorted(
-            found, key=lambda x: (sum(1 + y.rarity for y in x), tried.index(_of_images(x)))
-        )
+
+        def as_good(x):
+            accurate = self.correct(x, rows).mean() >= most
+            return accurate or not self.better(pool[0], x, rows, 0, SAME)
+
+        def plain(x):
+            return sum(1 + step.rarity for step in x), tried.index(_of_images(x))
+
+        return sorted(filter(as_good, pool), key=plain)
 
     def search(self):
         """The steps that one half of the images chooses and the other confirms."""
@@ -280,9 +282,7 @@ class _Trials:
         steps, span = [], f"{self.started.min():.3g}..{self.started.max():.3g}"
         if "range" not in kinds:
             for source in self.sources if form is first else [form]:
-                named = (
-                    "" if source.name[0] in "-0123456789" else f" ({source.name.split(' (')[0]})"
-                )
+                named = "" if ".." in source.name[:11] else f" ({source.name.split(' (')[0]})"
                 for target in _targets(source, self.started):
                     fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
                     rarity = 1.1 if target.step < 0 else 0.2 * (target.name not in USUAL)
@@ -298,11 +298,8 @@ class _Trials:
             fits = 16 <= min(size) <= max(size) <= 512
             if fits and layers.takes(self.model, (1, *size, channels)):
                 fault = f"The images are {height}x{width} pixels, and the model does better at "
-                fault, cure = (
-                    f"{fault}{size[0]}x{size[1]}",
-                    f"tf.image.resize(x, {size}, antialias=True)",
-                )
-                steps.append(Step("size", fault, cure, form))
+                cure = f"tf.image.resize(x, {size}, antialias=True)"
+                steps.append(Step("size", f"{fault}{size[0]}x{size[1]}", cure, form))
         return [(*chain, step) for step in steps]
 
 
@@ -320,9 +317,9 @@ def _colors(form, channels):
     for given in SWAPS if channels == 3 else ():
         fault, odd = f"The color channels are swapped, {given} instead of RGB", given != "BGR"
         yield Step("color", fault, _code(form, form, given), form, 0.2 * odd)
-    for hues, factors in (("", 1), (" with hues in 0..180", "(255 / 180, 1, 1)")):
+    for hues, unit in (("", "{}"), (" with hues in 0..180", "({}) * (255 / 180, 1, 1)")):
         if channels == 3:
-            rgb = f"tf.image.hsv_to_rgb(({_code(form, UNIT)}) * {factors}).numpy()"
+            rgb = f"tf.image.hsv_to_rgb({unit.format(_code(form, UNIT))}).numpy()"
             cure = _code(UNIT, form).replace("x", rgb)
             yield Step("color", f"The images are HSV{hues}, but the model wants RGB", cure, form)
     cure = _code(form, form, INVERTED)
