@@ -105,8 +105,14 @@ def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, 
         (lambda x: x / 127.5, "in 0..2, but the model wants 0..255"),
         (lambda x: x / 255 * 16, "in 0..16, but the model wants 0..255"),
         (lambda x: (x / 127.5 - 1) / 127.5 - 1, "made twice into -1..1"),
-        (lambda x: torch(torch(x)), "made twice into the form of `preprocess_input` of DenseNet"),
-        (lambda x: caffe(x / 255), "made into 0..1 and then into the form of `preprocess_input`"),
+        (
+            lambda x: preprocessed(preprocessed(x, "torch"), "torch"),
+            "twice into the form of `preprocess_input` of DenseNet",
+        ),
+        (
+            lambda x: preprocessed(x / 255, "caffe"),
+            "into 0..1 and then into the form of `preprocess_input`",
+        ),
         (lambda x: tf.image.rgb_to_hsv(x / 255).numpy() * 255, "The images are HSV, but"),
     ],
 )
@@ -117,12 +123,8 @@ def test_forms_of_other_pipelines_are_told_and_undone(exacting_model, patches, p
     check_cures(exacting_model, plant(images), labels, report)
 
 
-def caffe(images):
-    return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode="caffe")
-
-
-def torch(images):
-    return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode="torch")
+def preprocessed(images, mode):
+    return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,6 @@ def torch(images):
         (lambda x: x[:, :, ::-1], "mirrored"),
         (lambda x: x.swapaxes(1, 2), "transposed"),
         (lambda x: np.rot90(x, 1, (1, 2)), "turned to the left"),
-        (lambda x: np.rot90(x, 2, (1, 2)), "turned by 180 degrees"),
         (lambda x: np.rot90(x, 3, (1, 2)), "turned to the right"),
         (lambda x: 255 - x, "inverted"),
         (lambda x: x.swapaxes(1, 2) / 255, "transposed"),
@@ -198,7 +199,7 @@ def test_a_missing_or_repeated_preprocessing_is_found(form, exacting_model, patc
     if form == "0..1":
         plain, right, wants = 255 * pixels, images / 255, "0..1. "
     else:
-        right = keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=form)
+        right = preprocessed(images, form)
         deviation, mean = np.float32([0.229, 0.224, 0.225]), np.float32([0.485, 0.456, 0.406])
         plain = 255 * (pixels * deviation + mean)
     if form == "caffe":

@@ -298,7 +298,7 @@ class _Trials:
             fits = 16 <= min(size) <= max(size) <= 512
             if fits and layers.takes(self.model, (1, *size, channels)):
                 fault = f"The images are {height}x{width} pixels, and the model does better at "
-                cure = f"tf.image.resize(x, {size}, antialias=True)"
+                cure = f"tf.image.resize(x, {size})"
                 steps.append(Step("size", f"{fault}{size[0]}x{size[1]}", cure, form))
         return [(*chain, step) for step in steps]
 
