@@ -124,12 +124,13 @@ class Monitor(keras.callbacks.Callback, Result):
         self.images = images[:MOST_IMAGES]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            (_, output), (_, is_softmax) = _look(self.model, self._inputs)
-        faults = list(_faults(self.model, images, self._labels, output, is_softmax))
+            (_, output), (_, is_single) = _look(self.model, self._inputs)
+        faults = list(_faults(self.model, images, self._labels, output, is_single))
         for text in (str(one.message) for one in caught):
             faults.append(text) if any(map(text.count, PLAIN)) else layers.warn(text)
         return faults
 
+    @np.errstate(all="ignore")  # of weights that are zero or not finite
     def _end(self, epoch, loss):
         """Record, if it is time: the numbers of each layer, and the heat maps."""
         self._epoch, self._since = max(epoch, self._epoch + 1), self._since + 1
@@ -207,7 +208,7 @@ def _kernels(named):
 
 
 def _look(model, inputs):
-    """Call the model: (moments by layer, output), (paths, whether it ends in a softmax)."""
+    """Call the model: (moments by layer, first output), (paths, whether it is the only one)."""
     return layers.run(model, inputs, _measure, key="monitor", record=_kernels, finite=False)
 
 
@@ -222,24 +223,21 @@ def _measure(call):
             pairs = (tf.reduce_min, 1), (tf.reduce_max, 1), (tf.reduce_mean, 1), (tf.reduce_mean, 2)
             moments[path] = tf.stack([reduce(output**power, axes) for reduce, power in pairs], 1)
     output, *others = tf.nest.flatten(call.output)
-    is_softmax = layers.activation_input(output, ("Softmax",)) is not None
-    facts = list(moments), None if others else is_softmax  # None: not known which output counts
-    return (list(moments.values()), tf.cast(output, tf.float32)), facts
+    return (list(moments.values()), tf.cast(output, tf.float32)), (list(moments), not others)
 
 
-def _faults(model, images, labels, output, is_softmax):
+def _faults(model, images, labels, output, is_single):
     """Yield sentences about images, and about labels, outputs and a loss that do not fit."""
     flat, n_outputs = images.reshape(len(images), -1), output.shape[-1]
     if not np.ptp(flat, 1).any():
         yield "all `images` are constant, each of one value"
     elif len(flat) > 1 and (flat == flat[0]).all():
         yield f"all {len(flat)} `images` are the same"
-    if is_softmax and n_outputs == 1:
-        yield f"model '{model.name}' ends in a softmax of one output, which is always 1"
     loss = keras.losses.get(tf.nest.flatten(model.loss)[0])
-    kind = getattr(loss, "__name__", type(loss).__name__).lower().replace("_", "")
+    loss_name = getattr(loss, "__name__", type(loss).__name__)
+    kind = loss_name.lower().replace("_", "")
     is_own = not getattr(loss, "__module__", "").startswith("keras.")
-    if is_softmax is None or is_own or kind not in CLASSIFYING or output.ndim != 2:
+    if not is_single or is_own or kind not in CLASSIFYING or output.ndim != 2:
         return
     if np.abs(output - 0.5).max() > 0.51 and not getattr(loss, "from_logits", False):
         yield (
@@ -249,6 +247,8 @@ def _faults(model, images, labels, output, is_softmax):
     sparse, labels = kind.startswith("sparse"), np.asarray([] if labels is None else labels)
     most, one_hot = n_outputs - 1 if sparse else 1, labels.ndim == 2 and labels.shape[1] > 1
     if labels.size and one_hot == sparse and not kind.startswith("binary"):
-        yield f"`labels` (of shape {labels.shape}) do not fit the loss: take its {'' if sparse else 'sparse '}form"
+        wanted = "class indices" if sparse else "one-hot vectors"
+        yield f"`labels` (of shape {labels.shape}) must be {wanted} for the loss {loss_name}"
     elif labels.size and (labels.min() < 0 or labels.max() > most):
-        yield f"`labels` (in {labels.min()}..{labels.max()}) must be in 0..{most} for loss and outputs"
+        given = f"`labels` (in {labels.min()}..{labels.max()})"
+        yield f"{given} must be in 0..{most} for the loss {loss_name} and {n_outputs} outputs"
