@@ -36,7 +36,7 @@ class Monitor(keras.callbacks.Callback, Result):
     one value at all positions of all images), the spread of the activations (standard deviation of
     a filter, root mean square over filters) and the relative change of the weights per epoch; and
     Grad-CAM maps of the images. Of more than 60 records it drops every second one and then records
-    half as often. If the loss is not finite, it names the first broken layer.
+    half as often. If the loss is not finite, it names the first broken layer, and stops watching.
 
     It calls the model in inference mode, so losses do not change. An error of its own becomes a
     warning, and it stops watching; the training goes on.
@@ -90,6 +90,7 @@ class Monitor(keras.callbacks.Callback, Result):
         self._labels, self._watched, self._quiet = labels, None, False
 
     def on_train_begin(self, logs=None):
+        self._quiet = False
         for fault in self._guarded(self._begin) or ():
             if self.stop_on_fault:
                 raise ValueError(f"{fault}; `stop_on_fault=False` trains nevertheless")
@@ -120,6 +121,8 @@ class Monitor(keras.callbacks.Callback, Result):
             self._watched, self.records, self._stride, self._maps = self.model, [], 1, True
             self._epoch = self._since = 0
             self._inputs, self._counted = [_first(self.model, one) for one in self._given * 2][:2]
+        if not self.model.built:  # a subclassed model, which the first step would build
+            self.model(layers.take(self._inputs, slice(1)), training=False)
         images, self._weights = layers.image_of(self.model, self._inputs), _weights(self.model)
         self.images = images[:MOST_IMAGES]
         with warnings.catch_warnings(record=True) as caught:
@@ -136,10 +139,12 @@ class Monitor(keras.callbacks.Callback, Result):
         self._epoch, self._since = max(epoch, self._epoch + 1), self._since + 1
         if not np.isfinite(loss):
             broken = layers.broken_layer(self.model)
-            text = f"'{broken}' is the first layer with NaN or infinity in its weights"
-            text = text if broken else "its weights are finite: look at images, labels and loss"
-            layers.warn(f"the loss is {loss} in epoch {self._epoch}; {text}")
-        elif self._epoch % (self.every * self._stride):
+            text = f"'{broken}' is the first layer whose weights hold NaN or infinity"
+            text = text if broken else "all weights are finite: look at images, labels and loss"
+            layers.warn(f"the loss is {loss} in epoch {self._epoch}, and {text}")
+            self._quiet = True  # nothing that follows would say more
+            return
+        if self._epoch % (self.every * self._stride):
             return
         (found, _), (paths, _) = _look(self.model, self._counted)
         before, self._weights = self._weights, _weights(self.model)
@@ -154,7 +159,9 @@ class Monitor(keras.callbacks.Callback, Result):
             rows[path] = len(dead), int(dead.sum()), float(spread), float(change)
         self.records.append({"epoch": self._epoch, "layers": rows, "maps": self._heat_maps()})
         if len(self.records) > MOST_RECORDS:
-            self.records, self._stride = self.records[::2], 2 * self._stride
+            self._stride *= 2
+            step = self.every * self._stride
+            self.records = [record for record in self.records if record["epoch"] % step == 0]
         if self.folder is not None:
             self._write(Path(self.folder))
 
@@ -182,7 +189,9 @@ class Monitor(keras.callbacks.Callback, Result):
         lines = [] if self.records else ["No record yet: give it to `fit(callbacks=[...])`."]
         for record in self.records[:: max(1, len(self.records) - 1)]:  # the first and the last
             total, dead, *_ = np.sum([*record["layers"].values()], 0)
-            lines.append(f"Epoch {record['epoch']}: {dead:.0f} of {total:.0f} filters are dead.")
+            lines.append(
+                f"Epoch {record['epoch']}: {dead:.0f} of {total:.0f} filters and units are dead."
+            )
         return "\n".join(lines + self.notes)
 
     def _columns(self):

@@ -25,7 +25,7 @@ def main():
     options = parser.parse_args()
     pets = cnnviz.drawn_pets(256, image_size=options.image_size)
     model = cnnviz.load_pretrained()
-    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    model.compile(keras.optimizers.SGD(1e-4), keras.losses.BinaryCrossentropy(from_logits=True))
     monitor = Monitor(pets.images[:8], pets.labels[:8], validation_data=pets.images)
     own, whole, end = [], [], monitor.on_epoch_end
 
