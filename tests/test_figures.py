@@ -77,7 +77,8 @@ SPIKES, BLOBS = np.zeros((9, 8)), np.zeros((7, 4, 2, 2))  # evidence in one cell
 SPIKES[:, 2] = BLOBS[:, 1, 1, 0] = 4
 VOLUMES = RNG.uniform(0, 1, (2, 12, 8, 6, 1))
 MEASURES = dict.fromkeys(TRUST_TITLES, np.array([0.91, 0.5, np.nan]))
-TRUST = Result(methods=("layer-cam", "random", "center"), **MEASURES)
+ENDS = dict.fromkeys(TRUST_TITLES, np.array([[0.8, 0.95], [0.4, 0.6], [np.nan, np.nan]]))
+TRUST = Result(methods=("grad-cam", "random", "center"), intervals=ENDS, **MEASURES)
 DRAWINGS = {
     "images": lambda: figures.draw_images(pixels(7), list("abcdefg")),
     "images of several sizes": lambda: figures.draw_images([pixels(1, 9)[0], pixels(1, 20)[0]]),
