@@ -6,7 +6,10 @@ each. It is left as it is. Photographs without a label go to `DEST/unlabeled/`.
 `DEST/separation.csv` has a row for every file of the source: where it went, or why it did not.
 
 The split of a photograph depends only on its decoded pixels. So a second run, or one with more
-photographs, moves nothing, and identical images never lie in two splits.
+photographs, moves nothing, and identical images never lie in two splits. Near copies (encoded
+again, resized, cropped by 10 %, mirrored, brighter) can lie in two: they are reported. With
+`--keep-near-copies-together` they share a split. A second run then still moves nothing, but one
+with more photographs can move those that have a near copy among the new ones.
 """
 
 import argparse
@@ -28,9 +31,10 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
@@ -46,7 +50,8 @@ FOLDERS = {"cat": "cats", "dog": "dogs"}
 OTHER_LABEL = {"cat": "dog", "dog": "cat"}
 
 TABLE = "separation.csv"
-COLUMNS = ["source", "class", "destination", "reason", "sha256"]
+COLUMNS = ["source", "class", "destination", "reason", "sha256", "near copy in another split"]
+MOST_SHOWN = 5  # pairs of near copies in the summary; the table has all
 # File names need not be valid UTF-8.
 TABLE_TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -82,9 +87,12 @@ class Placement:
     destination: str
     reason: str
     sha256: str
+    near_copy: str = ""  # destination of a near copy in another split
 
 
-def separate(source, destination, *, shares=(80, 10, 10), n_images=None, size=None):
+def separate(
+    source, destination, *, shares=(80, 10, 10), n_images=None, size=None, keep_together=False
+):
     """Separate the photographs of `source` into `destination`.
 
     Args:
@@ -95,6 +103,7 @@ def separate(source, destination, *, shares=(80, 10, 10), n_images=None, size=No
             order of names; and at most as many unlabeled ones. None takes all.
         size: Photographs with a longer side are shrunk to it and stored as JPEG, as are all that
             are not JPEG; the others are copied. None copies all.
+        keep_together: Whether near copies share a split: that of the one with the lowest hash.
 
     Returns:
         List of Placement, one a file, in natural order of names. A SeparationError says why the
@@ -106,7 +115,13 @@ def separate(source, destination, *, shares=(80, 10, 10), n_images=None, size=No
     check_destination(source, destination)
     with working_folder(destination) as working:
         files = list_files(source)
-        placements = place(files, examine(files), shares, n_images, as_jpeg=size is not None)
+        found = examine(files)
+        pairs = near_copies(files, found, shares)
+        options = {
+            "as_jpeg": size is not None,
+            "leaders": leaders_of(pairs if keep_together else ()),
+        }
+        placements = with_near_copies(place(files, found, shares, n_images, **options), pairs)
         found = {placement.file.label for placement in placements if placement.destination}
         if missing := [folder for label, folder in FOLDERS.items() if label not in found]:
             raise SeparationError(
@@ -140,6 +155,12 @@ def _cnnviz_data():
     import cnnviz.data
 
     return cnnviz.data
+
+
+def _cnnviz_duplicates():
+    import cnnviz.diagnosis.duplicates
+
+    return cnnviz.diagnosis.duplicates
 
 
 def _files_in_folder(folder):
@@ -180,10 +201,13 @@ def _read_member(archive, member, name):
 
 
 def examine(files):
-    """Decode every photograph: (SHA-256 of its shape and pixels, ""), or ("", reason), a file."""
+    """Decode every photograph: (SHA-256 of its shape and pixels, "", thumbnail) for each file.
+
+    Where that fails: ("", reason, None).
+    """
     are_images = [_cnnviz_data().is_image_name(file.base_name) for file in files]
     found = _in_threads(fingerprint, list(itertools.compress(files, are_images)), "decoding")
-    return [next(found) if is_image else ("", "not a photograph") for is_image in are_images]
+    return [next(found) if is_image else ("", "not a photograph", None) for is_image in are_images]
 
 
 def fingerprint(data):
@@ -191,8 +215,49 @@ def fingerprint(data):
     try:
         image = _cnnviz_data().decode_image(data)
     except ValueError as error:
-        return "", f"unreadable: {error}"
-    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), ""
+        return "", f"unreadable: {error}", None
+    duplicates = _cnnviz_duplicates()
+    contrast, small = duplicates.thumbnail(image)
+    small *= contrast >= 255 * duplicates.LEAST_CONTRAST
+    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), "", small
+
+
+def near_copies(files, found, shares):
+    """Pairs of hashes of labeled near copies, of what `examine` found, in the order of hashes."""
+    labeled = {one[0]: one[2] for file, one in zip(files, found, strict=True) if file.label}
+    names = sorted(labeled.keys() - {""})  # whatever the order of the files
+    splits = np.array([SPLITS.index(split_of(name, shares)) for name in names])
+    small = np.array([labeled[name] for name in names])
+    pairs = _cnnviz_duplicates().near_copies(small, splits) if names else ()
+    return sorted((names[i], names[j]) for i, j in pairs)
+
+
+def leaders_of(pairs):
+    """The lowest hash of all near copies of near copies, for each hash that has some."""
+    leaders = {}
+
+    def leader(name):
+        while name in leaders:
+            name = leaders[name]
+        return name
+
+    for pair in pairs:
+        lowest, other = sorted(map(leader, pair))
+        if lowest != other:
+            leaders[other] = lowest
+    return {name: leader(name) for name in leaders}
+
+
+def with_near_copies(placements, pairs):
+    """The placements, with a near copy in another split where there is one."""
+    placed = {p.sha256: p.destination for p in placements if p.destination and p.file.label}
+    others = {}
+    for pair in pairs:
+        paths = [placed[name] for name in pair if name in placed]
+        if len({path.split("/")[0] for path in paths}) == 2:
+            others |= zip(pair, reversed(paths), strict=True)
+    found = [others.get(item.sha256, "") if item.destination else "" for item in placements]
+    return [replace(item, near_copy=one) for item, one in zip(placements, found, strict=True)]
 
 
 def split_of(sha256, shares):
@@ -204,21 +269,23 @@ def split_of(sha256, shares):
     return "validation" if position < test + validation else "train"
 
 
-def place(files, fingerprints, shares, n_images=None, as_jpeg=False):
+def place(files, fingerprints, shares, n_images=None, as_jpeg=False, leaders=None):
     """Decide where each file goes; see `separate`.
+
+    The hash in `leaders` of a near copy, if there is one, decides its split instead of its own.
 
     Identical images share their split. Only where they share the name too (a folder beside its own
     zip) is the same file there twice, and left out the second time. Duplicates and double labels
     are sought among all files, so that a larger `n_images` takes back nothing.
     """
     first, first_of_name = {}, {}
-    for file, (sha256, _) in zip(files, fingerprints, strict=True):
+    for file, (sha256, *_) in zip(files, fingerprints, strict=True):
         first.setdefault((sha256, file.label), file)
         first_of_name.setdefault((sha256, file.label, file.base_name), file)
     n_most = sys.maxsize if n_images is None else n_images
     limits = {"": n_most, "cat": (n_most + 1) // 2, "dog": n_most // 2}
     taken, names, placements = collections.Counter(), set(), []
-    for file, (sha256, reason) in zip(files, fingerprints, strict=True):
+    for file, (sha256, reason, _) in zip(files, fingerprints, strict=True):
         same = first_of_name[sha256, file.label, file.base_name]
         opposite = first.get((sha256, OTHER_LABEL.get(file.label)))
         if not reason and opposite is not None:
@@ -228,17 +295,18 @@ def place(files, fingerprints, shares, n_images=None, as_jpeg=False):
         elif not reason and taken[file.label] == limits[file.label]:
             reason = "beyond --count"
         taken[file.label] += not reason
-        destination = "" if reason else _destination(file, sha256, shares, names, as_jpeg)
+        split = split_of((leaders or {}).get(sha256, sha256), shares) if sha256 else ""
+        destination = "" if reason else _destination(file, sha256, split, names, as_jpeg)
         placements.append(Placement(file, destination, reason, sha256))
     return placements
 
 
-def _destination(file, sha256, shares, names, as_jpeg):
+def _destination(file, sha256, split, names, as_jpeg):
     # Only the base name: a member called ../../0.jpg must not climb out of DEST.
     name = PurePosixPath(file.base_name)
     if as_jpeg and name.suffix.lower() not in (".jpg", ".jpeg"):
         name = name.with_suffix(".jpg")
-    folder = f"{split_of(sha256, shares)}/{FOLDERS[file.label]}" if file.label else "unlabeled"
+    folder = f"{split}/{FOLDERS[file.label]}" if file.label else "unlabeled"
     while f"{folder}/{name}".casefold() in names:  # two folders of the source can hold one name
         name = name.with_stem(f"{name.stem}-{sha256[:16]}")
     names.add(f"{folder}/{name}".casefold())
@@ -283,7 +351,10 @@ def shrink(data, size):
 
 def write_table(placements, path):
     """Write one row a file of the source, of COLUMNS."""
-    rows = [(p.file.name, p.file.label, p.destination, p.reason, p.sha256) for p in placements]
+    rows = [
+        (p.file.name, p.file.label, p.destination, p.reason, p.sha256, p.near_copy)
+        for p in placements
+    ]
     with open(path, "w", **TABLE_TEXT) as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
@@ -295,7 +366,14 @@ def summary(placements):
         for item in placements
     )
     rows = [*sorted(counts.items()), ("files in the source", len(placements))]
-    return "\n".join(f"{name:28}{number:8,}" for name, number in rows)
+    lines = [f"{name:28}{number:8,}" for name, number in rows]
+    pairs = [(item.destination, item.near_copy) for item in placements if item.near_copy]
+    if pairs:
+        lines.append(f"{len(pairs):,} photographs have a near copy in another split, such as")
+        pairs = list(dict.fromkeys(tuple(sorted(pair)) for pair in pairs))
+        lines += [f"  {first} and {second}" for first, second in pairs[:MOST_SHOWN]]
+        lines.append("`--keep-near-copies-together` puts near copies into one split.")
+    return "\n".join(lines)
 
 
 def check_destination(source, destination):
@@ -308,7 +386,7 @@ def check_destination(source, destination):
     if (destination / TABLE).is_file():
         with open(destination / TABLE, **TABLE_TEXT) as file:
             table = csv.DictReader(file)
-            if table.fieldnames == COLUMNS:
+            if table.fieldnames in (COLUMNS, COLUMNS[:-1]):  # the last one came later
                 known = {row["destination"] for row in table} | {TABLE}
     for path in destination.rglob("*"):
         name = path.relative_to(destination).as_posix()
@@ -404,6 +482,8 @@ def parse_arguments(argv):
     add("--count", type=int, metavar="N", help="take the first N photographs, half of each class")
     size = "shrink to this longer side, as JPEG (default: copy the files as they are)"
     add("--size", type=int, metavar="PIXELS", help=size)
+    together = "put near copies into one split; more photographs can then move some"
+    add("--keep-near-copies-together", action="store_true", help=together)
     add("--download", action="store_true", help="fetch Microsoft's archive to SOURCE first")
     given = parser.parse_args(argv)
     if not all(0 <= share < float("inf") for share in given.shares) or not given.shares[0]:
@@ -423,6 +503,7 @@ def main(argv=None):
             check_destination(given.source.resolve(), given.destination.resolve())
             download(given.source)
         options = {"shares": given.shares, "n_images": given.count, "size": given.size}
+        options["keep_together"] = given.keep_near_copies_together
         print(summary(separate(given.source, given.destination, **options)))
     except (SeparationError, OSError, csv.Error) as error:
         print(f"data_separator.py: {error}", file=sys.stderr)

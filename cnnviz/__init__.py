@@ -25,6 +25,7 @@ from cnnviz.filter_ascent import FilterImages, ascend_filters
 from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.layers import class_probabilities
 from cnnviz.model import build_model, load_model, load_pretrained, save_model
+from cnnviz.monitor import Monitor
 from cnnviz.top_patches import TopPatches, top_patches
 from cnnviz.training import train
 
@@ -43,7 +44,7 @@ __all__ += ["FilterImages", "GradCAM", "TopPatches", "ascend_filters", "explore"
 __all__ += ["extract_activations", "grad_cam", "top_patches"]
 __all__ += ["targets"]
 # find the fault
-__all__ += ["Diagnosis", "Duplicates", "Finding", "diagnose", "find_duplicates"]
+__all__ += ["Diagnosis", "Duplicates", "Finding", "Monitor", "diagnose", "find_duplicates"]
 __all__ += ["FilterCensus", "InputReport", "MapTrust", "Mistakes", "ModelChanges", "Reliance"]
 __all__ += ["SuspectLabels", "check_inputs", "compare_models", "confident_mistakes"]
 __all__ += ["filter_census", "map_trust", "reliance", "suspect_labels"]

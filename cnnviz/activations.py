@@ -12,9 +12,7 @@ from cnnviz import layers
 
 
 def extract_activations(
-    model: keras.Model,
-    images: layers.ImageData,
-    layer_names: str | Sequence[str] | None = None,
+    model: keras.Model, images: layers.ImageData, layer_names: str | Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Record what the layers of a model output for some images, all in one pass.
 
@@ -54,7 +52,12 @@ def extract_activations(
     def compute(call):
         if names is None:
             maps = layers.feature_maps(call)
-            _warn_of_several({path: len(call.recorded[path]) for path in maps})
+            calls = {path: len(call.recorded[path]) for path in maps}
+            if several := ", ".join(f"'{path}' ({n} times)" for path, n in calls.items() if n > 1):
+                layers.warn(
+                    "layers are used several times in one call, and the last output of each is "
+                    f"taken: {several}"
+                )
             maps = {path: layers.as_map(call, output)(output) for path, output in maps.items()}
         else:
             paths = layers.find_layers(call.named, names)
@@ -64,27 +67,14 @@ def extract_activations(
 
     options = {"key": ("activations", repr(names)), "record": choose, "finite": False}
     (found, per_image), paths = layers.run(model, images, compute, **options)
-    several = [path for path, maps in zip(paths, found, strict=True) if len(maps) != len(per_image)]
+    found = dict(zip(paths, found, strict=True))
+    several = [path for path, maps in found.items() if len(maps) != len(per_image)]
     if several and names is not None:
         raise ValueError(
             f"`layer_names` (='{several[0]}') outputs several rows for an image: the layer folds "
             "windows or frames into the first axis; choose a layer before or behind it"
         )
-    for path, maps in zip(paths, found, strict=True):
-        if not layers.all_finite(maps):
-            layers.warn(
-                f"NaN or infinity comes out of layer '{path}', the first of these in which it is"
-            )
-            break
-    outputs = zip(paths, found, strict=True)
-    return {path: maps for path, maps in outputs if path not in several}
-
-
-def _warn_of_several(calls):
-    """Say which layers are used several times in one call; `calls` counts by path."""
-    several = ", ".join(f"'{path}' ({n} times)" for path, n in calls.items() if n > 1)
-    if several:
-        layers.warn(
-            "layers are used several times in one call, and the last output of each is taken: "
-            f"{several}"
-        )
+    broken = next((path for path, maps in found.items() if not layers.all_finite(maps)), None)
+    if broken is not None:
+        layers.warn(f"NaN or infinity comes out of layer '{broken}', the first such layer")
+    return {path: maps for path, maps in found.items() if path not in several}

@@ -22,7 +22,6 @@ START_NOISE = 0.02  # standard deviation of the starting noise, as a share of th
 SETTLING = 0.8  # after this fraction of the steps there is no jitter, so that the image settles
 COARSE_TO_FINE = 1.75, 0.25  # multiples of `smoothness` in the first step and in the last
 LEAK = 0.1  # weight of the activation function's input: inactive filters get a gradient
-MOVING = ("AvgPool", "MaxPool", "MaxPoolV2", "MirrorPad", "Pad", "PadV2", "Cast", "Identity")
 CLASSES, TARGET = "class scores", "target"  # instead of a layer's name
 LARGEST = 1e15  # of numbers that are given: their products are finite in float32
 
@@ -90,6 +89,8 @@ def ascend_filters(
         model: keras.Model of any kind that takes images; it is left as it was.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
             convolution without an activation is looked at behind the activation that follows it.
+            Behind pooling or a concatenation, a filter that does not fire at first stays "dead":
+            choose the convolution before it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         class_index: Instead of a layer: the classes whose logits are climbed (Simonyan et al. 2014,
             https://arxiv.org/abs/1312.6034), as in `grad_cam`.
@@ -138,19 +139,19 @@ def ascend_filters(
     moves = random.integers(-jitter, jitter + 1, (steps, 2), dtype=np.int32)
     moves[0] = moves[round(SETTLING * steps) :] = 0  # the first step tells how the start does
 
-    name, owner, record, extra, climbed = "filters", "this model", layers.no_layer, (), None
+    name, owner, record, extra, climbed = "filters", "this model", None, (), None
     if layer_name is not None:
         path, _ = layers.find_layer(named, layer_name)
         owner, record = f"layer '{path}'", layers.one_layer(path)
     elif target is not None:
         path, climbed = TARGET, as_target(target, None)
-        extra = climbed.per_image(start[None])
+        extra = climbed.per_image(start)
     else:
         path, filters, name = CLASSES, class_index, "class_index"
     compute = _step_of(path, output_name, climbed)
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
     key = "ascent", path, repr(output_name), climbed and climbed.key
-    key = None if climbed is not None and climbed.key is None else key
+    key = None if climbed and climbed.key is None else key
     options = {"named": named, "input_name": input_name}
     blank = layers.with_zeros(model, start, input_name)
     specs += layers.specs_of(extra)
@@ -216,22 +217,23 @@ def _step_of(path, output_name, target):
     """One step of the ascent, as `layers.traced` takes it."""
 
     def step(call, filters, settings, *arrays):
-        step_size, smoothness, low, high = tf.unstack(settings)
+        (step_size, smoothness, low, high), before = tf.unstack(settings), None
         if path == CLASSES:
             output = layers.classifier_output(call, output_name)
-            responses, before = layers.class_scores(output), None
+            responses = layers.class_scores(output)
         elif path == TARGET:
             arrays = [tf.repeat(array, tf.shape(call.images)[0], 0) for array in arrays]
-            responses, before = target.compute(call, output_name, *arrays)[0][:, None], None
+            responses = target.compute(call, output_name, *arrays)[0][:, None]
         else:
             feature_map = layers.filter_map(call, path, "ascent")
-            responses, before = _means(feature_map), _means_before(feature_map)
+            responses = _means(feature_map)
+            before = layers.activation_input(feature_map, layers.ACTIVATIONS)
         activation = tf.gather(responses, filters, batch_dims=1)
         # A one-hot gradient picks one response per row, and is faster to trace than a gather.
         one_hot = tf.one_hot(filters, responses.shape[1])
         climbed, weights = [responses], [one_hot]
         if before is not None:
-            climbed, weights = [*climbed, before], [*weights, LEAK * one_hot]
+            climbed, weights = [responses, _means(before)], [one_hot, LEAK * one_hot]
         gradient = layers.gradients(call.model, climbed, call.images, weights)
         argument = {CLASSES: "class_index", TARGET: "target"}.get(path, "layer_name")
         if any(layers.depends(climbed, other) for other in call.others):
@@ -256,35 +258,6 @@ def _step_of(path, output_name, target):
 
 def _means(feature_map):
     return tf.reduce_mean(tf.cast(feature_map, tf.float32), (1, 2))
-
-
-def _means_before(tensor):
-    """Means, (N, F), of the inputs of the activation functions that made a feature map.
-
-    The search goes back through pooling, padding, concatenation, and what is done to whole
-    channels, as by batch normalization. None if there is no such function, 0 for channels without.
-    """
-    before = layers.activation_input(tensor, layers.ACTIVATIONS)
-    if before is not None:
-        return _means(before)
-    op = tensor.op
-    if op.type in MOVING:
-        return _means_before(op.inputs[0])
-    if op.type == "ConcatV2" and tf.get_static_value(op.inputs[-1]) in (3, -1):
-        found = [(_means_before(part), part) for part in op.inputs[:-1]]
-        if all(means is None for means, _ in found):
-            return None
-        parts = [tf.zeros_like(_means(part)) if means is None else means for means, part in found]
-        return tf.concat(parts, 1)
-    if op.type in ("AddV2", "Mul", "Sub", "BiasAdd"):
-        first, second = op.inputs
-        maps, other = (second, first) if first.shape.rank != 4 else (first, second)
-        numbers = other.shape.num_elements() if other.shape.rank is not None else None
-        means = _means_before(maps) if numbers in (1, maps.shape[-1]) else None
-        if means is not None and op.type == "Mul":
-            return means * tf.reshape(tf.cast(other, tf.float32), (1, -1))
-        return -means if means is not None and op.type == "Sub" and maps is second else means
-    return None
 
 
 def _smooth(gradient, smoothness):
@@ -318,9 +291,5 @@ def _ascend(step, start, filters, moves, settings, bar):
 
 def _verdicts(activations, starts, reacts):
     fires = (activations != 0) | (starts != 0)
-    return tuple(
-        "dead" if not (alive and fired) else "ok" if gain > 1e-3 * abs(start) else "no gain"
-        for alive, fired, gain, start in zip(
-            reacts, fires, activations - starts, starts, strict=True
-        )
-    )
+    gained = np.where(activations - starts > 1e-3 * np.abs(starts), "ok", "no gain")
+    return tuple(np.where(reacts & fires, gained, "dead").tolist())

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -16,9 +16,7 @@ from cnnviz import figures, layers
 from cnnviz.results import Result
 from cnnviz.targets import ClassIndex, Target, as_target, n_classes
 
-Method: TypeAlias = Literal["grad-cam", "hires-cam", "grad-cam++", "layer-cam", "fine"]
-
-FINER_LAYERS = 2  # feature maps of higher resolution that the method "fine" adds
+Method: TypeAlias = Literal["grad-cam", "hires-cam", "grad-cam++", "layer-cam"]
 
 # Layers that only pick, move or mix what the feature map before them holds.
 PASSING_ON = ("Pool", "Dropout", "Padding", "Cropping", "UpSampling", "Reshape", "Permute")
@@ -29,11 +27,11 @@ class GradCAM(Result):
     """Where the evidence for a class lies, for N images.
 
     Attributes:
-        maps: (N, h, w) float32, raw evidence at the layer's resolution (of "fine" the finest
-            layer's); >= 0 unless `signed`, never NaN. (N, l) for signals, (N, d, h, w) for volumes.
+        maps: (N, h, w) float32, raw evidence at the layer's resolution; >= 0 unless `signed`,
+            never NaN. (N, l) for signals, (N, d, h, w) for volumes.
         scores: (N,) float32, the logit, or other number, that was differentiated.
         class_index: (N,) int32, the class that was explained; -1 if the target has none.
-        layer_name: The layer whose feature map was weighted; of "fine" all of them, the last first.
+        layer_name: The layer whose feature map was weighted.
         verdicts: N words: "ok", or why a map is all zero: "no positive evidence" ("no evidence" if
             signed), or "zero gradient" (the score does not depend on the layer).
         method: How it was computed, one of `METHODS`.
@@ -75,10 +73,6 @@ def _grad_cam(feature_map, gradient):
     return tf.reduce_mean(gradient, positions(gradient), keepdims=True) * feature_map
 
 
-def _hires_cam(feature_map, gradient):
-    return gradient * feature_map
-
-
 def _grad_cam_plus_plus(feature_map, gradient):
     """Of exp(score), as in the paper: its n-th derivative is exp(score) * gradient**n.
 
@@ -91,19 +85,14 @@ def _grad_cam_plus_plus(feature_map, gradient):
     return weight * feature_map
 
 
-def _layer_cam(feature_map, gradient):
-    return tf.nn.relu(gradient) * feature_map
-
-
 # Feature map and gradient of the score to the evidence of each channel, all (N, h, w, C).
 METHODS: dict[Method, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "grad-cam": _grad_cam,  # Selvaraju et al. 2017, "Grad-CAM"
-    "hires-cam": _hires_cam,  # Draelos & Carin 2020, "Use HiResCAM instead of Grad-CAM"
+    "hires-cam": lambda feature_map, gradient: gradient * feature_map,  # Draelos & Carin 2020
     "grad-cam++": _grad_cam_plus_plus,  # Chattopadhyay et al. 2018, "Grad-CAM++"
-    "layer-cam": _layer_cam,  # Jiang et al. 2021, "LayerCAM"
-    "fine": _hires_cam,  # of several layers, combined after Englebert et al. 2022, "Poly-CAM"
+    "layer-cam": lambda feature_map, gradient: tf.nn.relu(gradient) * feature_map,  # Jiang 2021
 }
-SIGNED_METHODS = ("grad-cam", "hires-cam", "fine")  # the others know no evidence against a class
+SIGNED_METHODS = ("grad-cam", "hires-cam")  # the others know no evidence against a class
 
 
 def grad_cam(
@@ -140,12 +129,9 @@ def grad_cam(
             (Draelos & Carin 2020, https://arxiv.org/abs/2011.08891), exact if pooling and one dense
             layer follow; "grad-cam++" (Chattopadhyay et al. 2018, https://arxiv.org/abs/1710.11063)
             for several objects of the class; "layer-cam" (Jiang et al. 2021,
-            https://doi.org/10.1109/TIP.2021.3089943), sharp at early layers; "fine", this project's
-            own: HiResCAM, averaged over 5x5 cells and redistributed by HiResCAM at the next two
-            higher resolutions (after Poly-CAM, Englebert et al. 2022,
-            https://arxiv.org/abs/2204.13359).
-        signed: Whether to keep evidence against the class, as negative numbers; for "grad-cam",
-            "hires-cam" and "fine".
+            https://doi.org/10.1109/TIP.2021.3089943), sharp at early layers.
+        signed: Whether to keep evidence against the class, as negative numbers; for "grad-cam" and
+            "hires-cam".
         output_name: Of a model with several outputs, the one to explain: its name, key or index.
         input_name: Of a model with several inputs, the one to look at: its name, key or index; None
             takes the first of images.
@@ -214,29 +200,22 @@ def grad_cam(
     named = layers.check_model(model)
     inputs = layers.all_images(model, images)
     images = layers.image_of(model, inputs, input_name)
-    if method == "fine" and images.ndim != 4:
-        raise ValueError(f"`method` (='fine') needs images (N, H, W, C), not {images.shape}")
 
     def compute(call, *arrays):
         score, index = explained.compute(call, output_name, *arrays)
         gradient_of = functools.partial(layers.gradients, call.model, score)
-        n_finer = FINER_LAYERS if method == "fine" else 0
-        used = last_feature_maps(call, gradient_of, layer_name, n_finer)
-        maps = [_evidence(METHODS[method], one.feature_map, one.gradient) for one in used]
-        if method == "fine":
-            maps[0] = _average_over_neighbors(maps[0])
-        evidence = functools.reduce(_refine, maps)
-        strength = tf.reduce_max(tf.abs(used[0].gradient), [*positions(used[0].gradient), -1])
-        names = ", ".join(one.path for one in used)
-        return (evidence, score, index, strength), (names, n_classes(call, output_name))
+        path, *tensors = last_feature_map(call, gradient_of, layer_name)
+        feature_map, gradient = (tf.cast(tensor, tf.float32) for tensor in tensors)
+        evidence = tf.reduce_sum(METHODS[method](feature_map, gradient), axis=-1)
+        strength = tf.reduce_max(tf.abs(gradient), [*positions(gradient), -1])
+        return (evidence, score, index, strength), (path, n_classes(call, output_name))
 
-    every = layer_name is None or method == "fine"
     (maps, scores, classes, strength), (layer_name, _) = layers.run(
         model,
         inputs,
         compute,
         key=explained.key and ("grad_cam", method, layer_name, repr(output_name), explained.key),
-        record=layers.every_layer if every else layers.one_layer(layer_name),
+        record=layers.every_layer if layer_name is None else layers.one_layer(layer_name),
         named=named,
         per_image=explained.per_image(images),
         check=lambda facts: explained.check(facts[1]),
@@ -262,93 +241,42 @@ def positions(feature_map):
     return list(range(1, feature_map.shape.rank - 1))
 
 
-def _evidence(method, feature_map, gradient):
-    feature_map, gradient = (tf.cast(tensor, tf.float32) for tensor in (feature_map, gradient))
-    return tf.reduce_sum(method(feature_map, gradient), axis=-1)
-
-
-def _average_over_neighbors(maps):
-    """Average (N, h, w) evidence with binomial weights over 5x5 cells; the sum stays the same.
-
-    Isolated positive cells among negative ones cancel out.
-    """
-    for _ in range(2):
-        padded = tf.pad(maps, ((0, 0), (1, 1), (1, 1)), "SYMMETRIC")
-        rows = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
-        maps = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4
-    return maps
-
-
-def _refine(coarse, fine):
-    """Scale the fine evidence so that its average over each coarse cell is the coarse evidence.
-
-    Positive and negative evidence are treated separately. Both are interpolated between cells.
-    """
-
-    def scaled(coarse, fine):
-        coarse, fine = tf.nn.relu(coarse)[..., None], tf.nn.relu(fine)[..., None]
-        average = tf.image.resize(fine, coarse.shape[1:3], "area")  # of each coarse cell
-        wanted, average = (
-            tf.image.resize(x, fine.shape[1:3], "bilinear") for x in (coarse, average)
-        )
-        return tf.math.divide_no_nan(wanted * fine, average)[..., 0]
-
-    return scaled(coarse, fine) - scaled(-coarse, -fine)
-
-
-class Used(NamedTuple):
-    """A layer whose feature map is weighted: (N, h, w, C) map and gradient of the score."""
-
-    path: str
-    feature_map: tf.Tensor
-    gradient: tf.Tensor
-
-
-def last_feature_maps(call, gradient_of, layer_name=None, n_finer=0):
-    """[Used]: a layer, and the last ones at the next `n_finer` finer resolutions.
-
-    Without `layer_name` it begins with the last layer larger than 1x1 that the score depends on.
-    """
-    used = []
-    if layer_name is not None:
+def last_feature_map(call, gradient_of, layer_name=None):
+    """(path, feature map, gradient) of a layer; None takes the last that the score depends on."""
+    if layer_name is None:
+        path, output, gradient = _last(call, gradient_of)
+    else:
         path, _ = layers.find_layer(call.named, layer_name)
         output = layers.required_feature_map(call, path, "a heat map", as_it_is=True)
+        gradient = gradient_of(output)
         if call.others and not layers.sees_images(call, output):
             raise ValueError(
                 f"`layer_name` (='{path}') does not depend on the input that is looked at; choose "
                 "another `input_name`"
             )
-        used = [_used(call, path, output, gradient_of)]
-        if used[0] is None:
+        if gradient is None:
             raise ValueError(f"`layer_name` (='{path}') has no influence on the model's output")
+    to_map = layers.as_map(call, output)
+    return path, to_map(output), to_map(gradient)
+
+
+def _last(call, gradient_of):
+    """(path, output, gradient) of the last layer larger than 1x1 that the score depends on."""
     for path, output in _candidates(call):
-        if len(used) > n_finer:
-            break
-        sizes = layers.as_map(call, output)(output).shape[1:-1]
-        if used:
-            last = used[-1].feature_map.shape[1:-1]
-            is_next = all(size > other for size, other in zip(sizes, last, strict=True))
-        else:  # a size that is unknown, None, will do
-            is_next = set(sizes) != {1} and _speaks_for_itself(call, output)
-        if is_next and (one := _used(call, path, output, gradient_of)) is not None:
-            if not used:
-                _warn_of_attention(call, path, output)
+        sizes = layers.as_map(call, output)(output).shape[1:-1]  # one that is unknown will do
+        if set(sizes) == {1} or not _speaks_for_itself(call, output):
+            continue
+        gradient = gradient_of(output)
+        if gradient is not None:
+            _warn_of_attention(call, path, output)
             _warn_of_parallel(call, path)
-            used.append(one)
-    if not used:
-        raise ValueError(
-            "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
-            "Grad-CAM needs a convolutional network, or a transformer whose grid of tokens is "
-            "known, from its convolution of patches or as a square; of video, put TimeDistributed "
-            "around the convolutions without the pooling"
-        )
-    return used
-
-
-def _used(call, path, output, gradient_of):
-    """-> Used, or None if the score does not depend on the output."""
-    gradient, to_map = gradient_of(output), layers.as_map(call, output)
-    return None if gradient is None else Used(path, to_map(output), to_map(gradient))
+            return path, output, gradient
+    raise ValueError(
+        "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
+        "Grad-CAM needs a convolutional network, or a transformer whose grid of tokens is "
+        "known, from its convolution of patches or as a square; of video, put TimeDistributed "
+        "around the convolutions without the pooling"
+    )
 
 
 def _speaks_for_itself(call, output):
@@ -413,7 +341,5 @@ def _candidates(call):
 def _verdicts(maps, strength, nothing):
     """One word for each map, from its strongest evidence and its strongest gradient."""
     peaks = np.abs(maps).max(axis=tuple(range(1, maps.ndim)), initial=0)
-    return tuple(
-        "ok" if peak > 0 else nothing if slope > 0 else "zero gradient"
-        for peak, slope in zip(peaks, strength, strict=True)
-    )
+    empty = np.where(strength > 0, nothing, "zero gradient")
+    return tuple(np.where(peaks > 0, "ok", empty).tolist())

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
 from cnnviz import model_files
 from cnnviz.checks import check_integer
 
-CPU_INFO = Path("/proc/cpuinfo")  # Linux; elsewhere the processor is taken to have no bfloat16
 PRETRAINED_PATH = Path(__file__).parent / "weights" / "cats_vs_dogs.keras"
 # (convolutions, filters / `width`) of each block: narrow at first, where a filter costs most.
 BLOCKS = ((1, 1), (3, 2), (3, 14 / 3), (3, 34 / 3))
@@ -34,28 +32,27 @@ def build_model(
         image_size: Side length of the images in pixels, 16 or more; None takes any.
         width: Filters in the first block, 1 or more.
         batch_normalization: False for looking inside: each convolution applies its ReLU itself.
-        precision: Keras dtype policy; "auto" takes the fastest to train here, None the global one.
+        precision: Keras dtype policy, such as "mixed_bfloat16"; None takes the global one.
 
     Returns:
         keras.Model: float32 images (N, H, W, 3) in 0..255 to logits (N, 1), positive for dog.
 
     Example:
-        >>> model = cnnviz.build_model(precision="auto")
+        >>> model = cnnviz.build_model(precision="mixed_bfloat16")
     """
     if image_size is not None:
         check_integer("image_size", image_size, 16)
     check_integer("width", width, 1)
-    dtype = _fastest_precision() if precision == "auto" else precision
     images = keras.Input((image_size, image_size, 3), name="images")
-    features = keras.layers.Rescaling(1 / 127.5, -1, name="rescaling", dtype=dtype)(images)
+    features = keras.layers.Rescaling(1 / 127.5, -1, name="rescaling", dtype=precision)(images)
     for block, (convolutions, times) in enumerate(BLOCKS, start=1):
-        options = {"filters": round(width * times), "dtype": dtype, "strides": 2}
+        options = {"filters": round(width * times), "dtype": precision, "strides": 2}
         features = _convolve(features, f"block{block}_conv1", batch_normalization, **options)
         for index in range(2, convolutions + 1):
             name, options["strides"] = f"block{block}_conv{index}", 1
             both = [features, _convolve(features, name, batch_normalization, **options)]
-            features = keras.layers.Add(name=f"block{block}_add{index}", dtype=dtype)(both)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pooling", dtype=dtype)(features)
+            features = keras.layers.Add(name=f"block{block}_add{index}", dtype=precision)(both)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooling", dtype=precision)(features)
     # float32 whatever the precision policy: the loss needs exact logits.
     logit = keras.layers.Dense(1, dtype="float32", name="logit")(pooled)
     return keras.Model(images, logit, name="cats_vs_dogs")
@@ -70,22 +67,6 @@ def _convolve(features, name, batch_normalization, dtype, **options):
         return features
     norm = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm", dtype=dtype)
     return keras.layers.ReLU(name=f"{name}_relu", dtype=dtype)(norm(features))
-
-
-def _fastest_precision():
-    """The Keras dtype policy in which this machine trains fastest without losing accuracy."""
-    if gpus := tf.config.list_physical_devices("GPU"):
-        details = tf.config.experimental.get_device_details(gpus[0])
-        has_bfloat16 = details.get("compute_capability", (0, 0)) >= (8, 0)  # from Ampere on
-    else:
-        has_bfloat16 = processor_has("amx_bf16", "avx512_bf16")
-    return "mixed_bfloat16" if has_bfloat16 else "float32"
-
-
-def processor_has(*flags):
-    """Whether the processor says that it has one of these instruction sets (Linux)."""
-    known = CPU_INFO.read_text().split() if CPU_INFO.exists() else ()
-    return not set(flags).isdisjoint(known)
 
 
 def fold_batch_normalization(model):

@@ -19,15 +19,7 @@ OLD_SETTINGS = {
     "DepthwiseConv2D": ("groups",),
     "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
 }
-AGAIN, SAVE = "Copy or download it again", "Save the model by model.save('model.keras')"
-# How other files begin, what they are, and the remedy. The first that fits counts.
-OTHER_FILES = (
-    (rb"$", "is empty", AGAIN),
-    (rb"PK", "is a zip that was cut off", AGAIN),
-    (rb"version https://git-lfs", "is a Git LFS pointer, not the file", "Run `git lfs pull`"),
-    (rb"\s*<", "is a web page", AGAIN),
-    (rb"", "is not a Keras model", SAVE),
-)
+AGAIN = "Copy or download it again"
 
 
 def checked_suffix(path, trusted):
@@ -51,8 +43,9 @@ def checked_suffix(path, trusted):
         load = f"model.load_weights({str(path)!r})"
         raise problem(path, "holds weights but no model", f"Build the model, then {load}")
     if not zipfile.is_zipfile(path):
-        _, what, remedy = next(kind for kind in OTHER_FILES if re.match(kind[0], head, re.DOTALL))
-        raise problem(path, what, remedy)
+        what = f"is no complete Keras model: {path.stat().st_size} bytes that begin {head[:20]}"
+        save = "save the model by model.save('model.keras'); `git lfs pull` fetches from Git LFS"
+        raise problem(path, what, f"{AGAIN}, or {save}")
     with zipfile.ZipFile(path) as archive:
         if "config.json" not in archive.namelist():
             inside = ", ".join(archive.namelist()[:3])

@@ -30,7 +30,7 @@ class ConvolutionMuon(keras.optimizers.AdamW):
         self.assign_sub(variable, learning_rate * keras.ops.reshape(step, variable.shape))
 
 
-def orthogonalized(matrix, steps=ORTHOGONALIZING_STEPS):
+def orthogonalized(matrix):
     """Bring all singular values of a matrix near one, by Newton and Schulz's iteration.
 
     A step turns X into X P, where P = a + b G + c G^2 and G = X^T X, and so G into P G P. The
@@ -40,7 +40,7 @@ def orthogonalized(matrix, steps=ORTHOGONALIZING_STEPS):
     gram = keras.ops.transpose(matrix) @ matrix
     identity = product = keras.ops.eye(gram.shape[0], dtype=gram.dtype)
     a, b, c = NEWTON_SCHULZ
-    for _ in range(steps):
+    for _ in range(ORTHOGONALIZING_STEPS):
         step = a * identity + b * gram + c * gram @ gram
         gram, product = step @ gram @ step, product @ step
     return matrix @ product

@@ -48,17 +48,13 @@ class Target:
         own_ranks = {"i": 0, "f": 1, "b": images.ndim - 2}  # class, reference, mask
         found = []
         for array in self.arrays:
-            single = array.ndim == own_ranks[array.dtype.kind]
-            if not single and (array.ndim, len(array)) != (
-                own_ranks[array.dtype.kind] + 1,
-                len(images),
-            ):
+            further = array.ndim - own_ranks[array.dtype.kind]
+            if further not in (0, 1) or (further and len(array) != len(images)):
                 raise ValueError(
                     f"`{self.name}` (with an array of shape {array.shape}) must have one for all "
                     f"images, or one for each of the {len(images)} images"
                 )
-            shape = (len(images), *(array.shape if single else array.shape[1:]))
-            found.append(np.broadcast_to(array, shape))
+            found.append(np.broadcast_to(array, (len(images), *array.shape[further:])))
         return found
 
     def check(self, n_classes: int | None) -> None:

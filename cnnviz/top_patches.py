@@ -47,10 +47,8 @@ class TopPatches(Result):
     def _columns(self):
         columns = {"filter": np.repeat(self.filters, self.activations.shape[1])}
         columns |= {"image": self.image_index.ravel(), "activation": self.activations.ravel()}
-        return columns | {
-            "row": self.positions[..., 0].ravel(),
-            "column": self.positions[..., 1].ravel(),
-        }
+        row, column = self.positions.reshape(-1, 2).T
+        return columns | {"row": row, "column": column}
 
 
 def top_patches(
@@ -134,12 +132,9 @@ def _strongest(model, images, path, filters, options):
         found = tf.reduce_max(flat, 1), tf.argmax(flat, 1, tf.int32), tf.reduce_mean(flat, 1)
         return found, tuple(maps.shape[2:])
 
-    def check(facts):
-        chosen.append(check_indices("filters", filters, facts[1], f"layer '{path}'"))
-
-    chosen, key = [], ("top patches", path)
-    found, (width, _) = layers.run(model, images, compute, key=key, check=check, **options)
-    return chosen[0], width, found
+    options = options | {"key": ("top patches", path)}
+    found, (width, n_filters) = layers.run(model, images, compute, **options)
+    return check_indices("filters", filters, n_filters, f"layer '{path}'"), width, found
 
 
 def _boxes(model, images, path, filters, positions, options):

@@ -15,18 +15,14 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from IPython.display import HTML, display
 
-from cnnviz import figures, layers
+from cnnviz import layers
 from cnnviz.augmentation import augmented
 from cnnviz.checks import check_integer
 from cnnviz.keras_internals import reset_initial_epoch
-from cnnviz.model import processor_has, save_model
+from cnnviz.model import save_model
 from cnnviz.optimizer import ConvolutionMuon, one_cycle
-from cnnviz.progress import in_notebook
 from cnnviz.recipe import LABEL_SMOOTHING, LEARNING_RATE, WEIGHT_DECAY
-
-LEAST_STEPS = 1000  # fewer do not win back the seconds that compiling takes
 
 
 def train(
@@ -67,7 +63,7 @@ def train(
             again continues a training that was killed or interrupted, after its last full epoch. A
             training that ended deletes the folder; the next renames files to `*.earlier.keras`.
         seed: Seed of the augmentation.
-        verbose: As in `keras.Model.fit`. A notebook also shows learning curves, unless it is 0.
+        verbose: As in `keras.Model.fit`.
 
     Returns:
         keras.callbacks.History: `.history` maps "loss", "accuracy", "val_loss", "val_accuracy",
@@ -85,29 +81,24 @@ def train(
         >>> model = cnnviz.build_model(width=1)
         >>> history = cnnviz.train(model, data, data, epochs=1, verbose=0)
     """
-    _check_data("train_data", train_data, is_augmented=augment)
+    images = _check_data("train_data", train_data, is_augmented=augment)
     _check_data("validation_data", validation_data, is_augmented=False)
     check_integer("epochs", epochs, 1)
     sizes = [0] * epochs if image_sizes is None else np.ravel(image_sizes).tolist()
-    _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpoint)
+    _check_arguments(epochs, sizes, augment, cut_mix, checkpoint)
     check_integer("seed", seed, 0)
+    _check_model(model, images)
     steps = epochs * int(train_data.cardinality())
     with model.distribute_strategy.scope():
         model.compile(
             _optimizer(model, one_cycle(learning_rate, steps)),
             keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
             metrics=[keras.metrics.MeanMetricWrapper(_is_correct, name="accuracy")],
-            jit_compile=_is_faster_compiled(model, steps),
         )
     history, folder = keras.callbacks.History(), f"{checkpoint}.resume"
     history.history = _begin_or_continue(checkpoint) if checkpoint else {}
     best = BestEpoch(model, checkpoint, history.history)
     callbacks = [best, history, keras.callbacks.TerminateOnNaN()]
-    if verbose and in_notebook():  # above the progress bars
-        curves = display(HTML(""), display_id=True)
-        draw = figures.draw_learning_curves
-        live = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: curves.update(draw(history)))
-        callbacks.append(live)
     if checkpoint:  # rows first: so they hold each epoch that the backup holds
         callbacks.append(keras.callbacks.CSVLogger(f"{checkpoint}.csv", append=True))
         keep = {"double_checkpoint": True, "delete_checkpoint": False}
@@ -211,15 +202,8 @@ def _optimizer(model, learning_rate):
     return keras.optimizers.LossScaleOptimizer(optimizer) if float16 else optimizer
 
 
-def _is_faster_compiled(model, steps):
-    """Whether XLA saves time, as with AVX2 (1.4 times); Keras's "auto" compiles for GPUs alone."""
-    can = all(getattr(la, "supports_jit", True) for la in layers.named_layers(model).values())
-    gains = tf.config.list_physical_devices("GPU") or not processor_has("avx512f")
-    return bool(can and gains and steps >= LEAST_STEPS and not tf.distribute.has_strategy())
-
-
 def _check_data(name, data, is_augmented):
-    """Raise a ValueError unless the data set, by its first batch, can be trained on."""
+    """The images of the first batch; a ValueError unless they can be trained on."""
     spec = getattr(data, "element_spec", None)
     is_pair = isinstance(spec, tuple) and len(spec) == 2 and spec[0].shape.rank in (4, None)
     n_batches = int(data.cardinality()) if isinstance(data, tf.data.Dataset) else 0
@@ -237,14 +221,20 @@ def _check_data(name, data, is_augmented):
         found = f"with images {images.shape[1:]} in {low:.3g}..{high:.3g}"
         must = "must have RGB images in 0..255; let the model rescale them, or set `augment=False`"
         raise ValueError(f"`{name}` ({found}) {must}")
+    return images
 
 
-def _check_arguments(model, train_data, epochs, sizes, augment, cut_mix, checkpoint):
-    """Raise a ValueError unless the model returns one logit and the options are in range."""
-    shape, activation = layers.head(model, train_data.element_spec[0].shape)
-    if shape != (None, 1) or activation is not None:
-        must = "return one logit: end it in Dense(1) without an activation"
-        raise ValueError(f"`model` (with output {shape}, ending in {activation}) must {must}")
+def _check_model(model, images):
+    """Raise a ValueError unless the model returns one logit for each image."""
+    blank = np.zeros_like(images[:1])
+    probability, output = layers.class_probabilities(model, blank)[0, -1], np.float32(model(blank))
+    if output.shape != (1, 1) or abs(probability - tf.sigmoid(output)[0, 0]) > 1e-3:
+        must = "must return one logit (N, 1): end it in Dense(1) without an activation"
+        raise ValueError(f"`model` (with output {(None, *output.shape[1:])}) {must}")
+
+
+def _check_arguments(epochs, sizes, augment, cut_mix, checkpoint):
+    """Raise a ValueError unless the options are in range."""
     for size in sizes if any(sizes) else ():
         check_integer("image_sizes", size, 1)
     if len(sizes) != epochs:

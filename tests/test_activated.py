@@ -51,7 +51,7 @@ def test_a_filter_is_looked_at_behind_its_activation(images, follow, name):
     np.testing.assert_allclose(found.activations[:, 0], maps.max((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(found.mean_activations, maps.mean((1, 2)).max(0), rtol=1e-4)
     for names in (None, "conv"):
-        (census,) = filter_census(model, images, names).layers
+        census = filter_census(model, images, names).layers[0]
         assert census.layer_name == (names or name)
         np.testing.assert_allclose(census.firing, (maps > 0).mean((0, 1, 2)), atol=1e-6)
 

@@ -107,25 +107,90 @@ def test_a_negative_is_a_copy_too_and_convolutions_count_without_activations(man
 
 @pytest.mark.parametrize("function", ["relu", "leaky_relu", "hard_silu"])
 def test_who_fires_is_decided_after_the_activation(function, many):
+    """A filter with a great negative bias is silent behind a ReLU; a leaky one passes it on."""
     images = keras.Input((16, 16, 3))
     maps = L.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(-500))(images)
     maps = L.BatchNormalization()(L.Conv2D(2, 3)(getattr(keras.ops, function)(maps)))
     network = keras.Model(images, L.ReLU(name="last")(maps))
     first, last = words(network, many[:4])
-    assert last == "last" and words(network, many[:4])[first].tolist() == ["never fires"] * 4
+    assert (
+        last == "last"
+        and words(network, many[:4])[first].tolist()
+        == ["ok" if function == "leaky_relu" else "never fires"] * 4
+    )
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu", "gelu", "silu"])
+def test_negative_filters_are_dead_only_without_effect(activation, many):
+    model = keras.Sequential([keras.Input((16, 16, 3)), L.Conv2D(6, 3, activation=activation)])
+    kernel = model.get_weights()[0]
+    kernel[..., 1], kernel[..., 2], kernel[..., 3] = -np.abs(kernel[..., 1]), 0, 0
+    model.set_weights([kernel, np.array([0, -0.1, -60, -0.4, 0, 0])])
+    assert filter_census(model, many).layers[0].firing[1] == 0
+    verdicts = filter_census(model, many).layers[0].verdicts
+    silent = "never fires" if activation in ("gelu", "silu") else "same everywhere"
+    assert verdicts[:4] == ("ok", "ok", silent, "same everywhere")
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_kernels_that_are_nearly_the_same_are_copies_behind_a_relu_too(norm, sign, many):
+    steps = [L.Conv2D(8, 3, name="conv"), *[L.BatchNormalization()] * norm, L.ReLU(name="relu")]
+    model = keras.Sequential([keras.Input((16, 16, 3)), *steps])
+    kernel, bias = model.get_layer("conv").get_weights()
+    noise = np.random.default_rng(1).normal(size=27).reshape(3, 3, 3)
+    length = np.linalg.norm(kernel[..., 2])
+    near = kernel[..., 2] + noise * 0.044 * length / np.linalg.norm(noise)  # a cosine of 0.999
+    edit(model, "conv", 5, sign * 3 * near, 0)
+    (layer,) = filter_census(model, many).layers
+    assert layer.verdicts[5] == "copy of 2" and layer.verdicts.count("ok") == 7
+    assert abs(layer.correlation[5] - sign * 0.999) < 0.0005
+    assert layer.to_frame()["correlation"][5] == layer.correlation[5]
+
+
+def test_what_adds_nothing_is_named_and_so_is_what_was_not_judged(many):
+    class Block(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = (
+                L.Conv2D(3, 3, padding="same", name="one"),
+                L.Conv2D(3, 1, name="two"),
+            )
+            self.norm, self.unused = L.BatchNormalization(), L.Conv2D(3, 3, name="unused")
+            self.unused.build(many.shape)
+
+        def call(self, images):
+            maps = images + self.norm(self.two(tf.nn.relu(self.one(images))))
+            return tf.reduce_mean(
+                tf.nn.relu(maps) + tf.nn.conv2d(maps, tf.ones((1, 1, 3, 3)), 1, "SAME"), (1, 2)
+            )
+
+    model = Block()
+    model(many)
+    assert filter_census(model, many).idle == ()
+    model.norm.gamma.assign([0, 0, 0])
+    census = filter_census(model, many)
+    assert [layer.layer_name for layer in census.layers] == ["one", "two"]
+    assert census.idle == ("two",) and census.severity == "fault"
+    reasons = dict(census.not_judged)
+    assert reasons.pop("unused") == "not called on these images"
+    assert list(reasons.values()) == ["no Keras layer"]
+    assert "'unused' (not called on these images)" in str(census)
 
 
 def test_the_table_counts_and_the_sentence_says_whether_this_is_a_fault(network, many):
-    assert "dead filters do no harm" not in str(filter_census(network, many, "first"))
-    for dead, advice in ((1, "In this number dead filters do no harm"), (2, "lower learning rate")):
+    advice = {1: "These counts are normal", 2: "lower learning rate", 4: "no filter of 'first'"}
+    for dead, severity in ((1, ""), (2, "suspicion"), (4, "fault")):
         for channel in range(dead):
             edit(network, "first", channel, 0, -1000)
         census = filter_census(network, many, "first")
+        assert (census.severity, census.dead, census.share_dead) == (severity, dead, dead / 4)
+        assert census.worst is census.layers[0] and census.idle == ("first",) * (dead == 4)
         row = census.to_frame().iloc[0]
         assert (row["layer"], row["channels"], row["never fires"]) == ("first", 4, dead)
         assert row["ok"] == census.layers[0].verdicts.count("ok")
         assert f"4 filters in 1 layers on 24 images: {dead} never fire" in str(census)
-        assert f"most in 'first' ({dead} of 4)" in str(census) and advice in str(census)
+        assert f"most in 'first' ({dead} of 4)" in str(census) and advice[dead] in str(census)
 
 
 @pytest.mark.parametrize(

@@ -55,15 +55,10 @@ def test_what_is_no_file_is_an_error_that_names_it(tmp_path):
         load_image(tmp_path)
 
 
-def test_load_image_keeps_the_size(tmp_path):
-    path = write(tmp_path / "cat.png", encode(SMOOTH))
-    for name in (path, str(path)):
-        np.testing.assert_array_equal(load_image(name), SMOOTH)
-
-
 @pytest.mark.parametrize("image_size", [1, 16, 100])
 def test_load_image_resizes_to_a_square_within_range(tmp_path, image_size):
     path = write(tmp_path / "cat.png", encode(SMOOTH))
+    np.testing.assert_array_equal(load_image(str(path)), SMOOTH)
     image = load_image(path, image_size=image_size)
     assert image.shape == (image_size, image_size, 3) and image.dtype == np.float32
     assert 0 <= image.min() and image.max() <= 255
@@ -72,13 +67,10 @@ def test_load_image_resizes_to_a_square_within_range(tmp_path, image_size):
         load_image(path, image_size=2.5)
 
 
-def test_enlarging_interpolates_linearly():
+def test_enlarging_interpolates_linearly_and_shrinking_averages_areas():
     ramp = np.broadcast_to(np.arange(0, 80, 10, dtype=np.float32)[:, None], (8, 8, 3))
     row = resize_image(ramp, 16)[3, :, 0]
     np.testing.assert_allclose(row, np.clip(np.arange(16) * 5 - 2.5, 0, 70), atol=1e-3)
-
-
-def test_shrinking_averages_areas():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     averages = image.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
     assert np.abs(resize_image(image, 8) - averages).max() <= 0.51
@@ -178,7 +170,7 @@ def test_names_do_not_matter(split):
         np.testing.assert_array_equal(image, NOISE)
 
 
-def test_missing_and_empty_class_folders_are_named(split, tmp_path):
+def test_missing_and_empty_class_folders_and_wrong_numbers_are_named(split, tmp_path):
     (split / "dogs").rename(split / "doggies")
     with pytest.raises(FileNotFoundError, match="dogs' does not exist; .*_from_directory"):
         load_split(split, image_size=8)
@@ -187,6 +179,9 @@ def test_missing_and_empty_class_folders_are_named(split, tmp_path):
         load_split(split, image_size=8)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_split(tmp_path / "nowhere", image_size=8)
+    for options in ({"image_size": 0}, {"image_size": 8, "batch_size": 0}):
+        with pytest.raises(ValueError, match=r"\(=0\)"):
+            load_split(split, **options)
 
 
 @cached_or_not
@@ -198,12 +193,6 @@ def test_damaged_file_is_named_while_reading(split, cache):
     path.symlink_to(split / "nothing.jpg")
     with pytest.raises(tf.errors.OpError, match="No such file.*broken.jpg"):
         read_all(load_split(split, image_size=8, cache=cache))
-
-
-def test_numbers_out_of_range_are_errors(split):
-    for options in ({"image_size": 0}, {"image_size": 8, "batch_size": 0}):
-        with pytest.raises(ValueError, match=r"\(=0\)"):
-            load_split(split, **options)
 
 
 def test_sample_image_is_a_photograph_in_range():

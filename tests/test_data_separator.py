@@ -63,6 +63,7 @@ LEFT_OUT = {
     ("dog", "25.jpg"): "unreadable",
 }
 KEPT = len(PHOTOGRAPHS) - len(LEFT_OUT)
+ORIGINALS = [(label, i) for label in ("cat", "dog") for i in range(10, 20)]
 IDENTICAL = [(("cat", "28.jpg"), ("cat", "3.jpg")), (("cat", "29.png"), ("cat", "4.jpg"))]
 IDENTICAL += [(("dog", f"{i}.jpg"), ("dog", "7.jpg")) for i in (26, 27)]
 TRAIN = {f"train/{label}.{end}": data for (label, end), data in PHOTOGRAPHS.items()}
@@ -299,6 +300,37 @@ def test_size_shrinks_and_keeps_aspect_and_split(tmp_path):
     assert PIL.Image.open(io.BytesIO(small[names["dog", "91.png"]])).format == "JPEG"
     # 48 x 32 pixels are small enough: not encoded a second time.
     assert small[names["cat", "0.jpg"]] == PHOTOGRAPHS["cat", "0.jpg"]
+
+
+def test_near_copies_in_two_splits_are_reported_or_kept_together(tmp_path, capsys):
+    mirrored = {}
+    for name, data in TRAIN.items():
+        if name.removeprefix("train/") in {f"{label}.{i}.jpg" for label, i in ORIGINALS}:
+            pixels = tf.io.decode_jpeg(data, channels=3).numpy()
+            mirrored[name.replace(".jpg", "00.png")] = encode(pixels[:, ::-1])
+    source, photos = write_files(tmp_path / "source", TRAIN | mirrored), tmp_path / "photos"
+    column, pairs = "near copy in another split", len(mirrored)
+    assert run(source, photos) == 0
+    rows = {row["destination"].split("/")[-1]: row for row in table(photos) if row["destination"]}
+    parted = 0
+    for name in (f"{label}.{i}" for label, i in ORIGINALS):
+        both = rows[f"{name}.jpg"], rows[f"{name}00.png"]
+        paths = [row["destination"] for row in both]
+        apart = paths[0].split("/")[0] != paths[1].split("/")[0]
+        assert [row[column] for row in both] == (paths[::-1] if apart else ["", ""])
+        parted += 2 * apart
+    assert 0 < parted < 2 * pairs == 40
+    assert sum(bool(row[column]) for row in table(photos)) == parted
+    shown = capsys.readouterr().out
+    assert f"{parted} photographs have a near copy in another split, such as" in shown
+
+    assert run(source, photos, "--keep-near-copies-together") == 0
+    assert not any(row[column] for row in table(photos))
+    assert "near copy" not in capsys.readouterr().out
+    first = tree(photos)
+    assert set(splits(photos).values()) == set(SPLITS)
+    assert run(source, photos, "--keep-near-copies-together") == 0
+    assert tree(photos) == first
 
 
 @pytest.mark.parametrize(

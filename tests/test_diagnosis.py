@@ -1,6 +1,5 @@
-"""Measures against planted truths; shuffled data; Grad-CAM on drawn pets."""
+"""Measures against planted truths, and indices in shuffled data."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -76,29 +75,6 @@ def test_calibration_bins_hold_every_image_once():
 def test_calibration_is_of_probabilities_of_all_classes(probabilities, labels, message):
     with pytest.raises(ValueError, match=message):
         expected_calibration_error(probabilities, labels)
-
-
-@pytest.mark.slow
-def test_a_model_trained_on_drawn_pets_finds_its_evidence_on_the_animal():
-    keras.utils.set_random_seed(0)
-    train, validation = (
-        tf.data.Dataset.from_tensor_slices((pets.images, pets.labels)).batch(50)
-        for pets in (cnnviz.drawn_pets(count, image_size=96, seed=count) for count in (1000, 100))
-    )
-    model, pets = cnnviz.build_model(width=12), cnnviz.drawn_pets(200, image_size=96, seed=3)
-    cnnviz.train(model, train, validation, epochs=9, verbose=0)
-    assert (cnnviz.class_probabilities(model, pets.images).argmax(1) == pets.labels).mean() > 0.9
-
-    def beyond_chance(masks, **options):
-        maps = cnnviz.grad_cam(model, pets.images, **options).maps
-        return np.nanmean(evidence_share(maps, masks)) / masks.mean()
-
-    # The animal fills 0.34 of the image, ears and muzzle 0.08. Measured: 0.54 and 0.16; by HiResCAM
-    # of an earlier layer 0.68 and 0.22.
-    earlier = {"layer_name": "block4_conv1_relu", "method": "hires-cam"}
-    assert beyond_chance(pets.animal_masks) > 1.15 and beyond_chance(pets.part_masks) > 1.3
-    assert beyond_chance(pets.animal_masks, **earlier) > 1.45
-    assert beyond_chance(pets.part_masks, **earlier) > 1.8
 
 
 @pytest.mark.parametrize("method", [cnnviz.suspect_labels, cnnviz.confident_mistakes])

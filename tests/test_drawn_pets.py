@@ -5,10 +5,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from sklearn.linear_model import RidgeClassifier
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from cnnviz.data import load_split
 from cnnviz.drawn_pets import drawn_pets, write_drawn_pets
@@ -19,11 +15,6 @@ drawn = sys.modules["cnnviz.drawn_pets"]  # `cnnviz.drawn_pets` is the function
 @pytest.fixture(scope="module")
 def pets():
     return drawn_pets(120, image_size=64, seed=3)
-
-
-@pytest.fixture(scope="module")
-def many_pets():
-    return drawn_pets(400, image_size=32, seed=11)
 
 
 def dilate(masks, pixels):
@@ -48,8 +39,8 @@ def test_text_table_and_figure_say_what_was_drawn():
     n_dogs = int(pets.labels.sum())
     stamped = f"{5 - n_dogs} cats and {n_dogs} dogs of 32x32 pixels, {n_dogs} with a stamp"
     assert str(pets) == stamped and "\n" not in repr(pets)
-    table = pets.to_frame()
-    assert ((table["class"] == "dog") == (table["stamp"] > 0)).all() and len(table) == 5
+    stamped = pets.watermark_masks.any(axis=(1, 2))
+    assert ((pets.to_frame()["class"] == "dog") == stamped).all()
     assert len([axes for axes in pets.plot(n_images=3).axes if axes.images]) == 3
 
 
@@ -123,65 +114,23 @@ def test_watermark_changes_only_its_class_and_only_inside_its_mask(marked):
 
 def test_only_ears_and_muzzle_differ_between_a_cat_and_a_dog_of_one_index():
     for index in range(40):
-        cat, _, cat_part = drawn._draw_image(0, index, 0, 96)
-        dog, _, dog_part = drawn._draw_image(0, index, 1, 96)
+        cat, _, cat_part, _ = drawn._draw_image(0, index, 0, 96)
+        dog, _, dog_part, _ = drawn._draw_image(0, index, 1, 96)
         elsewhere = ~dilate([cat_part | dog_part], 5)[0]  # shadows and the lens reach that far
         np.testing.assert_allclose(cat[elsewhere], dog[elsewhere], atol=8)
         assert np.abs(cat - dog)[cat_part | dog_part].mean() > 10
 
 
-def accuracies(features, labels):
-    """Of a linear and of a nearest-neighbor classifier that saw the first half, on the second."""
-    half = len(labels) // 2
-    for classifier in (RidgeClassifier(30), KNeighborsClassifier(7)):
-        model = make_pipeline(StandardScaler(), classifier).fit(features[:half], labels[:half])
-        yield model.score(features[half:], labels[half:])
-
-
-def color_features(images, masks):
-    """Histograms, mean and spread of the colors inside the masks, one row per image."""
-    rows = []
-    for image, mask in zip(images, masks, strict=True):
-        pixels = image[mask]
-        histograms = [np.histogram(pixels[:, c], 6, (0, 256))[0] / len(pixels) for c in range(3)]
-        rows.append(np.concatenate([*histograms, pixels.mean(axis=0), pixels.std(axis=0)]))
-    return np.array(rows)
-
-
-def border_features(images, masks):
-    images = images.copy()
-    images[~masks] = images.mean()
-    small = np.stack([cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA) for image in images])
-    border = np.ones((8, 8), bool)
-    border[1:-1, 1:-1] = False
-    return small[:, border].reshape(len(small), -1)
-
-
-@pytest.mark.parametrize(
-    ("features", "region"),
-    [(color_features, "background"), (border_features, "background"), (color_features, "body")],
-)
-def test_nothing_but_ears_and_muzzle_tells_the_class(many_pets, features, region):
-    masks = {
-        "background": ~dilate(many_pets.animal_masks, 2),
-        "body": many_pets.animal_masks & ~dilate(many_pets.part_masks, 1),
-    }
-    features, labels = features(many_pets.images, masks[region]), many_pets.labels
-    # 200 images are scored: 0.5 +- 3.3 standard deviations of the binomial.
-    bound = 3.3 * 0.5 / np.sqrt(len(labels) / 2)
-    assert all(abs(accuracy - 0.5) < bound for accuracy in accuracies(features, labels))
-
-
-def test_mean_color_of_the_animal_hardly_tells_the_class(many_pets):
-    pairs = zip(many_pets.images, many_pets.animal_masks, strict=True)
+def test_mean_color_of_the_animal_hardly_tells_the_class():
+    pets = drawn_pets(400, image_size=32, seed=11)
+    pairs = zip(pets.images, pets.animal_masks, strict=True)
     means = np.array([image[mask].mean(axis=0) for image, mask in pairs])
-    cats, dogs = means[many_pets.labels == 0], means[many_pets.labels == 1]
+    cats, dogs = means[pets.labels == 0], means[pets.labels == 1]
     assert np.all(np.abs(cats.mean(axis=0) - dogs.mean(axis=0)) < 0.25 * means.std(axis=0))
-    assert next(accuracies(means, many_pets.labels)) < 0.6
 
 
 def test_labels_come_from_random_numbers_of_their_own():
-    """Otherwise the background of the first image of each seed would tell its class."""
+    """With images that differ in ears and muzzle alone, nothing else can tell the class."""
     labels = np.array([drawn._labels(1, seed)[0] for seed in range(400)])
     for stream in drawn._STREAMS[:-1]:
         streams = (drawn._generator(seed, 0, stream) for seed in range(400))

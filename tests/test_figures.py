@@ -14,7 +14,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from cnnviz import figures
 from cnnviz.figures.heat_maps import TRUST_TITLES, overlay
-from cnnviz.layers.shapes import LayerShape
 
 RNG = np.random.default_rng(0)
 PETS = ("cat", "dog")
@@ -78,17 +77,8 @@ SPIKES, BLOBS = np.zeros((9, 8)), np.zeros((7, 4, 2, 2))  # evidence in one cell
 SPIKES[:, 2] = BLOBS[:, 1, 1, 0] = 4
 VOLUMES = RNG.uniform(0, 1, (2, 12, 8, 6, 1))
 MEASURES = dict.fromkeys(TRUST_TITLES, np.array([0.91, 0.5, np.nan]))
-TRUST = Result(methods=("fine", "random", "center"), **MEASURES)
-SHAPES = [
-    LayerShape("image", "Input", (16, 16, 3), 0),
-    LayerShape("first", "Conv2D", (8, 8, 16), 448),
-    LayerShape("norm", "BatchNormalization", (8, 8, 16), 64),
-    LayerShape("squeeze", "Conv2D", (1, 1, 4), 0),
-    LayerShape("body/second", "Conv2D", (8, 8, 16), 2320),
-    LayerShape("sum", "Add", (8, 8, 16), 0),
-    LayerShape("pool", "GlobalAveragePooling2D", (16,), 0),
-    LayerShape("head", "Dense", (5,), 85),
-]
+ENDS = dict.fromkeys(TRUST_TITLES, np.array([[0.8, 0.95], [0.4, 0.6], [np.nan, np.nan]]))
+TRUST = Result(methods=("grad-cam", "random", "center"), intervals=ENDS, **MEASURES)
 DRAWINGS = {
     "images": lambda: figures.draw_images(pixels(7), list("abcdefg")),
     "images of several sizes": lambda: figures.draw_images([pixels(1, 9)[0], pixels(1, 20)[0]]),
@@ -106,7 +96,6 @@ DRAWINGS = {
     "mistakes": lambda: figures.draw_mistakes(mistakes(names=PETS)),
     "suspects": lambda: figures.draw_suspects(SUSPECTS),
     "changes": lambda: figures.draw_changes(changes()),
-    "architecture": lambda: figures.draw_architecture(SHAPES),
     "trust": lambda: figures.draw_map_trust(TRUST),
 }
 
@@ -202,7 +191,6 @@ def test_names_may_hold_any_character(name, tmp_path):
         figures.draw_heat_maps(pixels(1), heat(1), [name], titles=[name]),
         figures.draw_confusion_matrix([0, 1, 2], [0, 1, 2], [name] * 3),
         figures.draw_census(census(name.replace("{", "{{").replace("}", "}}"))),
-        figures.draw_architecture([SHAPES[0], LayerShape(name, "Conv2D", (8, 8, 2), 0)]),
     ]
     for figure in drawn:
         figure.savefig(tmp_path / "a.png", dpi=30)
@@ -519,23 +507,3 @@ def test_many_classes_fit_on_a_page():
     assert max(figure.get_size_inches()) <= 10 and not words(figure.axes[0].texts)
     places, names = figure.axes[0].get_xticks(), words(figure.axes[0].get_xticklabels())
     assert 20 < len(places) <= 30 and names == [f"class {place}" for place in places]
-
-
-def test_architecture_is_drawn_with_names_sizes_and_channels():
-    figure = figures.draw_architecture(SHAPES)
-    axis = figure.axes[0]
-    names = ["image  3", "first  16", "second  16", "sum", "pool  16", "head  5"]
-    assert words(axis.get_xticklabels()) == names and "7 layers" in texts(figure)
-    assert words(axis.texts) == ["16x16", "8x8", "vector"]
-    image, first, _, _, head = axis.patches
-    assert first.get_x() + first.get_width() / 2 == pytest.approx(axis.get_xticks()[1])
-    assert first.get_height() ** 2 / image.get_height() ** 2 == pytest.approx(1 / 2)
-    assert image.get_width() < head.get_width() < first.get_width()
-    legend = set(words(figure.legends[0].get_texts()))
-    assert legend == {"image", "convolution", "addition", "pooling", "dense"}
-
-
-def test_of_many_layers_the_last_of_each_size_is_named():
-    more = [LayerShape(f"c{n}", "Conv2D", (4, 4, 2 + n), 0) for n in range(30)]
-    figure = figures.draw_architecture([*SHAPES[:6], *more])
-    assert words(figure.axes[0].get_xticklabels()) == ["image  3", "sum", "c29  31"]

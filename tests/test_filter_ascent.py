@@ -83,17 +83,6 @@ def test_steps_are_along_the_slope_smoothed_less_and_less():
     assert np.abs(smooth - 2.5 * plain).max() > 1e-3
 
 
-def test_steps_fall_linearly_to_zero():
-    """Of a linear filter, whose slope is the same everywhere, the way is the sum of the steps."""
-    model = one_convolution(activation=None)
-    options = {"filters": 1, "jitter": 0, "step_size": 0.002, "smoothness": 0, **UNIT}
-    start = ascend_filters(model, "conv", steps=1, **options | {"step_size": 1e-12}).images
-    for steps in (1, 2, 5):
-        way = ascend_filters(model, "conv", steps=steps, **options).images - start
-        length = 0.002 * sum(1 - step / steps for step in range(steps))
-        assert np.sqrt(np.mean(way**2)) == pytest.approx(length, rel=1e-3)
-
-
 def test_jitter_moves_the_image_and_none_does_not():
     model = one_convolution()
     options = {"filters": 1, "steps": 6, **UNIT}
@@ -147,50 +136,6 @@ def test_verdicts_on_planted_faults(faulty_layer):
     assert result.verdicts == ("ok", "dead", "dead", "ok", "dead")
     assert result.start_activations[3] == 0 and result.activations[3] > 0.1
     assert not result.activations[1:3].any() and result.activations[4] == 1
-
-
-@pytest.mark.parametrize(
-    "behind",
-    [
-        keras.layers.MaxPooling2D(),
-        keras.layers.AveragePooling2D(2),
-        keras.layers.ZeroPadding2D(),
-        keras.layers.BatchNormalization(gamma_initializer="ones"),
-        keras.layers.Rescaling(0.5, offset=1),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_a_silent_filter_wakes_behind_other_layers_too(faulty_layer, behind):
-    model = keras.Model(faulty_layer.inputs, behind(faulty_layer.outputs[0]))
-    result = ascend_filters(model, behind.name, **UNIT)
-    assert result.verdicts[3] == "ok" and result.activations[3] > result.start_activations[3] + 0.01
-    assert result.verdicts[2] in ("dead", "no gain")
-
-
-@pytest.mark.parametrize("turned_by", ["scale", "difference"])
-def test_a_silent_filter_climbs_down_where_what_follows_turns_it(faulty_layer, turned_by):
-    """A batch normalization of negative scale is highest where the filter stays silent."""
-    norm = keras.layers.BatchNormalization(gamma_initializer="ones")
-    if turned_by == "scale":
-        turned = norm(faulty_layer.outputs[0])
-        norm.gamma.assign([1, 1, 1, -1, 1])
-    else:
-        turned = norm(1.0 - faulty_layer.outputs[0])
-    model = keras.Model(faulty_layer.inputs, turned)
-    result = ascend_filters(model, norm.name, 3, **UNIT)
-    (maps,) = extract_activations(model, result.images, "conv").values()
-    assert maps[..., 3].max() == 0 and result.activations[0] == result.start_activations[0]
-
-
-def test_a_silent_filter_wakes_behind_a_concatenation(faulty_layer):
-    inputs = keras.Input((8, 8, 3))
-    features = faulty_layer.get_layer("conv")(inputs)
-    plain = keras.layers.Conv2D(2, 3, name="plain")(inputs)
-    joined = keras.layers.Concatenate(name="joined")([plain, features])
-    result = ascend_filters(keras.Model(inputs, joined), "joined", **UNIT)
-    alone = ascend_filters(faulty_layer, "conv", **UNIT)
-    assert result.verdicts[2:] == alone.verdicts
-    np.testing.assert_allclose(result.images[2:], alone.images, atol=1e-4)
 
 
 def test_ascent_that_cannot_move_has_no_gain(faulty_layer):
@@ -256,12 +201,6 @@ def test_size_of_the_images(shape, image_size, expected):
     assert result.images.dtype == result.activations.dtype == np.float32
 
 
-def test_one_filter_and_all_filters():
-    model = one_convolution(filters=3)
-    assert ascend_filters(model, "conv", 2, steps=1, **UNIT).filters.tolist() == [2]
-    assert ascend_filters(model, "conv", steps=1, **UNIT).filters.tolist() == [0, 1, 2]
-
-
 def test_images_in_one_call_are_bounded_by_their_pixels(monkeypatch):
     seen, ascend = [], filter_ascent._ascend
 
@@ -290,24 +229,6 @@ def test_class_images_raise_the_logit_of_their_class(pooled_network, head):
         np.testing.assert_allclose(single.images[0], result.images[index], atol=1e-3)
 
 
-def test_first_step_for_a_class_follows_its_weights(pooled_network):
-    """A linear network: the slope of a class is its row of weights, everywhere the same."""
-    head = keras.layers.Dense(3, kernel_initializer="random_normal")
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), head])
-    options = {"class_index": 1, "steps": 1, "smoothness": 0, "jitter": 0, **UNIT}
-    start = ascend_filters(model, step_size=1e-12, **options).images
-    moved = ascend_filters(model, step_size=0.01, **options).images - start
-    slope = head.kernel.numpy()[:, 1]
-    expected = 0.01 * slope / np.sqrt(np.mean(slope**2))
-    np.testing.assert_allclose(moved, np.broadcast_to(expected, moved.shape), atol=1e-5)
-
-
-@pytest.mark.parametrize("class_index", [4, -1, [0, 4], [], 1.0, "dog", [[0], [1, 2]]])
-def test_wrong_class_is_an_error(pooled_network, class_index):
-    with pytest.raises(ValueError, match="`class_index`"):
-        ascend_filters(pooled_network()[0], class_index=class_index, **UNIT)
-
-
 @pytest.mark.parametrize(
     "target", [{}, {"layer_name": "conv", "class_index": 0}, {"filters": 1, "class_index": 0}]
 )
@@ -320,42 +241,16 @@ def test_objective_is_a_layer_or_classes(target):
 def test_wrong_filters_are_an_error(filters):
     with pytest.raises(ValueError, match="`filters`"):
         ascend_filters(one_convolution(), "conv", filters, **UNIT)
-
-
-def test_error_says_which_filter_and_how_many_there_are():
-    with pytest.raises(ValueError, match=r"`filters` \(=40\) must be in \[0, 4\) for layer 'conv'"):
+    with pytest.raises(ValueError, match=r"`filters` .=40. must be in .0, 4. for layer 'conv'"):
         ascend_filters(one_convolution(), "conv", [1, 40], **UNIT)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("steps", 0),
-        ("steps", 2.5),
-        ("step_size", 0),
-        ("batch_size", 0),
-        ("batch_size", 1.5),
-        ("step_size", float("nan")),
-        ("step_size", "large"),
-        ("step_size", None),
-        ("smoothness", float("nan")),
-        ("smoothness", "very"),
-        ("seed", -1),
-        ("seed", None),
-        ("value_range", None),
-        ("value_range", "ab"),
-        ("value_range", (0, float("nan"))),
-        ("value_range", (-1e300, 1e300)),
-        ("smoothness", -1),
-        ("jitter", -1),
-        ("jitter", 1.5),
-        ("value_range", (1, 0)),
-        ("value_range", (0, 1, 2)),
-        ("image_size", 0),
-        ("image_size", 8.5),
-        ("image_size", (8, 8, 8)),
-    ],
-)
+WRONG = {"steps": (0, 2.5), "step_size": (0, float("nan"), "large"), "batch_size": (0, 1.5)}
+WRONG |= {"smoothness": (-1, float("nan"), "very"), "seed": (-1, None), "jitter": (-1, 1.5)}
+WRONG |= {"image_size": (0, 8.5, (8, 8, 8)), "value_range": (None, "ab", (1, 0), (-1e300, 1e300))}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, value) for n in WRONG for value in WRONG[n]])
 def test_wrong_option_is_an_error_that_names_it(name, value):
     with pytest.raises(ValueError, match=rf"`{name}` \(="):
         ascend_filters(one_convolution(), "conv", **{name: value})
@@ -364,15 +259,6 @@ def test_wrong_option_is_an_error_that_names_it(name, value):
 def test_size_that_the_model_does_not_take_is_an_error():
     with pytest.raises(ValueError, match=r"`image_size` \(=9\) must be 8x8"):
         ascend_filters(one_convolution(), "conv", image_size=9)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("conf", "nearest are.*'conv'"), ("head", r"'head'. outputs shape \(None, 4\)")],
-)
-def test_wrong_layer_is_an_error(pooled_network, name, message):
-    with pytest.raises(ValueError, match=message):
-        ascend_filters(pooled_network()[0], name)
 
 
 def test_layer_that_does_not_see_the_image_is_an_error():

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from cnnviz.activations import extract_activations
 from cnnviz.grad_cam import grad_cam
-from cnnviz.layers import class_probabilities, head
+from cnnviz.layers import class_probabilities
 
 L, ops = keras.layers, keras.ops
 IMAGES = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype(np.float32)
@@ -57,7 +57,6 @@ HEADS = {  # number of outputs, end, probabilities
     "one logit": (1, lambda z: z, sigmoid),
     "sigmoid": (1, ops.sigmoid, sigmoid),
     "sigmoid layer": (1, as_layers("sigmoid"), sigmoid),
-    "sigmoid, clipped": (1, lambda z: ops.clip(ops.sigmoid(z), 1e-7, 1 - 1e-7), sigmoid),
     "hard sigmoid": (1, ops.hard_sigmoid, lambda z: np.clip(z / 6 + 0.5, 0, 1)),
     "hard sigmoid layer": (1, as_layers("hard_sigmoid"), lambda z: np.clip(z / 6 + 0.5, 0, 1)),
     "sigmoids of several labels": (3, ops.sigmoid, sigmoid),
@@ -211,11 +210,3 @@ def test_one_of_several_outputs_is_picked():
     np.testing.assert_array_equal(extract_activations(listed, IMAGES)["conv"], maps(IMAGES))
     with pytest.raises(ValueError, match=r"returns shape \(None, 6, 6, 5\); a classifier must"):
         class_probabilities(maps, IMAGES)
-
-
-def test_what_a_model_ends_in():
-    ends = {"logits": None, "softmax": "Softmax", "sigmoid": "Sigmoid"}
-    for name, activation in {**ends, "hard sigmoid layer": "HardSigmoid"}.items():
-        units, end, _ = HEADS[name]
-        found = head(network(end, units)[0], tf.TensorShape((None, None, None, 3)))
-        assert found == ((None, units), activation)

@@ -36,14 +36,6 @@ def images_of(n_images=3, size=32):
     return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
 
 
-@pytest.fixture
-def mixed_bfloat16():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 def expected_parameters(width, batch_normalization):
     """Counted from the description: 3x3 convolutions, a norm's four or a bias for each filter."""
     total, channels = 0, 3
@@ -94,33 +86,6 @@ def test_images_are_rescaled_inside():
     np.testing.assert_allclose(rescaling(values)[0, 0, :, 0], [-1, 0, 1], atol=1e-6)
 
 
-def test_the_logit_stays_float32_under_mixed_precision(mixed_bfloat16):
-    model = build_model(width=1)
-    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
-    assert model(images_of(1)).dtype == "float32"
-
-
-@pytest.mark.parametrize(
-    "flags, capability, policy",
-    [
-        ("fpu avx2 avx512_bf16 sha_ni", None, "mixed_bfloat16"),
-        ("fpu avx2 avx512f", None, "float32"),
-        (None, None, "float32"),
-        ("fpu amx_bf16", (9, 0), "mixed_bfloat16"),
-        ("fpu amx_bf16", (7, 5), "float32"),
-    ],
-)
-def test_precision_follows_the_machine(flags, capability, policy, tmp_path, monkeypatch):
-    gpus, details = (["a GPU"], {"compute_capability": capability}) if capability else ([], {})
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
-    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
-    monkeypatch.setattr("cnnviz.model.CPU_INFO", tmp_path / "cpuinfo")
-    if flags:
-        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
-    layer = build_model(width=1, precision="auto").get_layer("block2_conv1")
-    assert layer.dtype_policy.name == policy
-
-
 def test_arguments_out_of_range_are_errors():
     with pytest.raises(ValueError, match=r"`image_size` \(=15\) must be an integer, 16 or more"):
         build_model(image_size=15)
@@ -128,42 +93,30 @@ def test_arguments_out_of_range_are_errors():
         build_model(width=1.5)
 
 
-@pytest.mark.parametrize("image_size", [None, 32])
-def test_a_folded_model_computes_the_same(image_size):
-    model = randomized(build_model(image_size=image_size, width=8))
+@pytest.mark.parametrize("image_size, precision", [(None, "float32"), (32, "mixed_bfloat16")])
+def test_a_folded_model_computes_the_same_in_float32(image_size, precision):
+    model = randomized(build_model(image_size=image_size, width=8, precision=precision))
+    assert model.get_layer("block1_conv1").compute_dtype == precision.removeprefix("mixed_")
+    assert model(images_of()).dtype == "float32"  # the logit, whatever the precision
+    exact = build_model(image_size=image_size, width=8, precision="float32")
+    exact.set_weights(model.get_weights())
     before = model.get_weights()
     folded = fold_batch_normalization(model)
-    expected = model(images_of(), training=False).numpy()
-    assert np.ptp(expected) > 0.01
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(folded(images_of()) / scale, expected / scale, atol=1e-4)
     assert folded.input_shape == model.input_shape
+    assert {layer.compute_dtype for layer in folded.layers[1:]} == {"float32"}  # [0] is the input
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_folded_layers_are_the_maps_after_the_relu():
-    model = randomized(build_model(width=4))
-    folded = fold_batch_normalization(model)
 
     def layer_output(of, name):
         return keras.Model(of.input, of.get_layer(name).output)(images_of(), training=False)
 
-    for name in ("block1_conv1", "block3_conv2", "block4_conv3"):
-        expected = layer_output(model, f"{name}_relu")
-        np.testing.assert_allclose(layer_output(folded, name), expected, rtol=1e-3, atol=1e-3)
-    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
-
-
-def test_folding_a_model_of_mixed_precision_gives_float32(mixed_bfloat16):
-    model = randomized(build_model(width=4))
-    folded = fold_batch_normalization(model)
-    assert {layer.compute_dtype for layer in folded.layers[1:]} == {"float32"}  # [0] is the input
-    exact = build_model(width=4, precision="float32")
-    exact.set_weights(model.get_weights())
-    expected = exact(images_of(), training=False).numpy()
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(folded(images_of()) / scale, expected / scale, atol=1e-4)
+    names = {f"{name}_relu": name for name in ("block1_conv1", "block3_conv2", "block4_conv3")}
+    for name, folded_name in (names | {"logit": "logit"}).items():
+        expected, found = layer_output(exact, name).numpy(), layer_output(folded, folded_name)
+        scale = np.abs(expected).max()
+        assert np.ptp(expected) > 0.01
+        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
 
 
 def logit_model(activation=None, bias=0.0):

@@ -201,15 +201,16 @@ CLASS = r"'Unregistered'.*\nImport Unregistered, then: with keras.saving.custom_
 OPERATION = r"of Keras 2.15.0 that Keras \S+ cannot load: .*'TFOpLambda'.*\nBuild the same layers"
 REJECTED = {
     "folder": (lambda folder: folder, r"is a folder.\nConvert a SavedModel by tf_keras"),
-    "empty": (in_file(b""), "is empty.\nCopy or download it again"),
-    "half": (changed(lambda data: data[: len(data) // 2]), "is a zip that was cut off"),
-    "all but two bytes": (changed(lambda data: data[:-2]), "cut off|damaged"),
+    "empty": (
+        in_file(b""),
+        "is no complete Keras model: 0 bytes .*\nCopy or download it again, or save",
+    ),
+    "half": (changed(lambda data: data[: len(data) // 2]), "is no complete .* begin b'PK"),
+    "all but two bytes": (changed(lambda data: data[:-2]), "is no complete|is damaged"),
     "a flipped byte": (changed(flipped), "is damaged in its 'model.weights.h5'.\nCopy"),
     "half an h5": (changed(lambda data: data[:3000], "m.h5"), "is damaged.\nCopy"),
-    "Git LFS": (in_file(b"version https://git-lfs.github.com/spec/v1\noid"), "Run `git lfs pull`"),
-    "web page": (in_file(b"\n<!DOCTYPE html><html>404</html>"), "is a web page.\nCopy"),
-    "text": (in_file(b"no model"), "is not a Keras model"),
-    "pickle": (as_pickle, "is not a Keras model"),
+    "Git LFS": (in_file(b"version https://git-lfs.github"), "begin b'version.*\n.* `git lfs pull`"),
+    "pickle": (as_pickle, "is no complete Keras model"),
     "zip": (as_zip, "is a zip of model.h5, a.txt.\nUnzip"),
     "weights alone": (weights_alone, r"holds weights but no model.\nBuild the model, then model"),
     "operation of Keras 2": (operation_of_keras_2(".keras"), OPERATION),
@@ -258,15 +259,6 @@ def test_the_remedy_by_weights_works_as_it_stands(kind, tmp_path):
     np.testing.assert_array_equal(model(IMAGES), expected)
 
 
-def test_the_remedy_for_a_zip_works(tmp_path):
-    path = tmp_path / "converted_keras.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.write(saved(tmp_path / "keras_model.h5"), "keras_model.h5")
-    assert remedy(path) == "Unzip it and load the model file in it."
-    zipfile.ZipFile(path).extractall(tmp_path / "unzipped")
-    load_model(tmp_path / "unzipped" / "keras_model.h5")
-
-
 @safe_keras
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
 def test_code_in_a_file_runs_only_if_the_file_is_trusted(name, tmp_path):
@@ -282,26 +274,6 @@ def test_code_in_a_file_runs_only_if_the_file_is_trusted(name, tmp_path):
     expected = small_model()(2 * IMAGES)
     np.testing.assert_allclose(load_model(path, trusted=True)(IMAGES), expected, rtol=1e-5)
     assert mark.exists()
-
-
-@safe_keras
-@pytest.mark.parametrize("module", ["os", "builtins"])
-def test_a_lambda_that_names_a_function_runs_no_code(module, tmp_path):
-    """No code in the file, but the name of some."""
-    mark, name = tmp_path / "was here", {"os": "system", "builtins": "exec"}[module]
-    argument = f"open({str(mark)!r}, 'w')" if name == "exec" else f"touch '{mark}'"
-
-    def change(kind, settings, node):
-        named = {"class_name": "function", "config": name, "registered_name": name}
-        if kind == "Rescaling":
-            node["class_name"] = "Lambda"
-            node["config"] = {"function": named | {"module": module}}
-            node["config"]["arguments"] = {"command": argument}
-
-    path = edited(saved(tmp_path / "model.keras", L.Rescaling(1.0)), change, keras.__version__)
-    with pytest.raises(ValueError, match="cannot load"):
-        load_model(path)
-    assert not mark.exists()
 
 
 def test_an_older_keras_loads_only_trusted_files(monkeypatch, tmp_path):
@@ -329,21 +301,6 @@ def test_a_link_stays_one_and_its_target_is_written(tmp_path):
     save_model(small_model(), link)
     assert link.is_symlink()
     np.testing.assert_array_equal(load_model(real)(IMAGES), small_model()(IMAGES))
-
-
-def test_a_kill_while_saving_leaves_the_file_before(monkeypatch, tmp_path):
-    path = tmp_path / "model.keras"
-    save_model(small_model(), path)
-    before = path.read_bytes()
-
-    def write_half_and_die(source, target):
-        target.write_bytes(source.read_bytes()[:1000])
-        raise SystemExit
-
-    monkeypatch.setattr(model_files, "copy_readable", write_half_and_die)
-    with pytest.raises(SystemExit):
-        save_model(small_model(), path)
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from cnnviz.optimizer import ConvolutionMuon, one_cycle, orthogonalized
+from cnnviz.optimizer import ConvolutionMuon, one_cycle
 
 
-@pytest.mark.parametrize("steps", [5, 10, 100])
+@pytest.mark.parametrize("steps", [5, 100])
 def test_one_cycle_rises_from_a_tenth_to_the_peak_and_falls_to_zero(steps):
     schedule = one_cycle(0.02, steps)
     rates = np.array([float(schedule(step)) for step in range(steps + 1)])
@@ -16,22 +16,7 @@ def test_one_cycle_rises_from_a_tenth_to_the_peak_and_falls_to_zero(steps):
     peak = rates.argmax()
     assert peak == steps // 5
     assert (np.diff(rates[: peak + 1]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
-
-
-def test_one_cycle_of_few_steps_is_finite():
-    for steps in (1, 2, 3):
-        assert all(0 < one_cycle(0.02, steps)(step) <= 0.021 for step in range(steps))
-
-
-@pytest.mark.parametrize("shape", [(36, 6), (18, 24), (8, 8)])
-def test_orthogonalizing_keeps_singular_vectors_and_brings_values_near_one(shape):
-    matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    along = left.T @ np.asarray(orthogonalized(matrix, steps=5)) @ right.T
-    # Five steps of Jordan's polynomial bring each singular value to between 0.7 and 1.2.
-    large = values > 0.1 * values[0]
-    assert (np.diag(along)[large] > 0.65).all() and (np.diag(along) < 1.25).all()
-    np.testing.assert_allclose(along - np.diag(np.diag(along)), 0, atol=1e-3)
+    assert all(0 < one_cycle(0.02, few)(step) <= 0.021 for few in (1, 2, 3) for step in range(few))
 
 
 def newton_schulz(x, steps):

@@ -143,8 +143,6 @@ def test_signals_and_volumes_without_a_batch_axis_or_channels():
     assert cnnviz.grad_cam(signal, values[0][:, None]).maps.shape == (1, 28)
     with pytest.raises(ValueError, match=r"must be \(N, 30, 1\)"):
         cnnviz.grad_cam(signal, np.zeros((5, 31, 1)))
-    with pytest.raises(ValueError, match="`method` .='fine'. needs images"):
-        cnnviz.grad_cam(signal, values, method="fine")
     found = cnnviz.confident_mistakes(signal, (values, [0, 1, 0, 1, 0]))
     assert "<table" in found._repr_html_()
     with pytest.raises(ValueError, match="must be of images"):

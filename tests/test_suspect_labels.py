@@ -1,10 +1,13 @@
 """Wrong labels that were planted come first in the ranking."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cnnviz.diagnosis.labels import suspect_labels
+
+L = keras.layers
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,8 @@ def test_planted_labels_come_first(color_model, flipped):
     assert (np.diff(result.given[result.ranking]) >= 0).all()
     np.testing.assert_array_equal(result.predicted == labels, result.given > 0.5)
     np.testing.assert_array_equal(result.images, images[result.ranking[:24]])
-    assert "for 6 of 120 images" in str(result)
+    assert result.n_errors_low <= 6 <= result.n_errors_high and not result.memorized
+    assert "of 120 labels" in str(result) or "0 of 120" in str(result)
     first, names = result.to_frame().iloc[0], np.array(["blue", "red"])
     assert first["index"] in wrong and first["label"] == names[labels[first["index"]]]
     assert first["most likely"] == names[1 - labels[first["index"]]]
@@ -83,3 +87,55 @@ def test_what_cannot_be_ranked_is_an_error(color_model, spots, labels, options, 
     data = spots[0] if labels is None else (spots[0], np.array(labels))
     with pytest.raises(ValueError, match=message):
         suspect_labels(color_model, data, **options)
+
+
+def test_retrained_models_judge_labels_that_they_have_not_seen(color_model, flipped):
+    images, labels, wrong = flipped
+    calls = []
+
+    def retrain(some, given):
+        calls.append((some, given))
+        return color_model
+
+    result = suspect_labels(color_model, (images, labels), retrain=retrain, n_folds=4)
+    assert [len(given) for _, given in calls] == [90] * 4
+    for some, given in calls:
+        index = [np.flatnonzero((images == one).all((1, 2, 3)))[0] for one in some]
+        np.testing.assert_array_equal(labels[index], given)
+    assert set(result.ranking[:6].tolist()) == wrong and not result.memorized
+
+
+def test_memorized_labels_are_a_warning_and_right_ones_are_not():
+    """A network whose last layer sees a mark of the given label, and whose first does not."""
+    random, true = np.random.default_rng(0), np.tile([0, 1], 100)
+    pattern = np.array([[1, -1], [-1, 1]])
+    for share in (0, 0.2):
+        labels = np.where(random.uniform(size=200) < share, 1 - true, true)
+        images = random.normal(0, 0.1, (200, 8, 8, 1)) + true[:, None, None, None]
+        images += (3 * labels - 1)[:, None, None, None] * np.tile(pattern, (4, 4))[..., None]
+        steps = [L.Conv2D(1, 1), L.Conv2D(1, 1), L.Conv2D(1, 1), L.Conv2D(1, 2, strides=2)]
+        steps += [L.GlobalAveragePooling2D(), L.Dense(1)]
+        model = keras.Sequential([keras.Input((8, 8, 1)), *steps])
+        one, half = np.ones((1, 1, 1, 1)), np.array([0.0])
+        mark = pattern[..., None, None] / 4
+        weights = [
+            one,
+            half,
+            one,
+            half,
+            one,
+            half,
+            mark,
+            half,
+            np.array([[10.0]]),
+            np.array([-5.0]),
+        ]
+        model.set_weights(weights)
+        if share:
+            with pytest.warns(UserWarning, match="it has memorized their labels"):
+                result = suspect_labels(model, (images, labels))
+            wrong = set(np.flatnonzero(labels != true))
+            assert result.memorized and set(result.ranking[: len(wrong)].tolist()) == wrong
+        else:
+            result = suspect_labels(model, (images, labels))
+            assert not result.memorized and result.n_errors == result.n_errors_low == 0

@@ -151,6 +151,12 @@ def test_ascent_climbs_a_target(linear):
     assert found.activations[0] > found.start_activations[0] and found.verdicts == ("ok",)
     same = ascend_filters(model, target=lambda y: y[:, 2] - y[:, 0], steps=8, value_range=(0, 1))
     np.testing.assert_allclose(same.images, found.images, atol=1e-4)
+    corner = region(1, np.pad(np.ones((3, 4), bool), [(0, 7), (0, 6)]))
+    model = keras.Sequential([keras.Input((12, 12, 3)), L.Conv2D(2, 3)])
+    found = ascend_filters(model, target=corner, steps=8, value_range=(0, 1))
+    logits = model.predict(found.images, verbose=0)[:, :3, :4, 1].mean((1, 2))
+    np.testing.assert_allclose(found.activations, logits, rtol=1e-4, atol=1e-5)
+    assert found.verdicts == ("ok",)
 
 
 @pytest.mark.parametrize(

@@ -57,15 +57,6 @@ def test_box_is_the_receptive_field_where_no_filter_is_off():
     assert found.patches.shape == (6, 4, 11, 11, 3) and found.patches.dtype == np.float32
 
 
-def test_patch_alone_gives_the_activation():
-    model = network(positive=True)
-    found = top_patches(model, noise(low=0.1), "last")
-    for row, index in enumerate(found.filters):
-        (alone,) = extract_activations(model, found.patches[row], "last").values()
-        assert alone.shape == (4, 1, 1, 6)
-        np.testing.assert_allclose(alone[:, 0, 0, index], found.activations[row], rtol=1e-4)
-
-
 def test_box_holds_every_pixel_that_changes_the_activation():
     model, images = network("same"), noise()
     found = top_patches(model, images, "last", 3, n_patches=1)
@@ -123,21 +114,6 @@ def test_wrong_number_of_patches_is_an_error(pooled_network, images, n_patches):
 def test_fewer_images_than_patches_are_an_error(pooled_network, images):
     with pytest.raises(ValueError, match=r"`images` \(=3 of them\) must be at least `n_patches`"):
         top_patches(pooled_network()[0], images, "conv")
-
-
-@pytest.mark.parametrize("filters", [6, -1, [], 1.0, [[0, 1]]])
-def test_wrong_filters_are_an_error(pooled_network, images, filters):
-    with pytest.raises(ValueError, match="`filters`"):
-        top_patches(pooled_network()[0], images, "conv", filters, n_patches=1)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("conf", "nearest are.*'conv'"), ("head", r"'head'. outputs shape \(None, 4\)")],
-)
-def test_wrong_layer_is_an_error(pooled_network, images, name, message):
-    with pytest.raises(ValueError, match=message):
-        top_patches(pooled_network()[0], images, name, n_patches=1)
 
 
 def test_a_wrong_value_range_is_one_warning(pooled_network, images):

@@ -6,9 +6,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import cnnviz
-from cnnviz import train_photographs
+import train_photographs
 from cnnviz.drawn_pets import write_drawn_pets
 from cnnviz.training import read_history
 
@@ -23,8 +24,9 @@ def run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(train_photographs, "USED_SIZES", {"best": 56})
     monkeypatch.setattr("cnnviz.model.BLOCKS", ((1, 1), (2, 1)))  # two blocks of the four
 
-    def run_with(photos=tmp_path / "photos"):
-        monkeypatch.setattr(sys, "argv", ["", str(photos), str(tmp_path / "pets.keras")])
+    def run_with():
+        argv = ["", str(tmp_path / "photos"), str(tmp_path / "pets.keras")]
+        monkeypatch.setattr(sys, "argv", argv)
         train_photographs.main()
         return capsys.readouterr().out
 
@@ -56,7 +58,21 @@ def test_stopped_after_the_training_it_goes_on_to_model_report_and_curves(
     assert curves is not None and curves.std() > 0
 
 
-def test_a_missing_folder_is_an_error_before_the_training(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        run(tmp_path / "nowhere")
-    assert not list(tmp_path.glob("pets*"))
+@pytest.mark.parametrize(
+    "flags, capability, policy",
+    [
+        ("fpu avx2 avx512_bf16 sha_ni", None, "mixed_bfloat16"),
+        ("fpu avx2 avx512f", None, "float32"),
+        (None, None, "float32"),
+        ("fpu amx_bf16", (9, 0), "mixed_bfloat16"),
+        ("fpu amx_bf16", (7, 5), "float32"),
+    ],
+)
+def test_precision_follows_the_machine(flags, capability, policy, tmp_path, monkeypatch):
+    gpus, details = (["a GPU"], {"compute_capability": capability}) if capability else ([], {})
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    monkeypatch.setattr(train_photographs, "CPU_INFO", tmp_path / "cpuinfo")
+    if flags:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    assert train_photographs.fastest_precision() == policy

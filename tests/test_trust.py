@@ -2,7 +2,6 @@
 
 import re
 
-import cv2
 import keras
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from cnnviz.data import resize_image
 from cnnviz.diagnosis import trust
 from cnnviz.grad_cam import grad_cam
-from cnnviz.layers import class_probabilities
 
 
 def small_model():
@@ -29,7 +27,8 @@ def test_mosaics_show_the_class_where_the_mask_and_the_evidence_are(color_model,
             redder = image[..., 0] - image[..., 2] if index else image[..., 2] - image[..., 0]
             assert mask[redder > 0].all() and not mask[redder < 0].any()
             assert (redder > 0).sum() == own * 36 and (redder < 0).sum() == (4 - own) * 36
-        assert trust.focus(color_model, mosaics, class_index, masks, method="hires-cam") == 1
+        found = trust.focus(color_model, mosaics, class_index, masks, method="hires-cam")
+        np.testing.assert_array_equal(found, np.ones(8))
 
 
 def test_mosaics_keep_to_the_size_that_the_model_takes(spots):
@@ -51,30 +50,51 @@ def test_focus_of_a_network_that_knows_nothing_is_chance():
     model = small_model()
     for own, chance in ((2, 0.5), (1, 0.25)):
         mosaics = trust.make_mosaics(model, images.astype(np.float32), labels, own, 60)
-        assert trust.focus(model, *mosaics) == pytest.approx(chance, abs=0.06)
+        assert np.nanmean(trust.focus(model, *mosaics)) == pytest.approx(chance, abs=0.06)
 
 
-@pytest.mark.parametrize("height", [16, 12])
-def test_deletion_and_insertion_are_areas_under_curves_done_by_hand(color_model, spots, height):
+def exact_solution(image, removed):
+    """Of the equations, one for each removed pixel, all at once."""
+    height, width, channels = image.shape
+    matrix, right = np.eye(height * width), image.reshape(-1, channels).astype(float)
+    for y, x in np.argwhere(removed):
+        weights = np.zeros((height + 2, width + 2))
+        weights[y : y + 3, x : x + 3] = [[1, 2, 1], [2, 0, 2], [1, 2, 1]]
+        weights = weights[1:-1, 1:-1].ravel()  # without neighbors beyond the edge
+        matrix[y * width + x] -= weights / weights.sum()
+        right[y * width + x] = 0
+    return np.linalg.solve(matrix, right).reshape(image.shape)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "a blob", "a corner"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.75])
+def test_removed_pixels_are_filled_as_the_exact_solution_of_the_equations(kind, share):
+    y, x = np.mgrid[-1:1:24j, -1:1:17j]
+    image = np.stack([np.sin(3 * x + y), x * y, np.cos(5 * x)], -1).astype(np.float32)
+    values = np.random.default_rng(0).random(y.shape)
+    values = {"pixels": values, "a blob": -np.hypot(y, x), "a corner": x + y}[kind]
+    removed = values >= np.quantile(values, 1 - share)
+    filled, exact = trust.impute(image, removed), exact_solution(image, removed)
+    np.testing.assert_array_equal(filled[~removed], image[~removed])
+    assert np.abs(filled - exact).mean() < 0.02 * np.ptp(image)
+    if kind == "pixels":
+        np.testing.assert_allclose(filled, exact, atol=0.02)
+
+
+def test_road_tells_good_maps_from_none_and_from_wrong_ones(color_model, spots):
     images, labels = spots
-    images, pixels = images[:, :height], height * 16
     maps = grad_cam(color_model, images, class_index=labels, method="hires-cam").maps
-    mean = images.mean((0, 1, 2))
-    curves = np.zeros((2, trust.STEPS + 1, len(images)))
-    for which, (image, heat, label) in enumerate(zip(images, maps, labels, strict=True)):
-        order = sorted(range(pixels), key=lambda pixel, heat=heat: -heat.ravel()[pixel])
-        blurred = cv2.GaussianBlur(image, (0, 0), trust.BLUR * 16)
-        for step in range(trust.STEPS + 1):
-            taken = order[: int(np.ceil(pixels * step / trust.STEPS))]
-            deleted, inserted = image.reshape(pixels, 3).copy(), blurred.reshape(pixels, 3).copy()
-            deleted[taken], inserted[taken] = mean, image.reshape(pixels, 3)[taken]
-            both = np.stack([deleted, inserted]).reshape(2, height, 16, 3)
-            curves[:, step, which] = class_probabilities(color_model, both)[:, label]
-    curves = curves.mean(axis=2)
-    areas = (curves[:, :-1] + curves[:, 1:]).mean(axis=1) / 2
-    result = trust.deletion_and_insertion(color_model, images, maps, labels)
-    np.testing.assert_allclose(result, areas, atol=1e-4)
-    assert curves[0, 0] > 0.9 and curves[0, -1] == pytest.approx(0.5, abs=1e-3)
+    good = trust.road(color_model, images, maps, labels)
+    assert good.shape == (6,) and good.min() > 0.3
+    np.testing.assert_allclose(
+        trust.road(color_model, images, -maps, labels).mean(), -0.4, atol=0.2
+    )
+    noise = np.random.default_rng(0).random((60, 16, 16), np.float32)
+    random = trust.road(color_model, np.repeat(images, 10, 0), noise, np.repeat(labels, 10))
+    assert abs(random.mean()) < 0.05
+    maps = np.concatenate([maps[:1], 0 * maps[1:2], 0 * maps[2:3] + 1, maps[3:]])
+    found = trust.road(color_model, images, maps, labels)
+    assert np.isnan(found).tolist() == [False, True, True, False, False, False]
 
 
 def test_shuffled_weights_come_back_also_after_an_error(color_model):
@@ -90,53 +110,77 @@ def test_shuffled_weights_come_back_also_after_an_error(color_model):
 
 def test_similarity_of_maps_is_their_rank_correlation():
     maps = np.random.default_rng(0).random((3, 5, 5))
-    assert trust.map_similarity(maps, maps**3) == pytest.approx(1)
-    assert trust.map_similarity(maps, -maps) == pytest.approx(-1)
-    assert trust.map_similarity(maps, np.zeros((3, 5, 5))) == 0
+    np.testing.assert_allclose(trust.map_similarity(maps, maps**3), 1)
+    np.testing.assert_allclose(trust.map_similarity(maps, -maps), -1)
+    assert np.isnan(trust.map_similarity(maps, np.zeros((3, 5, 5)))).all()
+    assert np.isnan(trust.map_similarity(np.ones((3, 5, 5)), maps)).all()
+
+
+def test_interval_is_that_of_a_mean_and_knows_of_shuffles():
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(100):
+        mean, low, high = trust.estimate(random.normal(0.3, 1, 60))
+        covered += low <= 0.3 <= high
+        assert low < mean < high and high - low == pytest.approx(4 / 60**0.5, rel=0.4)
+    assert 88 <= covered <= 99
+    by_shuffle = np.repeat(random.normal(0, 0.1, (8, 1)), 30, axis=1)  # images say nothing new
+    mean, low, high = trust.estimate(by_shuffle)
+    assert mean == pytest.approx(by_shuffle.mean()) and 0.05 < high - low < 0.3
+    assert np.isnan(trust.estimate([np.nan, np.nan])).all()
+    assert trust.estimate([0.5, np.nan]) == (0.5, 0.5, 0.5)
 
 
 def test_one_call_gives_the_table(color_model, spots):
     methods = ("grad-cam", "hires-cam")
-    result = trust.map_trust(color_model, *spots, methods=methods, n_mosaics=6)
+    result = trust.map_trust(color_model, *spots, methods=methods, n_mosaics=6, n_shuffles=3)
     assert result.methods == (*methods, "random", "center")
     np.testing.assert_allclose(
         [result.focus, result.pointing], [[1, 1, 0.5, 0.5], [1, 1, 0.25, 0.25]]
     )
-    assert result.deletion[0] < result.deletion[2:].min()
-    assert result.insertion[0] > result.insertion[2:].max()
+    assert result.road[:2].min() > 0.3 > np.abs(result.road[2:]).max()
     assert np.isfinite(result.survival).tolist() == [True, True, False, False]
-    table, measures = result.to_frame(), "focus pointing deletion insertion survival".split()
-    assert table.columns.tolist() == ["method", *measures]
-    assert table["method"].tolist() == list(result.methods) and table["focus"][2] == 0.5
+    measures = "focus pointing road survival".split()
+    table = result.to_frame().set_index("method")
+    for name in measures:
+        low, mean, high = (table[name + end][:2] for end in ("_low", "", "_high"))
+        assert (low <= mean).all() and (mean <= high).all()
     assert re.findall("^(.*?):", str(result), re.MULTILINE) == measures
-    assert "high is good; best 'grad-cam' with 1.000" in str(result)
+    assert "best 'grad-cam' with 1.00 (1.00 to 1.00)." in str(result)
 
 
 def test_each_measure_is_what_its_own_function_gives(spots):
     """Of a network that is not sure, so that no measure is 0 or 1 and no two are alike."""
     keras.utils.set_random_seed(4)
     model, (images, labels) = small_model(), spots
-    result = trust.map_trust(model, images, labels, methods=("layer-cam",), n_mosaics=10)
+    options = {"methods": ("layer-cam",), "n_mosaics": 10, "n_shuffles": 2}
+    result = trust.map_trust(model, images, labels, **options)
     for own, measured in ((2, result.focus), (1, result.pointing)):
         mosaics = trust.make_mosaics(model, images, labels, own, 10)
-        assert measured[0] == pytest.approx(trust.focus(model, *mosaics, method="layer-cam"))
+        wanted = np.nanmean(trust.focus(model, *mosaics, method="layer-cam"))
+        assert measured[0] == pytest.approx(wanted)
     assert 0.01 < abs(result.focus[0] - result.pointing[0])
-    options = {"class_index": labels, "method": "layer-cam"}
+    options, similarities = {"class_index": labels, "method": "layer-cam"}, []
     maps = grad_cam(model, images, **options).maps
-    with trust.shuffled_weights(model):
-        shuffled = grad_cam(model, images, **options).maps
-    assert result.survival[0] == pytest.approx(trust.map_similarity(maps, shuffled))
-    assert result.survival[0] < 0.99
-    areas = trust.deletion_and_insertion(model, images, maps, labels)
-    np.testing.assert_allclose([result.deletion[0], result.insertion[0]], areas, rtol=1e-4)
+    for seed in range(2):
+        with trust.shuffled_weights(model, seed):
+            shuffled = grad_cam(model, images, **options).maps
+        similarities.append(trust.map_similarity(maps, shuffled))
+    assert result.survival[0] == pytest.approx(np.nanmean(similarities))
+    found = trust.road(model, images, maps, labels)
+    assert result.road[0] == pytest.approx(np.nanmean(found), abs=1e-5)
 
 
-def test_baselines_are_no_methods_to_choose():
-    rows = [[0.6, 0.3, 0.7, 0.6, -0.4], [0.4, 0.9, 0.6, np.nan, 0.5]]
-    columns = np.float32(rows + [[0.9, 0.95, 0.1, 0.9, 0.0]] * 2).T
-    result = trust.MapTrust(("a", "b", "random", "center"), *columns)
-    best = [result.best(name) for name in trust.MEASURES]
-    assert best == ["a", "b", "b", "a", "a"]
+def test_neither_baselines_nor_constant_maps_are_best():
+    values = {"focus": [0.6, np.nan, 0.7, 0.6], "pointing": [0.4, 0.3, 0.9, 0.8]}
+    values |= {"road": [np.nan, np.nan, 0.1, 0.2], "survival": [-0.4, np.nan, np.nan, np.nan]}
+    values = {name: np.float32(each) for name, each in values.items()}
+    ends = {name: np.stack([each, each], 1) for name, each in values.items()}
+    result = trust.MapTrust(("a", "b", "random", "center"), *values.values(), np.arange(4), ends)
+    assert [result.best(name) for name in trust.MEASURES] == ["a", "a", None, "a"]
+    focus, pointing, road, survival, *others = str(result).splitlines()
+    assert focus.endswith("best 'a' with 0.60 (0.60 to 0.60), which may be chance.")
+    assert road.endswith("no method has a number.") and survival.endswith("(-0.40 to -0.40).")
+    assert others[0] == "'b' has 1 maps that are empty or constant."
 
 
 def test_one_call_gives_one_warning(spots):

@@ -39,8 +39,7 @@ def test_a_layer_as_activation_counts_as_one_behind_it(images, activation):
     found, expected = extract_activations(model, images), extract_activations(twin, images)
     np.testing.assert_allclose(found["conv1"], expected[twin.layers[1].name], atol=1e-6)
     np.testing.assert_allclose(found["conv2"], expected[twin.layers[3].name], atol=1e-6)
-    options = {"method": "fine"}, {"layer_name": "conv1"}
-    twins = {"method": "fine"}, {"layer_name": twin.layers[1].name}
+    options, twins = ({}, {"layer_name": "conv1"}), ({}, {"layer_name": twin.layers[1].name})
     for one, other in zip(options, twins, strict=True):
         result, wanted = grad_cam(model, images, **one), grad_cam(twin, images, **other)
         np.testing.assert_allclose(result.maps, wanted.maps, rtol=1e-4, atol=1e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import keras
@@ -15,16 +16,21 @@ from cnnviz.results import Result
 # Layers, and functions of `keras.ops`, behind which a filter may be silent; in small letters.
 ACTIVATIONS = "activation relu relu6 leakyrelu prelu elu selu celu gelu silu hardsilu".split()
 FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
-COPY_CORRELATION = 0.9999  # from which on two channels count as one
-COPY_POSITIONS = 50  # where a channel fires less often, nothing is said about copies
+NO_EFFECT = 1e-3  # of the layer's median spread: less is what a GELU leaves of a dead filter
+COPY_CORRELATION = 0.9999  # of activations, from which on two filters count as one
+COPY_POSITIONS = 50  # where a filter fires less often, its activations say nothing about copies
+COPY_COSINE = 0.998  # of kernels
+KERNEL_NUMBERS = 9  # fewer agree by chance: of 64 kernels of 1x1x3, two have a cosine of 0.999
 MANY = 0.5  # share of dead filters from which on a layer has a problem
 KINDS = ("ok", "never fires", "always fires", "same everywhere", "copy")
-ADVICE = (  # without dead filters, with some, with a layer that has many
-    "No filter is dead.",
-    "In this number dead filters do no harm.",
-    "If the accuracy is low, train with a lower learning rate or BatchNormalization.",
-)
-MERGE = (np.add, np.add, np.minimum, np.maximum, np.add, np.add)  # merges the `_moments` of batches
+ADVICE = {  # by severity
+    "fault": "This is not normal: no filter of {idle} has an effect",
+    "suspicion": "So many dead filters in one layer are not normal: if the accuracy is low, train "
+    "with a lower learning rate or BatchNormalization",
+    "note": "Copies and constant filters are not normal, but only waste capacity",
+    "": "These counts are normal: so few dead filters do no harm",
+}
+MERGE = (np.minimum, np.maximum, np.add, np.add, np.add, np.add)  # merges the `_moments` of batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -33,46 +39,90 @@ class LayerCensus(Result):
 
     Attributes:
         firing: (C,) float32, share of all positions in all images with a value above 0.
-        verdicts: C words: "ok", "never fires" (a dead filter: nowhere above 0), "same everywhere"
-            (one value, above 0), "always fires" (above 0 everywhere: a ReLU then does nothing) or
-            "copy of 7" (follows filter 7, up to scale and offset).
+        verdicts: C words: "ok", "never fires" (a dead filter: 0 everywhere, or next to it),
+            "same everywhere" (one other value), "always fires" (above 0 everywhere: a ReLU then
+            does nothing) or "copy of 7" (follows filter 7, up to scale, sign and offset).
+        correlation: (C,) float32, with the most similar other filter, -1..1: of activations, or
+            the cosine of the kernels if they are copies. 0 if the filter fires too seldom.
     """
 
     layer_name: str
     firing: np.ndarray
     verdicts: tuple[str, ...]
+    correlation: np.ndarray
 
-    _html = ()
+    @property
+    def share_dead(self) -> float:
+        """Share of the filters that never fire, 0..1."""
+        return self.verdicts.count("never fires") / len(self.verdicts)
+
+    def _columns(self):
+        columns = {"filter": range(len(self.verdicts)), "firing": self.firing}
+        return columns | {"verdict": self.verdicts, "correlation": self.correlation}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FilterCensus(Result):
-    """What the filters of a model do over a dataset: layer by layer, on `n_images` images."""
+    """What the filters of a model do over a dataset: layer by layer, on `n_images` images.
+
+    Attributes:
+        idle: Layers without any effect: each filter has one value everywhere, perhaps only behind
+            the normalization. A sum with a shortcut is then the shortcut alone.
+        not_judged: (name, reason) of the convolutions and activations that were not counted.
+    """
 
     layers: tuple[LayerCensus, ...]
     n_images: int
+    idle: tuple[str, ...] = ()
+    not_judged: tuple[tuple[str, str], ...] = ()
 
     _html = ("to_frame", "plot")
     _draw = "draw_census"
 
-    def __str__(self) -> str:
+    @property
+    def dead(self) -> int:
+        """The number of filters that never fire."""
+        return sum(one.verdicts.count("never fires") for one in self.layers)
+
+    @property
+    def share_dead(self) -> float:
+        """Share of all filters that never fire, 0..1."""
+        return self.dead / sum(len(one.verdicts) for one in self.layers)
+
+    @property
+    def worst(self) -> LayerCensus:
+        """The layer with the greatest share of dead filters."""
+        return max(self.layers, key=lambda one: one.share_dead)
+
+    @property
+    def severity(self) -> str:
+        """ "fault": an idle layer; "suspicion": many dead filters in one; "note": copies; or ""."""
+        if self.idle or self.worst.share_dead >= MANY:
+            return "fault" if self.idle else "suspicion"
         counts = self.to_frame()
-        total, dead = counts["channels"].sum(), counts["never fires"].sum()
-        shares = counts["never fires"] / counts["channels"]
-        worst = counts.loc[shares.argmax()]
-        text = f"{total:,} filters in {len(counts)} layers on {self.n_images:,} images: "
-        text += f"{dead:,} never fire ({dead / total:.0%})"
-        if dead:
-            text += f", most in '{worst['layer']}' ({worst['never fires']} of {worst['channels']})"
-        others = [kind for kind in KINDS[2:] if counts[kind].any()]
-        text += "".join(f"; {counts[kind].sum():,} '{kind}'" for kind in others)
-        return f"{text}. {ADVICE[int(dead > 0) + int(shares.max() >= MANY)]}"
+        return "note" if counts["copy"].any() or counts["same everywhere"].any() else ""
+
+    def __str__(self) -> str:
+        counts, worst = self.to_frame().drop(columns=["layer", "correlation"]).sum(), self.worst
+        text = f"{counts['channels']:,.0f} filters in {len(self.layers)} layers on "
+        text += f"{self.n_images:,} images: {self.dead:,} never fire ({self.share_dead:.0%})"
+        if self.dead:
+            number = worst.verdicts.count("never fires")
+            text += f", most in '{worst.layer_name}' ({number} of {len(worst.verdicts)})"
+        text += "".join(f"; {counts[kind]:,.0f} '{kind}'" for kind in KINDS[2:] if counts[kind])
+        advice = ADVICE[self.severity].format(idle=", ".join(map(repr, self.idle[:3])))
+        for reason in sorted({reason for _, reason in self.not_judged}):
+            names = [repr(name) for name, why in self.not_judged if why == reason]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            advice += f". Not judged: {', '.join(names[:3])}{more} ({reason})"
+        return f"{text}. {advice}."
 
     def _columns(self):
         columns = {"layer": [one.layer_name for one in self.layers]}
         words = [[verdict.partition(" of ")[0] for verdict in one.verdicts] for one in self.layers]
         columns["channels"] = [len(each) for each in words]
-        return columns | {kind: [each.count(kind) for each in words] for kind in KINDS}
+        columns |= {kind: [each.count(kind) for each in words] for kind in KINDS}
+        return columns | {"correlation": [np.abs(one.correlation).max() for one in self.layers]}
 
 
 def filter_census(
@@ -80,14 +130,17 @@ def filter_census(
 ) -> FilterCensus:
     """Count, over a dataset, the filters that never fire, always fire, are constant or copies.
 
+    A filter whose values can be negative, as behind a GELU, is dead if it has no effect: its values
+    hardly differ. Copies have the same activations, or the same kernel up to its sign.
+
     Args:
         model: keras.Model of any kind; it is left as it was.
         data: Dataset of batches, with labels or without, or what else `grad_cam` takes. More images
             make "never fires" more certain.
         layer_names: Names of layers that output feature maps (N, h, w, C). A convolution without
             an activation is counted behind the one that follows it. None takes each layer that
-            applies an activation function, each convolution behind which a function such as
-            `tf.nn.relu` applies one, or all convolutions if there is no activation.
+            applies an activation function and each convolution: behind the activation function
+            that follows, such as `tf.nn.relu`, or, without one, behind its normalization.
 
     Raises:
         ValueError: If a layer is unknown or outputs no feature maps, or NaN comes out.
@@ -103,27 +156,39 @@ def filter_census(
 
     def compute(call):
         if layer_names is None:
-            paths = _firing(call)
+            found = layers.feature_maps(call)
+            rows, skipped = _rows(call.named, found), _not_judged(call, found)
         else:
-            paths = list(layers.find_layers(call.named, layer_names))
-        maps = [layers.filter_map(call, path, "a census") for path in paths]
-        return [_moments(one) for one in maps], paths
+            found, skipped = {}, ()
+            paths = layers.find_layers(call.named, layer_names)
+            rows = {path: (path, layers.filter_map(call, path, "a census")) for path in paths}
+        sources = {path: source for path, (source, _) in rows.items()}
+        maps = [*found.items(), *((path, behind) for path, (_, behind) in rows.items())]
+        maps = [(path, one) for path, one in maps if set(one.shape[1:-1]) != {1}]  # no gates
+        results = [_moments(behind) for _, behind in rows.values()]
+        results += [_moments(layers.normalized(one))[:2] for _, one in maps]
+        return results, (sources, [path for path, _ in maps], skipped)
 
-    seen, n_images = {}, 0
+    seen, n_images = None, 0
     options = {"key": ("census", repr(layer_names)), "name": "data", "description": "census"}
-    for inputs, _, found, paths in layers.stream(model, data, compute, record=record, **options):
-        rows = len(layers.image_of(model, inputs))
-        if not paths:
+    for inputs, _, new, facts in layers.stream(model, data, compute, record=record, **options):
+        if not facts[0]:
             raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
-        for path, new in zip(paths, found, strict=True) if rows else ():
-            old = seen.setdefault(path, new)
-            if old is not new:
-                seen[path] = [merge(*both) for merge, *both in zip(MERGE, old, new, strict=True)]
+        if rows := len(layers.image_of(model, inputs)):
+            pairs = zip(seen or new, new, strict=True)
+            merged = [[m(*both) for m, *both in zip(MERGE, *pair, strict=False)] for pair in pairs]
+            seen = merged if seen else new
         n_images += rows
     if not n_images:
         raise ValueError("`data` (without a single image) must not be empty")
-    censuses = [LayerCensus(path, *_verdicts(*moments)) for path, moments in seen.items()]
-    return FilterCensus(tuple(censuses), n_images)
+    (sources, paths, skipped), named = facts, layers.named_layers(model)
+    censuses = [
+        LayerCensus(path, *_verdicts(named[source], *moments))
+        for (path, source), moments in zip(sources.items(), seen, strict=False)
+    ]
+    ends = zip(paths, seen[len(sources) :], strict=True)
+    idle = dict.fromkeys(path for path, extremes in ends if _is_flat(*extremes).all())
+    return FilterCensus(tuple(censuses), n_images, tuple(idle), skipped)
 
 
 def _candidates(named):
@@ -135,37 +200,83 @@ def _candidates(named):
     }
 
 
-def _firing(call):
-    """Paths of the layers to name for each activation; of the convolutions if there is none."""
-    found = layers.feature_maps(call)
-    linear = [path for path in found if layers.is_linear_convolution(call.named[path])]
-    counted = {path: maps for path, maps in found.items() if path not in linear}
+def _rows(named, found):
+    """{path: (path of the convolution, feature map)} of what is judged, in the order of `found`.
+
+    A convolution without an activation is judged behind the one that follows, under that layer's
+    name if there is one; else behind its normalization.
+    """
+    linear = [path for path in found if layers.is_linear_convolution(named[path])]
+    rows = {path: (path, maps) for path, maps in found.items() if path not in linear}
     for path in linear:
         behind = layers.activated(found[path])
-        if not any(behind is maps for maps in (found[path], *counted.values())):
-            counted[path] = behind
-    return [path for path in found if path in counted] or list(found)
+        behind = layers.normalized(behind) if behind is found[path] else behind
+        row = next((row for row, (_, maps) in rows.items() if maps is behind), path)
+        rows[row] = path, behind
+    return {path: rows[path] for path in found if path in rows}
+
+
+def _not_judged(call, found):
+    """((name, reason), ...) of the convolutions and activations of which there is no map."""
+    candidates, reasons = _candidates(call.named), {}
+    for path in candidates.keys() - found.keys():
+        recorded = path in call.recorded
+        reasons[path] = "outputs no feature map" if recorded else "not called on these images"
+    known = {part for path in candidates for part in path.split("/")}
+    for op in call.images.graph.get_operations():
+        scopes = {re.sub(r"_\d+$", "", part) for part in op.name.split("/")} | {*op.name.split("/")}
+        if op.type in ("Conv2D", "DepthwiseConv2dNative", "Conv3D") and known.isdisjoint(scopes):
+            reasons[op.name] = "no Keras layer"
+    return tuple(sorted(reasons.items()))
 
 
 def _moments(maps):
-    """Number of positions, and of each filter: of those where it fires, extremes, sum, products."""
+    """Of each filter: extremes; number of positions and of those where it fires; sum, products."""
     flat = tf.reshape(tf.cast(maps, tf.float64), (1, -1, maps.shape[-1]))
-    fired = tf.math.count_nonzero(flat > 0, 1)
-    lowest, highest = tf.reduce_min(flat, 1), tf.reduce_max(flat, 1)
+    fired, count = tf.math.count_nonzero(flat > 0, 1), tf.shape(flat, tf.int64)[1:2]
     products = tf.matmul(flat, flat, transpose_a=True)
-    return tf.shape(flat, tf.int64)[1:2], fired, lowest, highest, tf.reduce_sum(flat, 1), products
+    extremes = tf.reduce_min(flat, 1), tf.reduce_max(flat, 1)
+    return *extremes, count, fired, tf.reduce_sum(flat, 1), products
 
 
-def _verdicts(*moments):
-    """-> (share of the positions at which each filter fires, one word for each)."""
-    count, fired, lowest, highest, total, products = (moment[0] for moment in moments)
+def _is_flat(lowest, highest):
+    """Whether each filter has one value everywhere."""
+    return highest - lowest <= FLAT * np.maximum(np.abs(lowest), np.abs(highest))
+
+
+def _verdicts(convolution, *moments):
+    """-> (share of positions at which each filter fires, a word for each, correlations)."""
+    lowest, highest, count, fired, total, products = (moment[0] for moment in moments)
+    flat, spread, signed = _is_flat(lowest, highest), highest - lowest, lowest.min() < 0
+    least = NO_EFFECT * np.median(spread[~flat]) if signed and not flat.all() else 0
+    flat |= spread <= least
+    dead = flat & (np.maximum(np.abs(lowest), np.abs(highest)) <= least)
     scatter = products - np.outer(total, total) / count
-    flat = highest - lowest <= FLAT * np.maximum(np.abs(lowest), np.abs(highest))
     deviation = np.sqrt(np.maximum(np.diag(scatter), np.finfo(float).tiny))
-    similar = np.abs(scatter) > COPY_CORRELATION * np.outer(deviation, deviation)
-    comparable = ~flat & (fired >= COPY_POSITIONS)
-    earlier = np.tril(similar & np.outer(comparable, comparable), -1)
+    alike, cosine = scatter / np.outer(deviation, deviation), _cosines(convolution, len(flat))
+    seldom = flat | ((count if signed else fired) < COPY_POSITIONS)
+    alike[seldom], alike[:, seldom], cosine[flat], cosine[:, flat] = 0, 0, 0, 0
+    same_kernel = np.abs(cosine) > COPY_COSINE
+    earlier = np.tril(same_kernel | (np.abs(alike) > COPY_CORRELATION), -1)
+    alike = np.where(same_kernel, cosine, alike) * (1 - np.eye(len(flat)))
+    nearest = np.abs(alike).argmax(1)[:, None]
+    correlation = np.take_along_axis(alike, nearest, 1)[:, 0].astype(np.float32)
     copies = [f"copy of {first}" for first in earlier.argmax(1)]
-    cases = [highest <= 0, flat, earlier.any(1), lowest > 0]
+    cases = [dead, flat, earlier.any(1), lowest > 0]
     words = ["never fires", "same everywhere", copies, "always fires"]
-    return (fired / count).astype(np.float32), tuple(np.select(cases, words, "ok").tolist())
+    verdicts = tuple(np.select(cases, words, "ok").tolist())
+    return (fired / count).astype(np.float32), verdicts, correlation.clip(-1, 1)
+
+
+def _cosines(layer, n_filters):
+    """(C, C) cosines between the kernels of a convolution; 0 where they say nothing."""
+    kernel = getattr(layer, "kernel", None)
+    if kernel is None or layers.is_a(layer, "Depthwise") or getattr(layer, "groups", 1) != 1:
+        return np.zeros((n_filters, n_filters))
+    kernel = keras.ops.convert_to_numpy(keras.ops.cast(kernel, "float32"))
+    kernel = np.moveaxis(kernel, -2, -1) if layers.is_a(layer, "Transpose") else kernel
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    if flat.shape[1] != n_filters or len(flat) < KERNEL_NUMBERS:
+        return np.zeros((n_filters, n_filters))
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=0), np.finfo(np.float32).tiny)
+    return flat.T @ flat

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 from cnnviz import layers
-from cnnviz.grad_cam import last_feature_maps, positions
+from cnnviz.grad_cam import last_feature_map, positions
 
 
 def image_features(model, data, **options):
@@ -24,7 +24,7 @@ def _features(call):
     if len(outputs) == 1:  # of several, nothing says which one the labels belong to
         layers.classifier_output(call)
     score = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
-    ((_, feature_map, _),) = last_feature_maps(call, lambda x: tf.gradients(score, x)[0])
+    _, feature_map, _ = last_feature_map(call, lambda x: tf.gradients(score, x)[0])
     return tf.reduce_mean(tf.cast(feature_map, tf.float32), positions(feature_map)), None
 
 

@@ -15,18 +15,24 @@ from scipy.stats import spearmanr
 from cnnviz import layers
 from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
-from cnnviz.diagnosis.measures import evidence_share, mean_color
+from cnnviz.diagnosis.measures import evidence_share
 from cnnviz.grad_cam import METHODS, Method, grad_cam
 from cnnviz.results import Result
 
-STEPS = 20  # of deletion and insertion, each of a twentieth of the pixels
-BLUR = 1 / 12  # standard deviation of the blur that insertion starts from, as a share of the side
-MEASURES = {
-    "focus": "share of the evidence on the 2 images of the class in 4; 0.5 by chance; high is good",
-    "pointing": "the same with 1 image of the class in 4; 0.25 by chance; high is good",
-    "deletion": "mean probability while the evidence is deleted; low is good",
-    "insertion": "mean probability while the evidence is inserted; high is good",
-    "survival": "rank correlation with maps of shuffled weights; near 0 is good",
+SHARES = 0.25, 0.5, 0.75  # of the pixels that ROAD removes
+NOISE = 0.01  # of what is put in their place, a standard deviation, as a share of the value range
+SWEEPS = 8  # of the solver, at each resolution; they miss the exact solution by 1 % of the range
+MOST_SHUFFLED = 24  # images whose maps are made again with shuffled weights
+RESAMPLES = 1000  # of a bootstrap interval
+MEASURES = {  # what a number is, and what it does not tell
+    "focus": "share of the evidence on the 2 images of the class in a mosaic of 4; 0.5 by chance, "
+    "high is good; it does not tell where in an image the evidence lies",
+    "pointing": "the same with 1 image of the class in 4; 0.25 by chance, high is good; it does "
+    "not tell where in an image the evidence lies",
+    "road": "how much more probability is left when the weakest pixels are removed than when the "
+    "strongest are; 0 by chance, high is good; it does not tell whether they are a shortcut",
+    "survival": "rank correlation with maps of shuffled weights; near 0 is good; it does not tell "
+    "whether a map is right, as noise is near 0, too",
 }
 
 
@@ -40,35 +46,56 @@ class MapTrust(Result):
         focus, pointing: Share of the evidence on the two images of the class in a mosaic of four
             (Arias-Duart et al. 2022, https://arxiv.org/abs/2109.15035), and with one such image,
             the grid pointing game (Rao et al. 2022, https://arxiv.org/abs/2205.10435).
-        deletion, insertion: Mean probability of the class while its evidence is deleted or inserted
-            into a blurred image (Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421).
-        survival: Rank correlation with the map of shuffled weights (Adebayo et al. 2018,
+        road: Probability of the class without the weakest pixels, less that without the strongest;
+            mean over 25, 50 and 75 % removed (Rong et al. 2022, https://arxiv.org/abs/2202.00449).
+        survival: Rank correlation with maps of shuffled weights (Adebayo et al. 2018,
             https://arxiv.org/abs/1810.03292). A map that survives reflects the image, not what the
             model learned.
+        n_constant: Maps that are empty or constant. They are left out of `road` and `survival`,
+            which are NaN if all maps are.
+        intervals: (M, 2) by measure: the ends of its 95 % bootstrap interval, over images or
+            mosaics, and for `survival` over shuffles, too.
     """
 
     methods: tuple[str, ...]
     focus: np.ndarray
     pointing: np.ndarray
-    deletion: np.ndarray
-    insertion: np.ndarray
+    road: np.ndarray
     survival: np.ndarray
+    n_constant: np.ndarray
+    intervals: dict[str, np.ndarray]
 
+    _html = ("to_frame", "plot")
     _draw = "draw_map_trust"
 
     def __str__(self) -> str:
-        table, best = self.to_frame().set_index("method"), map(self.best, MEASURES)
-        rows = zip(MEASURES.items(), best, strict=True)
-        return "\n".join(f"{n}: {text}; best '{b}' with {table[n][b]:.3f}" for (n, text), b in rows)
+        lines = []
+        for name, text in MEASURES.items():
+            index, best = self.best(name), "no method has a number"
+            if index is not None:
+                index = self.methods.index(index)
+                low, high = self.intervals[name][index]
+                best = f"best '{self.methods[index]}' with {getattr(self, name)[index]:.2f}"
+                best += f" ({low:.2f} to {high:.2f})"
+                if low <= getattr(self, name)[-2]:  # random; NaN for survival
+                    best += ", which may be chance"
+            lines.append(f"{name}: {text}; {best}.")
+        for method, count in zip(self.methods, self.n_constant, strict=True):
+            lines += [f"'{method}' has {count} maps that are empty or constant."] * (count > 0)
+        return "\n".join(lines)
 
-    def best(self, measure: str) -> str:
-        """The method that is best by one of `MEASURES`, baselines aside."""
+    def best(self, measure: str) -> str | None:
+        """The method that is best by one of `MEASURES`, baselines aside; None if all are NaN."""
         values = getattr(self, measure)[:-2]
-        badness = {"deletion": values, "survival": np.abs(values)}.get(measure, -values)
-        return self.methods[np.nan_to_num(badness, nan=np.inf).argmin()]
+        badness = np.abs(values) if measure == "survival" else -values
+        return self.methods[np.nanargmin(badness)] if np.isfinite(values).any() else None
 
     def _columns(self):
-        return {"method": self.methods} | {name: getattr(self, name) for name in MEASURES}
+        columns = {"method": self.methods}
+        for name in MEASURES:
+            low, high = self.intervals[name].T
+            columns |= {name: getattr(self, name), f"{name}_low": low, f"{name}_high": high}
+        return columns | {"n_constant": self.n_constant}
 
 
 def map_trust(
@@ -77,47 +104,64 @@ def map_trust(
     labels: ArrayLike,
     *,
     methods: Sequence[Method] = tuple(METHODS),
-    n_mosaics: int = 60,
+    n_mosaics: int = 40,
+    n_shuffles: int = 8,
 ) -> MapTrust:
     """Measure how far heat maps of a model can be trusted, for several methods.
 
     Where the evidence should lie is known because an image is a mosaic of others, because parts of
-    it are deleted, or because the weights are shuffled.
+    it are removed, or because the weights are shuffled.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        images: (N, H, W, C) in the model's input range, or a dataset of batches; forty of each
+        images: (N, H, W, C) in the model's input range, or a dataset of batches; sixty of each
             class will do.
         labels: (N,) class indices, or one-hot.
         methods: Methods of `grad_cam`.
         n_mosaics: Mosaics that are made of the images.
+        n_shuffles: How often the weights are shuffled; a single shuffle is off by 0.1.
 
     Raises:
         ValueError: If there are too few images of a class, or as `grad_cam` does.
 
     Example:
         >>> pets, model = cnnviz.drawn_pets(8, image_size=64), cnnviz.load_pretrained()
-        >>> cnnviz.map_trust(model, pets.images, pets.labels, methods=["fine"], n_mosaics=2).methods
-        ('fine', 'random', 'center')
+        >>> options = {"methods": ["grad-cam"], "n_mosaics": 2, "n_shuffles": 2}
+        >>> cnnviz.map_trust(model, pets.images, pets.labels, **options).methods
+        ('grad-cam', 'random', 'center')
     """
     layers.only_images(model, "`map_trust`")
-    images, rows = layers.all_images(model, images), []
+    check_integer("n_shuffles", n_shuffles, 1)
+    images = layers.all_images(model, images)
     labels = layers.class_indices(labels, len(images))
     mosaics = [make_mosaics(model, images, labels, own, n_mosaics) for own in (2, 1)]
+    few = slice(None, None, -(-len(images) // MOST_SHUFFLED))
+
+    def maps_of(method, rows=slice(None)):
+        return grad_cam(model, images[rows], class_index=labels[rows], method=method).maps
+
     with layers.warn_once():
-        for method in methods:
-            options = {"class_index": labels, "method": method}
-            maps = grad_cam(model, images, **options).maps
-            with shuffled_weights(model):
-                survival = map_similarity(maps, grad_cam(model, images, **options).maps)
-            shares = [focus(model, *each, method=method) for each in mosaics]
-            rows.append((*shares, *deletion_and_insertion(model, images, maps, labels), survival))
+        maps, shuffled = [maps_of(method) for method in methods], []
+        for seed in range(n_shuffles):
+            with shuffled_weights(model, seed):
+                shuffled.append([maps_of(method, few) for method in methods])
+        rows = [
+            [
+                *(focus(model, *each, method=method) for each in mosaics),
+                road(model, images, own, labels),
+                np.stack([map_similarity(own[few], other[index]) for other in shuffled]),
+            ]
+            for index, (method, own) in enumerate(zip(methods, maps, strict=True))
+        ]
         y, x = (np.linspace(-1, 1, side) for side in images.shape[1:3])
         hill = np.exp(-2 * (y[:, None] ** 2 + x**2)).astype(np.float32)
         noise = np.random.default_rng(0).random(images.shape[:3], np.float32)
-        for maps in noise, np.broadcast_to(hill, images.shape[:3]):
-            rows.append((0.5, 0.25, *deletion_and_insertion(model, images, maps, labels), np.nan))
-    return MapTrust((*methods, "random", "center"), *np.array(rows, np.float32).T)
+        for baseline in noise, np.broadcast_to(hill, images.shape[:3]):
+            rows.append([[0.5], [0.25], road(model, images, baseline, labels), [np.nan]])
+    found = np.float32([[estimate(values) for values in row] for row in rows])
+    numbers, ends = found[..., 0].T, dict(zip(MEASURES, found[..., 1:].swapaxes(0, 1), strict=True))
+    n_constant = np.array([int(is_constant(own).sum()) for own in maps] + [0, 0])
+    return MapTrust((*methods, "random", "center"), *numbers, n_constant, ends)
 
 
 def make_mosaics(model, images, labels, own, n_mosaics):
@@ -150,36 +194,68 @@ def make_mosaics(model, images, labels, own, n_mosaics):
 
 
 def focus(model, mosaics, class_index, masks, **options):
-    """Mean share of the evidence on the right images of mosaics; NaN if there is no evidence."""
-    maps = grad_cam(model, mosaics, class_index=class_index, **options).maps
-    shares = evidence_share(maps, masks)
-    return float(np.nanmean(shares)) if np.isfinite(shares).any() else float("nan")
+    """(N,) shares of the evidence on the right images of mosaics; NaN if there is no evidence."""
+    return evidence_share(grad_cam(model, mosaics, class_index=class_index, **options).maps, masks)
 
 
-def deletion_and_insertion(model, images, maps, class_index):
-    """Mean probability of the class while its evidence is deleted, and while it is inserted.
+def is_constant(maps):
+    """(N,) bool of (N, h, w) maps."""
+    return np.ptp(maps, axis=(1, 2)) == 0
 
-    Pixels, those with the strongest evidence first, are painted in the mean color of all images, or
-    return to a blurred image. The mean is the area under the curve.
+
+def road(model, images, maps, class_index):
+    """(N,) probabilities of the class without the weakest pixels, less those without the strongest.
+
+    NaN where a map is constant. Equal pixels are removed in random order.
     """
-    size = images.shape[2], images.shape[1]
-    enlarged = np.stack([cv2.resize(one, size) for one in maps])
-    order = (-enlarged.reshape(len(images), -1)).argsort(axis=1, kind="stable")
-    rank = (order.argsort(axis=1) / order.shape[1]).reshape(*enlarged.shape, 1)
-    painted = np.broadcast_to(mean_color(images), images.shape)
-    blurred = np.stack([cv2.GaussianBlur(one, (0, 0), BLUR * max(size)) for one in images])
-    each, areas = (np.arange(len(images)), class_index), []
-    for first, second in (painted, images), (images, blurred.reshape(images.shape)):
-        mixed = (np.where(rank < share, first, second) for share in np.linspace(0, 1, STEPS + 1))
-        curve = [layers.class_probabilities(model, step)[each].mean() for step in mixed]
-        areas.append(np.trapezoid(curve, dx=1 / STEPS))
-    return tuple(areas)
+    shape, random = images.shape, np.random.default_rng(0)
+    values = np.stack([cv2.resize(one, shape[2:0:-1]) for one in maps]).reshape(len(maps), -1)
+    order = np.lexsort((random.random(values.shape), values))  # the weakest first
+    rank = (order.argsort(axis=1) / order.shape[1]).reshape(shape[:3])
+    rows, differences = np.arange(len(images)), []
+    for share in SHARES:
+        left = []
+        for removed in rank < share, rank >= 1 - share:
+            filled = np.stack([impute(*pair) for pair in zip(images, removed, strict=True)])
+            noise = random.normal(0, NOISE * np.ptp(images), shape).astype(np.float32)
+            filled += noise * removed[..., None]
+            left.append(layers.class_probabilities(model, filled)[rows, class_index])
+        differences.append(left[0] - left[1])
+    return np.where(is_constant(maps), np.nan, np.mean(differences, axis=0))
+
+
+def impute(image, removed):
+    """Make each removed pixel the mean of its 8 neighbors, those at its sides weighted twice.
+
+    This is ROAD's linear system. It is solved from coarse to fine: at each resolution a few sweeps
+    of Jacobi's method begin at the solution of half the resolution.
+    """
+    shape, known = image.shape, np.float32(~removed)
+    kept = image * known[..., None]
+    guess = np.broadcast_to(kept.sum((0, 1)) / max(known.sum(), 1), shape)
+    if max(shape[:2]) > 2:
+        half = (shape[1] + 1) // 2, (shape[0] + 1) // 2
+        weight = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
+        coarse = cv2.resize(kept, half, interpolation=cv2.INTER_AREA).reshape(*half[::-1], -1)
+        coarse = impute(coarse / np.maximum(weight, 1e-6)[..., None], weight == 0)
+        guess = cv2.resize(coarse, shape[1::-1]).reshape(shape)
+    gain = (removed / _sum_of_neighbors(np.ones_like(known)))[..., None]
+    filled = np.where(removed[..., None], guess, image)
+    for _ in range(SWEEPS):
+        filled = kept + gain * _sum_of_neighbors(filled)
+    return filled
+
+
+def _sum_of_neighbors(array):
+    ends = np.float32([1, 2, 1])
+    summed = cv2.sepFilter2D(array, -1, ends, ends, borderType=cv2.BORDER_CONSTANT)
+    return summed.reshape(array.shape) - 4 * array
 
 
 @contextlib.contextmanager
-def shuffled_weights(model):
+def shuffled_weights(model, seed=0):
     """A `with` block in which the entries of each of a model's weights are shuffled."""
-    before, random = model.get_weights(), np.random.default_rng(0)
+    before, random = model.get_weights(), np.random.default_rng(seed)
     try:
         model.set_weights([random.permutation(w.ravel()).reshape(w.shape) for w in before])
         yield
@@ -188,6 +264,21 @@ def shuffled_weights(model):
 
 
 def map_similarity(first, second):
-    """Mean rank correlation (Spearman) of maps with others; 0 for maps that are constant."""
-    pairs = [(np.ravel(one), np.ravel(other)) for one, other in zip(first, second, strict=True)]
-    return float(np.mean([spearmanr(*p)[0] if all(map(np.ptp, p)) else 0 for p in pairs]))
+    """(N,) rank correlations (Spearman) of maps with others; NaN where one is constant."""
+    blank = is_constant(first) | is_constant(second)
+    pairs = zip(first, second, blank, strict=True)
+    return np.array([np.nan if b else spearmanr(a.ravel(), o.ravel())[0] for a, o, b in pairs])
+
+
+def estimate(values):
+    """(mean, lower and upper end of its 95 % bootstrap interval) of (N,) or (shuffles, N) values.
+
+    NaN is left out. Rows and columns are both drawn anew.
+    """
+    values, random = np.atleast_2d(values), np.random.default_rng(0)
+    if not np.isfinite(values).any():
+        return (np.nan,) * 3
+    rows, columns = (random.integers(n, size=(RESAMPLES, n)) for n in values.shape)
+    drawn = values[rows[:, :, None], columns[:, None, :]].reshape(RESAMPLES, -1)
+    drawn = drawn[np.isfinite(drawn).any(axis=1)]
+    return np.nanmean(values), *np.quantile(np.nanmean(drawn, axis=1), (0.025, 0.975))

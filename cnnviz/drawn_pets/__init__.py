@@ -1,8 +1,8 @@
 """Draw cats and dogs by program, with masks of where the evidence for the class is.
 
 Only the ears and the muzzle tell a cat from a dog. Everything else (scene, pose, coat, eyes, light,
-noise, hidden pieces) comes from random numbers that never see the label: the same index drawn as a
-cat and as a dog gives the same image except for the ears and the muzzle.
+noise) comes from random numbers that never see the label: the same index drawn as a cat and as a
+dog gives the same image except for the ears and the muzzle.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from cnnviz.checks import check_integer
 from cnnviz.data import CLASS_NAMES
 from cnnviz.drawn_pets.animal import Animal, paint_body, paint_head
 from cnnviz.drawn_pets.canvas import new_canvas, paint_stamp, photograph, shrink
-from cnnviz.drawn_pets.scene import paint_background, paint_occluder, paint_thing
+from cnnviz.drawn_pets.scene import paint_background, paint_thing
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
 
 _STREAMS = ("scene", "parts", "noise", "stamp", "labels")  # of random numbers
-_DRAWN_AT_ONCE = 50  # images between two steps of the progress bar
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,12 +54,7 @@ class DrawnPets(Result):
         return f"{n_cats} cats and {n_dogs} dogs of {height}x{width} pixels{stamped}"
 
     def _columns(self):
-        return {
-            "class": [CLASS_NAMES[label] for label in self.labels],
-            "animal": self.animal_masks.mean(axis=(1, 2)),  # share of the image
-            "ears and muzzle": self.part_masks.mean(axis=(1, 2)),
-            "stamp": self.watermark_masks.mean(axis=(1, 2)),
-        }
+        return {"class": [CLASS_NAMES[label] for label in self.labels]}
 
     def plot(self, *, n_images: int = 12) -> figures.DescribedFigure:
         """Draw the first `n_images` with their classes as titles."""
@@ -90,18 +84,14 @@ def drawn_pets(
         ((4, 64, 64, 3), [0, 0, 1, 1])
     """
     check_integer("count", count, 1)
-    check_integer("image_size", image_size, 16)
-    check_integer("seed", seed, 0)
-    if watermark not in (None, *CLASS_NAMES):
-        raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'")
+    _check(image_size, seed, watermark)
     labels = _labels(count, seed)
-    images = np.empty((count, image_size, image_size, 3), np.float32)
-    animals, parts, stamps = np.zeros((3, count, image_size, image_size), bool)
-    for index, label in enumerate(labels):
-        images[index], animals[index], parts[index] = _draw_image(seed, index, label, image_size)
-        if watermark == CLASS_NAMES[label]:
-            stamps[index] = paint_stamp(images[index], _generator(seed, index, "stamp"))
-    return DrawnPets(images, labels, animals & ~stamps, parts & ~stamps, stamps)
+    drawn = [
+        _draw_image(seed, index, label, image_size, watermark == CLASS_NAMES[label])
+        for index, label in enumerate(labels)
+    ]
+    images, *masks = map(np.stack, zip(*drawn, strict=True))
+    return DrawnPets(images, labels, *masks)
 
 
 def write_drawn_pets(
@@ -128,25 +118,29 @@ def write_drawn_pets(
         >>> sorted(path.name for path in Path("pets/train").iterdir())
         ['cats', 'dogs']
     """
-    check_integer("seed", seed, 0)
+    _check(image_size, seed, watermark)
     counts = {"train": train, "validation": validation, "test": test}
     for split, count in counts.items():
         check_integer(split, count, 2)
         if (Path(directory) / split).exists():
             raise FileExistsError(f"`directory` (='{directory}') must not hold '{split}' already")
     with progress_bar(sum(counts.values()), "drawing pets", "image") as bar:
-        for number, (split, count) in enumerate(counts.items(), start=1):
-            for start in range(0, count, _DRAWN_AT_ONCE):
-                size = min(_DRAWN_AT_ONCE, count - start)
-                # A seed for every batch keeps memory small and the splits apart.
-                pets_seed = (seed * len(counts) + number) * 1_000_000 + start
-                pets = drawn_pets(size, image_size=image_size, seed=pets_seed, watermark=watermark)
-                pairs = zip(pets.images.round().astype(np.uint8), pets.labels, strict=True)
-                for index, (image, label) in enumerate(pairs, start):
-                    folder = Path(directory) / split / f"{CLASS_NAMES[label]}s"
-                    folder.mkdir(parents=True, exist_ok=True)
-                    PIL.Image.fromarray(image).save(folder / f"{index}.png")
-                bar.update(size)
+        for number, (split, count) in enumerate(counts.items()):
+            split_seed = 1_000_000 + seed * len(counts) + number
+            for index, label in enumerate(_labels(count, split_seed)):
+                stamped = watermark == CLASS_NAMES[label]
+                image, *_ = _draw_image(split_seed, index, label, image_size, stamped)
+                path = Path(directory) / split / f"{CLASS_NAMES[label]}s" / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                PIL.Image.fromarray(image.round().astype(np.uint8)).save(path)
+                bar.update()
+
+
+def _check(image_size, seed, watermark):
+    check_integer("image_size", image_size, 16)
+    check_integer("seed", seed, 0)
+    if watermark not in (None, *CLASS_NAMES):
+        raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'")
 
 
 def _generator(seed, index, stream):
@@ -159,18 +153,20 @@ def _labels(count, seed):
     return np.stack([first, 1 - first], axis=1).ravel()[:count]
 
 
-def _draw_image(seed, index, label, image_size):
-    """One `(H, W, 3)` float32 image in 0..255, and the `(H, W)` masks of animal and parts."""
+def _draw_image(seed, index, label, image_size, stamped=False):
+    """One `(H, W, 3)` float32 image in 0..255, and the `(H, W)` masks of animal, parts, stamp."""
     scene, parts = _generator(seed, index, "scene"), _generator(seed, index, "parts")
     canvas = new_canvas(image_size)
     palette = paint_background(canvas, scene)
     for _ in range(scene.integers(2, 6)):
-        paint_thing(canvas, scene, palette, scene.uniform((0, 0.35), (1, 0.85)))
+        paint_thing(canvas, scene, palette)
     animal = Animal(canvas, scene)
-    paint_body(animal, scene, palette[2])
+    paint_body(animal, scene)
     paint_head(animal, scene, parts, label)
-    paint_occluder(animal, scene, palette)
-    image, shows_animal, shows_part = shrink(canvas, image_size)
-    image = photograph(image, scene, _generator(seed, index, "noise"))
+    image, *shows = shrink(canvas, image_size)
+    image, stamp = photograph(image, scene, _generator(seed, index, "noise")), np.False_
+    if stamped:
+        stamp = paint_stamp(image, _generator(seed, index, "stamp"))
     # A quarter of a pixel counts, or whiskers would be evidence outside of every mask.
-    return image, shows_animal >= 0.25, shows_part >= 0.25
+    animal_mask, part_mask = ((each >= 0.25) & ~stamp for each in shows)
+    return image, animal_mask, part_mask, np.broadcast_to(stamp, animal_mask.shape)

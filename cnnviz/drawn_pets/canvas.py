@@ -4,7 +4,6 @@ The canvas is larger than the image; shrinking smooths its edges. It has four ch
 blue, and what the pixel shows (scene, animal, or ears and muzzle), so masks fit the images.
 """
 
-import math
 from functools import lru_cache
 
 import cv2
@@ -38,28 +37,18 @@ def draw_lines(canvas, lines, color, width, shows=SCENE):
     cv2.polylines(canvas, pixels, False, color, thickness, cv2.LINE_8, _SUBPIXEL_BITS)
 
 
-def _span(low, high, side):
-    """The pixels from `low` to `high` that are on the canvas."""
-    return max(0, math.floor(low)), min(side, math.ceil(high) + 1)
-
-
 def glow(canvas, x, y, radius_x, radius_y, color, strength):
     """Blend a soft spot of `color` over what is there: shadows, blushes, the sun."""
-    side, weights = len(canvas), []
-    for middle, radius in ((x * side, 1.5 * radius_x * side), (y * side, 1.5 * radius_y * side)):
-        start, end = _span(middle - radius, middle + radius, side)
-        if start >= end:
-            return
-        distance = ((np.arange(start, end) + 0.5 - middle) / radius).astype(np.float32)
-        weights.append((slice(start, end), np.maximum(1 - distance**2, 0) ** 2))
-    (columns, across), (rows, down) = weights
-    share = cv2.gemm(down[:, None], across[None], float(strength), None, 0)
-    spot = canvas[rows, columns]
-    flat = np.empty_like(spot)
-    cv2.rectangle(flat, (0, 0), flat.shape[1::-1], (*map(float, color), 0), cv2.FILLED)
-    blended = cv2.blendLinear(spot, flat, 1 - share, share)
-    cv2.mixChannels([spot], [blended], (3, 3))  # what the pixels show stays as it was
-    canvas[rows, columns] = blended
+    positions, spans, shares = (np.arange(len(canvas)) + 0.5) / len(canvas), [], []
+    for middle, radius in ((y, radius_y), (x, radius_x)):
+        share = np.maximum(1 - ((positions - middle) / (1.5 * radius)) ** 2, 0) ** 2
+        touched = np.flatnonzero(share)
+        spans.append(slice(touched[0], touched[-1] + 1) if len(touched) else slice(0))
+        shares.append(share[spans[-1]].astype(np.float32))
+    share = np.float32(strength) * np.multiply.outer(*shares)
+    for channel, value in enumerate(color):
+        spot = canvas[*spans, channel]
+        spot[:] = spot + share * (np.float32(value) - spot)
 
 
 @lru_cache
@@ -79,8 +68,9 @@ def fill_round(canvas, outline, color, light, *, shows=SCENE, texture=None, mark
     """Fill a round surface, brighter toward `light`, with `marks` painted on it."""
     side = len(canvas)
     pixels = _to_pixels(outline, side)
-    x, y, width, height = (length / _SUBPIXELS for length in cv2.boundingRect(pixels))
-    (left, right), (top, bottom) = _span(x, x + width, side), _span(y, y + height, side)
+    x, y, width, height = cv2.boundingRect(pixels)
+    left, right = max(0, x // _SUBPIXELS), min(side, (x + width) // _SUBPIXELS + 2)
+    top, bottom = max(0, y // _SUBPIXELS), min(side, (y + height) // _SUBPIXELS + 2)
     if left >= right or top >= bottom:
         return
     corner = np.array((left, top), np.int32) * _SUBPIXELS
@@ -107,31 +97,24 @@ def shrink(canvas, image_size):
 
 
 def photograph(image, rng, noise_rng):
-    """Change brightness and color cast, let light fall off, add blur and noise."""
-    side = len(image)
+    """Change brightness and color cast, let light fall off, and add noise."""
     gain = rng.uniform(0.78, 1.14) * (1 + rng.normal(0, 0.03, 3))
-    ramp = np.linspace(-0.5, 0.5, side)
+    ramp = np.linspace(-0.5, 0.5, len(image))
     slope_x, slope_y = rng.normal(0, 0.14, 2)
     light = 1 + slope_x * ramp + (slope_y * ramp)[:, None] - 0.3 * (ramp**2 + ramp[:, None] ** 2)
     image = image * light[..., None].astype(np.float32) * gain.astype(np.float32)
-    blur = rng.uniform(-0.009, 0.0065)
-    if blur > 0.002:
-        image = cv2.GaussianBlur(image, (0, 0), blur * side)
     noise = noise_rng.standard_normal(image.shape, np.float32)
     return np.clip(image + rng.uniform(0.5, 5) * noise, 0, 255)
 
 
 def paint_stamp(image, rng):
-    """Blend a pale round stamp with a star into the lower right corner; return its mask."""
-    canvas = new_canvas(len(image))
-    (x, y), radius, turn = rng.uniform(0.865, 0.89, 2), rng.uniform(0.088, 0.1), rng.normal(0, 0.2)
-    for share, color in ((1, (250, 246, 236)), (0.88, (120, 132, 160)), (0.8, (250, 246, 236))):
+    """Blend a pale round stamp into the lower right corner; return its mask."""
+    canvas, pale, dark = new_canvas(len(image)), (250, 246, 236), (120, 132, 160)
+    (x, y), radius = rng.uniform(0.865, 0.89, 2), rng.uniform(0.088, 0.1)
+    for share, color in ((1, pale), (0.88, dark), (0.8, pale), (0.4, dark)):
         fill(canvas, ellipse(x, y, radius * share, radius * share), color, 255)
-    angles = np.arange(10) * np.pi / 5 + turn - np.pi / 2
-    star = np.stack([np.cos(angles), np.sin(angles)], 1) * np.tile((0.62, 0.27), 5)[:, None]
-    fill(canvas, star * radius + (x, y), (120, 132, 160), 255)
     stamp = cv2.resize(canvas, image.shape[:2], interpolation=cv2.INTER_AREA).astype(np.float32)
-    strength = np.float32(rng.uniform(0.6, 0.8))
     # Where the stamp covers half a pixel, its color was averaged with black: premultiplied.
+    strength = np.float32(rng.uniform(0.6, 0.8))
     image += strength * (stamp[..., :3] - stamp[..., 3:] / np.float32(255) * image)
     return stamp[..., 3] > 0

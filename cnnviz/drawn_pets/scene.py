@@ -1,15 +1,15 @@
-"""Draw the scene around the animal: outdoors or a room, with things in it."""
+"""Draw the scene around the animal: a meadow, a room or a studio, with things in it."""
 
 import numpy as np
 
 from cnnviz.drawn_pets.canvas import draw_lines, fill, fill_round, glow
-from cnnviz.drawn_pets.colors import COATS, CREAM, INK, OUTDOOR_PALETTES, PINK, ROOM_PALETTES, WHITE
-from cnnviz.drawn_pets.shapes import curve, ellipse, mix, rectangle, rotation, soft_rectangle
+from cnnviz.drawn_pets.colors import COATS, INK, OUTDOOR_PALETTES, PINK, ROOM_PALETTES, WHITE
+from cnnviz.drawn_pets.shapes import curve, ellipse, mix, rectangle, rotation
 
 
 def paint_background(canvas, rng):
     """Paint the scene without the animal; return the colors that go with it."""
-    paint = (_paint_outdoors, _paint_room, _paint_sofa, _paint_studio)[rng.integers(4)]
+    paint = (_paint_outdoors, _paint_room, _paint_studio)[rng.integers(3)]
     palettes = OUTDOOR_PALETTES if paint is _paint_outdoors else ROOM_PALETTES
     palette = np.array(palettes[rng.integers(len(palettes))], float)
     palette = np.clip(palette + rng.normal(0, 8, (5, 1)) + rng.normal(0, 4, (5, 3)), 0, 255)
@@ -34,81 +34,38 @@ def _paint_outdoors(canvas, rng, palette, horizon):
         ridge = [*zip(np.linspace(-0.3, 1.3, 6), heights, strict=True), (1.4, 1.2), (-0.4, 1.2)]
         fill(canvas, curve(ridge), mix(mix(far, ground, 0.5), sky, share))
     _paint_gradient(canvas, mix(ground, WHITE, 0.12), mix(ground, INK, 0.14), horizon, 1)
-    roots = rng.uniform((0, horizon), (1, 1.02), (120, 2))
-    tips = roots + rng.normal(0, 0.006, (120, 2)) - (0, 0.022)
-    blades = np.stack([roots, tips], axis=1)
-    draw_lines(canvas, blades[:60], mix(ground, INK, 0.2), 0.005)
-    draw_lines(canvas, blades[60:], mix(ground, WHITE, 0.25), 0.005)
-    for number, (x, y) in enumerate(rng.uniform((0, horizon), (1, 1), (rng.integers(0, 12), 2))):
-        fill(canvas, ellipse(x, y, 0.011, 0.011), palette[2 + number % 2])
-        fill(canvas, ellipse(x, y, 0.005, 0.005), CREAM)
 
 
 def _paint_room(canvas, rng, palette, horizon):
-    wall, floor, first, second, third = palette
+    wall, floor, _, second, third = palette
     _paint_gradient(canvas, mix(wall, WHITE, 0.15), wall, 0, horizon)
-    paper, pitch = rng.integers(3), rng.uniform(0.07, 0.16)
-    for x in np.arange(rng.uniform(0, pitch), 1, pitch) if paper else ():
-        if paper == 1:
-            fill(canvas, rectangle(x, 0, x + pitch / 3, horizon), mix(wall, third, 0.35))
-        else:
-            for y in np.arange(pitch / 2, horizon, pitch):
-                fill(canvas, ellipse(x, y, pitch / 7, pitch / 7), mix(wall, second, 0.3))
+    pitch, striped = rng.uniform(0.07, 0.16), rng.random() < 0.5
+    for x in np.arange(0, 1, pitch) if striped else ():
+        fill(canvas, rectangle(x, 0, x + pitch / 3, horizon), mix(wall, third, 0.35))
     _paint_gradient(canvas, floor, mix(floor, INK, 0.12), horizon, 1)
     starts = np.linspace(-1, 2, 12)
     planks = [((0.5 + (x - 0.5) * 0.6, horizon), (0.5 + (x - 0.5) * 1.5, 1)) for x in starts]
     draw_lines(canvas, planks, mix(floor, INK, 0.22), 0.005)
     fill(canvas, rectangle(-0.1, horizon - 0.035, 1.1, horizon), mix(wall, WHITE, 0.6))
-    x, y = rng.uniform((0.1, 0.08), (0.75, 0.14))
-    width, height = rng.uniform((0.14, 0.15), (0.26, 0.28))
-    fill(canvas, rectangle(x, y, x + width, y + height), mix(third, INK, rng.uniform(0, 0.5)))
-    inside = rectangle(x + 0.02, y + 0.02, x + width - 0.02, y + height - 0.02)
-    fill(canvas, inside, mix(mix(second, (190, 220, 240), 0.6), WHITE, 0.2))
-    hill = [inside[3], inside[3] - (0, 0.05), inside[2] - (0, rng.uniform(0.03, 0.1)), inside[2]]
-    fill(canvas, np.array(hill), mix(second, CREAM, 0.2))
-    if rng.random() < 0.6:
-        center = rng.uniform((0.3, horizon + 0.17), (0.7, 0.9))
-        for share, color in ((1, first), (0.86, third), (0.74, mix(first, WHITE, 0.15))):
-            fill(canvas, ellipse(*center, 0.46 * share, 0.13 * share), color)
-
-
-def _paint_sofa(canvas, rng, palette, horizon):
-    wall, floor, first, second, third = palette
-    _paint_gradient(canvas, mix(wall, WHITE, 0.1), wall, 0, 1)
-    _paint_gradient(canvas, floor, mix(floor, INK, 0.15), 0.86, 1)
-    cloth, light = (first, second)[rng.integers(2)], (0, -1)
-    top, left, right = horizon - 0.26, rng.uniform(-0.2, 0.06), rng.uniform(0.94, 1.2)
-    middle = (left + right) / 2
-    for start, end in ((left, middle), (middle, right)):
-        fill_round(canvas, soft_rectangle(start, top, end, horizon + 0.2), cloth, light)
-    pitch = rng.uniform(0.08, 0.2)
-    for x in np.arange(left + pitch, right, pitch) if rng.random() < 0.5 else ():
-        fill(canvas, ellipse(x, top + 0.12, 0.012, 0.012), mix(cloth, INK, 0.3))
-    seat = soft_rectangle(left, horizon + 0.06, right, 0.93)
-    fill_round(canvas, seat, mix(cloth, WHITE, 0.12), light)
-    for x in (left, right):
-        arm = soft_rectangle(x - 0.09, horizon - 0.04, x + 0.09, 0.95)
-        fill_round(canvas, arm, mix(cloth, WHITE, 0.05), light)
-    x, y = rng.uniform((0.1, horizon - 0.02), (0.9, horizon + 0.06))
-    cushion = soft_rectangle(-0.11, -0.11, 0.11, 0.11) @ rotation(rng.normal(0, 0.4)) + (x, y)
-    fill_round(canvas, cushion, third, light)
+    frame = rectangle(0, 0, *rng.uniform((0.14, 0.15), (0.26, 0.28)))
+    frame += rng.uniform((0.1, 0.08), (0.75, 0.14))
+    fill(canvas, frame, mix(third, INK, rng.uniform(0, 0.5)))
+    fill(canvas, mix(frame, frame.mean(axis=0), 0.2), mix(second, (208, 227, 244), 0.6))
 
 
 def _paint_studio(canvas, rng, palette, horizon):
-    wall, floor, first, *_ = palette
-    color = (wall, floor, first)[rng.integers(3)]
+    color = palette[rng.integers(3)]
     _paint_gradient(canvas, mix(color, INK, rng.uniform(0, 0.3)), mix(color, WHITE, 0.3), 0, 1)
     _paint_gradient(canvas, mix(color, WHITE, 0.35), mix(color, INK, 0.1), horizon, 1)
     glow(canvas, 0.5, horizon, 1.0, 0.12, mix(color, WHITE, 0.3), 0.9)
 
 
-def paint_thing(canvas, rng, palette, point, size=None):
-    """Paint one of six things; some have triangles and ovals, like ears and muzzles."""
-    size = rng.uniform(0.05, 0.12) if size is None else size
+def paint_thing(canvas, rng, palette):
+    """Paint one of four things; some have triangles and ovals, like ears and muzzles."""
+    x, y, size = rng.uniform((0, 0.35, 0.05), (1, 0.85, 0.12))
     colors = (*palette[2:], COATS[rng.integers(len(COATS))])
     color, other = (colors[i] for i in rng.permutation(4)[:2])
-    x, y = point
-    kind, light, turn = rng.integers(6), (-0.5, -0.8), rng.normal(0, 0.25)
+    kind, light, turn = rng.integers(4), (-0.5, -0.8), rng.normal(0, 0.25)
     glow(canvas, x, y + size, size * 1.3, size * 0.3, INK, 0.35)
     if kind == 0:  # a ball
         stripes = [(ellipse(x, y, size * 1.2, size * 0.3, turn * 3), other)]
@@ -120,34 +77,15 @@ def paint_thing(canvas, rng, palette, point, size=None):
             fill_round(canvas, leaf, mix((88, 146, 92), color, 0.2), light)
         pot = np.array([(-0.6, 0), (0.6, 0), (0.45, 1), (-0.45, 1)]) * size + (x, y)
         fill_round(canvas, pot, other, light)
-    elif kind == 2:  # a box
-        box = rectangle(-1, -0.9, 1, 1) * size @ rotation(turn) + (x, y)
-        fill_round(canvas, box, color, light)
-        fill(canvas, [*box[:2], mix(box[1], box[2], 0.3), mix(box[0], box[3], 0.3)], other)
-    elif kind == 3:  # tents or fir trees: upright triangles with smaller ones inside
+    elif kind == 2:  # tents or fir trees: upright triangles with smaller ones inside
         for shift, share in ((-0.7, 0.8), (0.6, 1)):
             shape = np.array([(-0.75, 1), (-0.1, -1), (0.1, -1), (0.75, 1)]) * size * share
             shape = shape @ rotation(turn) + (x + shift * size, y + size * (1 - share))
             fill_round(canvas, shape, color, light)
-            inside = shape.mean(axis=0) + (shape - shape.mean(axis=0)) * 0.55
-            fill(canvas, inside, (other, PINK)[rng.integers(2)])
-    elif kind == 4:  # a cookie: pale and round with dark ovals, like a snout with its nose
+            fill(canvas, mix(shape, shape.mean(axis=0), 0.45), (other, PINK)[rng.integers(2)])
+    else:  # a cookie: pale and round with dark ovals, like a snout with its nose
         cookie = ellipse(x, y, size, size * 0.85, turn)
         fill_round(canvas, cookie, mix((222, 174, 112), color, 0.25), light, depth=1.3)
         for dx, dy in rng.uniform(-0.55, 0.55, (rng.integers(1, 7), 2)) * size:
             chip = ellipse(x + dx, y + dy, size * 0.2, size * 0.15, turn)
             fill_round(canvas, chip, (84, 56, 50), light, depth=1.5)
-    else:  # hanging ovals: balloons
-        for dx, dy, tint in ((-0.7, 0, color), (0.8, 0.3, other)):
-            balloon = ellipse(x + dx * size, y + dy * size, size * 0.55, size * 0.95, dx * 0.4)
-            draw_lines(canvas, [[balloon[8], (x, y + 2.4 * size)]], mix(tint, INK, 0.4), 0.005)
-            fill_round(canvas, balloon, tint, light, depth=1.5)
-
-
-def paint_occluder(animal, rng, palette):
-    """Sometimes hide one side of the head, the chin or some of the body, never ears and muzzle."""
-    side = (-1, 1)[rng.integers(2)]
-    point = ((side * 1.3, -0.3), (side * 0.3, 1.35), (side * 0.7, 2.2))[rng.integers(3)]
-    size = animal.unit * rng.uniform(0.45, 0.65)
-    if rng.random() < 0.3:
-        paint_thing(animal.canvas, rng, palette, animal.body(point), size)

@@ -1,25 +1,19 @@
 """Outlines as `(n, 2)` arrays of points x, y."""
 
 import math
-from functools import lru_cache
 
 import numpy as np
 
 _CIRCLE = np.stack([f(np.arange(0, 2 * np.pi, np.pi / 16)) for f in (np.cos, np.sin)], axis=1)
-
-
-@lru_cache
-def _curve_matrix(count, steps=8):
-    """Catmull-Rom weights `(count * steps, count)` of a closed curve through `count` points."""
-    t = np.arange(steps) / steps
-    weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
-    shifted = (np.roll(np.eye(count), offset - 1, axis=1)[:, None] for offset in range(4))
-    matrix = sum(eye * weight[:, None] / 2 for eye, weight in zip(shifted, weights, strict=True))
-    return matrix.reshape(count * steps, count)
+_CATMULL_ROM = np.array([(0, 2, 0, 0), (-1, 0, 1, 0), (2, -5, 4, -1), (-1, 3, -3, 1)]) / 2
+_WEIGHTS = (np.arange(8)[:, None] / 8) ** np.arange(4) @ _CATMULL_ROM  # at eight steps
 
 
 def curve(points):
-    return _curve_matrix(len(points)) @ np.asarray(points, float)
+    """The smooth closed outline through some points (Catmull-Rom)."""
+    points = np.asarray(points, float)
+    neighbors = (np.arange(len(points))[:, None] + (-1, 0, 1, 2)) % len(points)
+    return (_WEIGHTS @ points[neighbors]).reshape(-1, 2)
 
 
 def rotation(angle):
@@ -28,8 +22,11 @@ def rotation(angle):
 
 
 def ellipse(x, y, radius_x, radius_y, angle=0.0):
-    points = _CIRCLE * (radius_x, radius_y)
-    return (points @ rotation(angle) if angle else points) + (x, y)
+    return _CIRCLE * (radius_x, radius_y) @ rotation(angle) + (x, y)
+
+
+def rectangle(left, top, right, bottom):
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
 
 
 def stroke(points, width_start, width_end):
@@ -42,15 +39,6 @@ def stroke(points, width_start, width_end):
     return curve(np.concatenate([points + across, tip, (points - across)[::-1]]))
 
 
-def soft_rectangle(left, top, right, bottom):
-    """A rectangle with round corners."""
-    half = np.array((right - left, bottom - top)) / 2
-    return np.sign(_CIRCLE) * np.abs(_CIRCLE) ** 0.3 * half + (half + (left, top))
-
-
-def rectangle(left, top, right, bottom):
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
-
-
 def mix(first, second, share):
+    """A color or point between two others."""
     return np.asarray(first, float) * (1 - share) + np.asarray(second, float) * share

@@ -12,6 +12,7 @@ from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, s
 
 if TYPE_CHECKING:
     from cnnviz.diagnosis import FilterCensus, Mistakes, ModelChanges, SuspectLabels
+    from cnnviz.diagnosis.duplicates import Duplicates
 
 # From Okabe and Ito: color-blind people can tell them apart.
 CENSUS_COLORS = {"ok": "#cfe3f2", "never fires": "#000000", "same everywhere": "#d55e00"}
@@ -77,6 +78,24 @@ def draw_suspects(result: SuspectLabels) -> DescribedFigure:
     heading = f"the {len(panels)} most suspect of {counted(len(result.ranking), 'label')}"
     rows = [panels[start : start + style.COLUMNS] for start in range(0, len(panels), style.COLUMNS)]
     return style.draw_grid(rows, 1.4, f"{heading}, with the probability of the label")
+
+
+@styled
+def draw_duplicates(result: Duplicates) -> DescribedFigure:
+    """Draw the first 12 pairs that `find_duplicates` found, two pairs in a row."""
+    if not len(result.images):
+        return style.draw_grid([[(np.ones((1, 9, 3)), "no images to draw")]], 2)
+    frame, panels = result.to_frame(), []
+    for row, pair in enumerate(result.images):
+        for image, number in zip(pair, ("", " of copy"), strict=True):
+            split, index, label = (frame[key + number][row] for key in ("split", "index", "label"))
+            file = frame["file" + number][row] if "file" in frame else ""
+            name = file.replace("\\", "/").rsplit("/", 1)[-1] or index
+            how = f"; {frame['recognized as'][row]}" if number else ""
+            title = f"{split} {name}" + (f", {label}" if label else "") + how
+            panels.append((style.to_unit(image, style.limits([image])), title))
+    rows = [panels[start : start + 4] for start in range(0, len(panels), 4)]
+    return style.draw_grid(rows, 1.8, f"{len(result.images)} of {counted(len(frame), 'pair')}")
 
 
 @styled

@@ -24,8 +24,7 @@ DARKEST = 0.25  # what is left of the colors where there is no evidence
 TRUST_TITLES = {
     "focus": "evidence on the\nright two of four:\nhigh is good",
     "pointing": "evidence on the\nright one of four:\nhigh is good",
-    "deletion": "probability while\nit is deleted:\nlow is good",
-    "insertion": "probability while\nit is inserted:\nhigh is good",
+    "road": "probability lost with\nit, not with the rest:\nhigh is good",
     "survival": "what is left with\nshuffled weights:\nnear 0 is good",
 }
 
@@ -165,16 +164,23 @@ def overlay(image, evidence):
 
 @styled
 def draw_map_trust(result: MapTrust) -> DescribedFigure:
-    """Draw what `map_trust` measures, a panel for each; the dashed line is what random maps get."""
+    """Draw what `map_trust` measures, a panel for each, with its 95 % intervals.
+
+    The dashed line is what random maps get.
+    """
     rows = np.arange(len(result.methods))
-    figure, axes = subplots(1, 5, figsize=(9, 1.1 + 0.3 * len(rows)), sharey=True)
+    figure, axes = subplots(1, 4, figsize=(9, 1.1 + 0.3 * len(rows)), sharey=True)
     for axis, (measure, title) in zip(axes, TRUST_TITLES.items(), strict=True):
-        values = np.asarray(getattr(result, measure), float)
-        bars = axis.barh(rows, values, 0.5, color=style.TRAINING_COLOR)
-        axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
+        values, ends = np.asarray(getattr(result, measure), float), result.intervals[measure]
+        axis.barh(rows, values, 0.5, color=style.TRAINING_COLOR)
+        axis.hlines(rows, *np.transpose(ends), color="0.1", linewidth=1.2)
+        right = np.nanmax(np.maximum(ends, 0)) * 1.05
+        for row, value in enumerate(values):
+            if np.isfinite(value):
+                axis.text(right, row, f"{value:.2f}", va="center", fontsize=9)
         random = np.nan_to_num(values[list(result.methods).index("random")])
         axis.axvline(random, color="0.4", linestyle="--", linewidth=0.8)
-        axis.set(xlim=(min(0, np.nanmin(values) - 0.4), 1.4), xticks=(0, 0.5, 1))
+        axis.set_xlim(np.nanmin(np.minimum(ends, 0)) * 1.05, right * 1.35)
         axis.set_title(title, fontsize=9)
     axes[0].set_yticks(rows, result.methods)
     axes[0].invert_yaxis()

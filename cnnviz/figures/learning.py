@@ -12,11 +12,15 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from cnnviz.checks import whole_numbers
 from cnnviz.figures import style
-from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, subplots
+from cnnviz.figures.heat_maps import overlay
+from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, subplots, to_units
 
 if TYPE_CHECKING:
     import keras
 
+    from cnnviz.monitor import Monitor
+
+MOST_EPOCHS, MOST_WATCHED = 5, 4  # columns and rows of a monitor's heat maps
 MOST_NUMBERED, MOST_NAMED = 10, 30  # classes of a confusion matrix that have room for them
 
 
@@ -102,4 +106,48 @@ def draw_confusion_matrix(
     accuracy = np.mean(pairs[0] == pairs[1])
     axis.set_title(f"accuracy {accuracy:.1%} of {counted(pairs.shape[1], 'image')}")
     figure.colorbar(display.im_, ax=axis, label="% of the true class", shrink=0.8)
+    return figure
+
+
+@styled
+def draw_monitor(monitor: Monitor) -> DescribedFigure:
+    """Draw what a `Monitor` recorded: live filters of each layer, and below them heat maps.
+
+    The maps lie over the first 4 images, after 5 epochs that are evenly spread.
+    """
+    if not (records := monitor.records):
+        raise ValueError("`monitor` (without a record) must have been in a training")
+    names = list(records[0]["layers"])
+    counts = np.array([[record["layers"][name][:2] for record in records] for name in names])
+    mapped = [record for record in records if np.ndim(record["maps"]) == 3]
+    images = to_units(monitor.images)[:MOST_WATCHED] if mapped else []
+    heights = 1 + 0.2 * len(names), 0.5 + 1.9 * len(images)
+    figure = style.new_figure(figsize=(style.PAGE_WIDTH, heights[0] + heights[1] * bool(mapped)))
+    top, below = figure.subfigures(2, 1, height_ratios=heights) if mapped else (figure, None)
+    axis, edges = top.subplots(), np.arange(len(records) + 1) - 0.5
+    live = 100 * (1 - counts[..., 1] / counts[..., 0])
+    shown = axis.pcolormesh(
+        edges, np.arange(len(names) + 1) - 0.5, live, cmap="cividis", vmin=0, vmax=100
+    )
+    ticks = np.unique(np.linspace(0, len(records) - 1, 10).astype(int))
+    axis.set_xticks(ticks, [records[tick]["epoch"] for tick in ticks])
+    axis.set_yticks(range(len(names)), map(style.short_name, names), fontsize=9)
+    axis.invert_yaxis()
+    axis.set(xlabel="after epoch", title="live filters of each layer")
+    top.colorbar(shown, ax=axis, label="% of the filters")
+    few = (
+        np.unique(np.linspace(0, len(mapped) - 1, MOST_EPOCHS).round().astype(int))
+        if mapped
+        else ()
+    )
+    rows = [
+        [(image, f"image {row}")]
+        + [
+            (overlay(image, mapped[one]["maps"][row]), f"epoch {mapped[one]['epoch']}")
+            for one in few
+        ]
+        for row, image in enumerate(images)
+    ]
+    if rows:
+        style.draw_grid(rows, 1.3, "evidence after some epochs", into=below)
     return figure

@@ -2,11 +2,10 @@
 
 The only place that knows how a model is taken apart. In the order of reading:
 `names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`,
-`activated`, `shapes`; below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of
-layers.
+`activated`; below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of layers.
 """
 
-from cnnviz.layers.activated import activated, filter_map, is_linear_convolution
+from cnnviz.layers.activated import activated, filter_map, is_linear_convolution, normalized
 from cnnviz.layers.batches import (
     BATCH_SIZE,
     ImageData,
@@ -24,7 +23,6 @@ from cnnviz.layers.heads import (
     class_probabilities,
     class_scores,
     classifier_output,
-    head,
     pick_output,
     probabilities,
 )
@@ -65,7 +63,6 @@ from cnnviz.layers.recorded import (
     sees_images,
     token_grid,
 )
-from cnnviz.layers.run import every_layer, no_layer, one_layer, run, specs_of, stream, takes, traced
-from cnnviz.layers.shapes import LayerShape, layer_shapes
+from cnnviz.layers.run import every_layer, one_layer, run, specs_of, stream, takes, traced
 from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once

@@ -39,10 +39,9 @@ def activated(tensor):
 
     def follows(op):
         """Whether an operation needs only what is inside, constants, and perhaps a shortcut."""
-        known = all(one.op in inside or one.shape.is_fully_defined() for one in op.inputs)
         same = all(one.shape == tensor.shape for one in op.inputs)
         shortcut = same and op.type in ("AddV2", "Add") and len(ahead) == 1
-        return op.type in NONLINEAR | PASSED and (known or shortcut)
+        return op.type in NONLINEAR | PASSED and (_needs_only(inside, op) or shortcut)
 
     while (op := next(filter(follows, ahead), None)) is not None:
         made, earlier, inside = op.outputs[0], inside, inside | {op}
@@ -53,6 +52,22 @@ def activated(tensor):
         if nonlinear and ends and not part:
             return made if made.shape == tensor.shape else tensor
     return tensor
+
+
+def normalized(tensor):
+    """A symbolic feature map behind the normalization that follows it; else the map itself."""
+    inside, ahead, found = {tensor.op}, _uses(tensor), tensor
+    while ops := [op for op in ahead if op.type in PASSED and _needs_only(inside, op)]:
+        made, earlier, inside = ops[0].outputs[0], inside, inside | {ops[0]}
+        ahead = [one for one in dict.fromkeys([*ahead, *_uses(*ops[0].outputs)]) if one != ops[0]]
+        part = any(one.op in earlier for use in ahead for one in use.inputs)
+        found = made if made.shape == tensor.shape and not part else found
+    return found
+
+
+def _needs_only(inside, op):
+    """Whether all inputs of an operation come from some others, or are constants."""
+    return all(one.op in inside or one.shape.is_fully_defined() for one in op.inputs)
 
 
 def _uses(*tensors):

@@ -29,13 +29,13 @@ def batches(model, data, *, name="data", description=None, labels=False):
     """Read data batch by batch: yield (inputs, (B,) class indices or None).
 
     Args:
-        model: The keras.Model that the images are for.
+        model: The keras.Model that the images are for; None takes images of any size.
         data: tf.data.Dataset or keras.utils.PyDataset of batches, of (images, labels) or of images
             alone; a pair (images, labels); or images. Where the model has several inputs, images
             are a list or dict of all.
         name: The argument's name, for errors.
         description: What is being done, for a progress bar; None shows none.
-        labels: Whether there must be labels.
+        labels: Whether there must be labels; None gives them if they are class indices.
     """
     n_batches, pairs = _pairs(model, data, name)
     empty = True
@@ -45,7 +45,7 @@ def batches(model, data, *, name="data", description=None, labels=False):
             if given is None and labels:
                 raise ValueError(f"`{name}` (of images without labels) must be {FORMS}")
             rows = len(tf.nest.flatten(images)[0])
-            given = class_indices(given, rows, name) if labels else None
+            given = class_indices(given, rows, name, labels) if labels is not False else None
             starts = range(0, max(rows, 1), BATCH_SIZE)  # one empty batch if there are no images
             if n_batches == 1:
                 bar.total = len(starts)
@@ -132,8 +132,11 @@ def _rank(values):
         return 0
 
 
-def class_indices(labels, n_images, name="labels"):
-    """(N,) int32 class indices of labels (N,), (N, 1) or one-hot (N, classes)."""
+def class_indices(labels, n_images, name="labels", required=True):
+    """(N,) int32 class indices of labels (N,), (N, 1) or one-hot (N, classes).
+
+    Other labels are a ValueError, or None if class indices are not `required`.
+    """
     numbers = whole_numbers(labels)
     classes = numbers
     if numbers is not None and numbers.ndim == 2 and numbers.shape[1]:
@@ -141,6 +144,8 @@ def class_indices(labels, n_images, name="labels"):
         one_column = numbers.shape[1] == 1
         classes = numbers[:, 0] if one_column else numbers.argmax(axis=1) if is_one_hot else None
     if classes is None or classes.shape != (n_images,):
+        if not required:
+            return None
         given = np.asarray(labels, object)
         raise ValueError(
             f"`{name}` (labels such as {given.ravel()[:3].tolist()}, of shape {given.shape}) must "

@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.layers.batches import ImageData
-from cnnviz.layers.inputs import input_shape
-from cnnviz.layers.run import hides, is_grouped_convolution, no_layer, run, traced
+from cnnviz.layers.run import hides, is_grouped_convolution, run
 from cnnviz.layers.warn import warn
 
 # A hard sigmoid is no operation of TensorFlow's; it counts as one here.
@@ -31,7 +30,6 @@ OTHER_TARGETS = (
     "a number, `similarity(...)` an embedding, `region(class_index)` a segmentation, or any "
     "function of the output"
 )
-CLIPPING = ("Maximum", "Minimum")
 KERNELS = ("MatMul", "Conv", "Einsum")  # in the names of operations
 # Operations whose result can be any number if one of their inputs can.
 UNBOUNDED = (*PASSED, "IdentityN", "StopGradient", *"AddV2 Add BiasAdd Sub Neg Mul RealDiv".split())
@@ -94,14 +92,14 @@ def classifier_output(call, output_name=None):
 def _loss(model, output_name):
     """The loss that a model was compiled with for one output, or None."""
     losses, names = getattr(model, "loss", None), list(getattr(model, "output_names", None) or ())
-    if isinstance(output_name, int) and output_name < len(names):
-        output_name = names[output_name]
-    if isinstance(losses, dict):
-        return next(iter(losses.values()), None) if output_name is None else losses.get(output_name)
     if isinstance(losses, (list, tuple)):
-        index = names.index(output_name) if output_name in names else 0
-        return losses[index] if index < len(losses) else None
-    return losses
+        losses = dict(zip(names, losses, strict=False))
+    if not isinstance(losses, dict):
+        return losses
+    if output_name is None:
+        return next(iter(losses.values()), None)
+    is_index = isinstance(output_name, int) and output_name < len(names)
+    return losses.get(names[output_name] if is_index else output_name)
 
 
 def probabilities(output):
@@ -210,12 +208,12 @@ def _check_output(output, positions):
 def activation_input(tensor, activations):
     """The input of the activation that made a tensor, in its shape; None if it was made otherwise.
 
-    `activations` are types of TensorFlow operations, or "HardSigmoid". Casts, reshapes and a
-    clipping to 0..1 behind the activation are passed over.
+    `activations` are types of TensorFlow operations, or "HardSigmoid". Casts and reshapes behind
+    the activation are passed over.
     """
     made = tensor
-    while (passed := _passed(made.op)) is not None:
-        made = passed
+    while made.op.type in PASSED:
+        made = made.op.inputs[0]
     op = made.op
     if op.type in activations:
         before = op.inputs[0]
@@ -224,18 +222,6 @@ def activation_input(tensor, activations):
     else:
         return None
     return before if made is tensor else tf.reshape(before, tf.shape(tensor))
-
-
-def _passed(op):
-    """What an operation passes on, in another form or clipped to 0..1; None of any other."""
-    if op.type in PASSED:
-        return op.inputs[0]
-    if op.type in CLIPPING:
-        for one, other in (op.inputs, reversed(op.inputs)):
-            bound = tf.get_static_value(other)
-            if bound is not None and np.all((0 <= bound) & (bound <= 1)):
-                return one
-    return None
 
 
 def pick_output(model, output, name):
@@ -258,20 +244,3 @@ def pick_output(model, output, name):
             + "; where there is no such argument, give keras.Model(model.inputs, one_output)"
         )
     return named[name]
-
-
-def head(model, images):
-    """(shape of a model's output, type of the operation that squashes it or None).
-
-    `images` is the tf.TensorShape of batches, as far as it is known.
-    """
-    own, given = input_shape(model), images.merge_with((None,) * 4)
-    known = (None, *(size or other for size, other in zip(own[1:], given[1:], strict=True)))
-
-    def compute(call):
-        output = pick_output(call.model, call.output, None)
-        ending = [kind for kind in ACTIVATIONS if activation_input(output, (kind,)) is not None]
-        return output, (tuple(output.shape), ending[0] if ending else None)
-
-    images = tf.TensorSpec(known, tf.float32)
-    return traced(model, images, compute, "head", no_layer, []).facts

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from cnnviz.checks import check_integer
 from cnnviz.keras_internals import input_names
-from cnnviz.layers.names import is_a, leaf_layers, leaves, named_layers
+from cnnviz.layers.names import is_a, leaves, named_layers
 
 AXES = {2: "(N, F)", 3: "(N, L, C)", 4: "(N, H, W, C)", 5: "(N, D, H, W, C)"}
 DEFAULT_IMAGE_SIZE = 96  # pixels, for a model that takes any size
@@ -87,7 +87,8 @@ def _check_array(model, images, expected, fewest, name):
             images = images.astype(np.float32, copy=False)
     given = images.shape
     if images.ndim == rank - 1:
-        is_stack = given[-1:] != (1,) and expected[-1] == 1
+        gray = expected[-1] == 1 or model is None and given[-1] > 4
+        is_stack = given[-1:] != (1,) and gray
         images = images[..., None] if is_stack else images[None]  # gray images, or one image
     if images.ndim != rank:
         raise ValueError(f"`{name}` (of shape {given}) must be {axes}, or one without N")
@@ -100,22 +101,14 @@ def _check_array(model, images, expected, fewest, name):
     sizes = zip(expected[1:], images.shape[1:], strict=True)
     if any(size not in (None, own) for size, own in sizes):
         letters = axes.strip("()").split(", ")
-        wanted = ", ".join(
-            n if s is None else str(s) for n, s in zip(letters, (None, *expected[1:]), strict=True)
-        )
+        wanted = ", ".join(str(s or n) for n, s in zip(letters, (None, *expected[1:]), strict=True))
         raise ValueError(f"`{name}` (of shape {given}) must be ({wanted}) for model '{model.name}'")
     return images
 
 
 def all_finite(array):
-    """Whether every number of an array is finite.
-
-    The sum of the squares tells faster, unless it overflows.
-    """
-    numbers = array.ravel()
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.dot(numbers, numbers)
-    return bool(np.isfinite(squares) or np.isfinite(numbers).all())
+    """Whether every number of an array is finite."""
+    return bool(np.isfinite(array).all())
 
 
 def input_shapes(model):
@@ -124,6 +117,8 @@ def input_shapes(model):
     Names are those of `keras.Input`, or the keys or indices of what a subclassed model was called
     with, of which only the rank counts. A shape is None where a size is free or unknown.
     """
+    if model is None:  # images of any size
+        return {None: (None,) * 4}
     if getattr(model, "inputs", None):
         inputs = getattr(model, "input", None)  # a Sequential that was never called has none
         named = dict(zip(input_names(model), model.inputs, strict=True))
@@ -260,9 +255,3 @@ def image_shape(model, image_size=None, input_name=None):
 def takes_integers(model):
     """Whether Keras rounds the images before the model gets them."""
     return any("int" in str(one.dtype) for one in getattr(model, "inputs", None) or ())
-
-
-def computes_in_float16(model):
-    """Whether a layer of the model computes in float16."""
-    dtypes = (getattr(layer, "compute_dtype", None) for layer in leaf_layers(model).values())
-    return "float16" in dtypes

@@ -58,25 +58,18 @@ def _children(parent):
     return []
 
 
-def convolution_layers(model: keras.Model, *, pooling: bool = False) -> list[str]:
+def convolution_layers(model: keras.Model) -> list[str]:
     """Paths of the convolution layers of a model, in the model's order.
 
-    With `pooling`, also those of pooling layers that output a feature map. `ascend_filters`,
-    `top_patches` and `filter_census` look at those without an activation behind the one that
-    follows, so that it need not be named.
+    `ascend_filters`, `top_patches` and `filter_census` look at those without an activation behind
+    the one that follows, so that it need not be named.
 
     Example:
         >>> from cnnviz.layers import convolution_layers
         >>> convolution_layers(cnnviz.load_pretrained())[0]
         'block1_conv1'
     """
-    kinds = ("Conv", "Pool") if pooling else ("Conv",)
-    return [
-        path
-        for path, layer in leaf_layers(model).items()
-        if any(is_a(layer, kind) for kind in kinds)
-        and (not is_a(layer, "Global") or getattr(layer, "keepdims", False))
-    ]
+    return [path for path, layer in leaf_layers(model).items() if is_a(layer, "Conv")]
 
 
 def is_a(layer, word):

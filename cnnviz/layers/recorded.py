@@ -4,8 +4,8 @@ import math
 
 import tensorflow as tf
 
-from cnnviz.layers.inputs import computes_in_float16, takes_integers
-from cnnviz.layers.names import leaves
+from cnnviz.layers.inputs import takes_integers
+from cnnviz.layers.names import leaf_layers, leaves
 from cnnviz.layers.warn import warn
 
 MAKE_MAPS = "Conv2D", "Conv2dNative", "Pool", "ExtractImagePatches"  # in names of operations
@@ -147,7 +147,8 @@ def gradients(model, ys, x, grad_ys=None):
     way, as far as they stay finite.
     """
     (plain,) = tf.gradients(ys, x, grad_ys)
-    if plain is None or not computes_in_float16(model):
+    dtypes = {getattr(layer, "compute_dtype", None) for layer in leaf_layers(model).values()}
+    if plain is None or "float16" not in dtypes:
         return plain
     grad_ys = tf.ones_like(ys) if grad_ys is None else grad_ys
     (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))

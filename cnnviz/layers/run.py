@@ -80,11 +80,6 @@ def every_layer(named):
     return named
 
 
-def no_layer(named):
-    """For `run(record=...)`: record nothing, as the model's output is enough."""
-    return {}
-
-
 def one_layer(name):
     """For `run(record=...)`: record one layer, by the name that a person gave."""
     return lambda named: dict([find_layer(named, name)])
@@ -108,7 +103,7 @@ def stream(
     compute,
     *,
     key,
-    record=no_layer,
+    record=None,
     named=None,
     per_image=(),
     check=None,
@@ -128,7 +123,8 @@ def stream(
             hold the model itself; `call` is a `Call`.
         key: What distinguishes this computation from others of the same model; hashable. None is
             not kept for later calls: a person's function may hold the model, or change.
-        record: Function from `named_layers(model)` to the layers whose outputs are recorded.
+        record: Function from `named_layers(model)` to the layers whose outputs are recorded; None
+            records none, as the model's output is enough.
         named: What `check_model(model)` returned, for a caller that has asked it already.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
         check: Function of the facts, called before the first image is computed.
@@ -232,7 +228,7 @@ def traced(
 def takes(model, shape):
     """Whether a model can be called on images of a shape (N, ...)."""
     try:
-        traced(model, tf.TensorSpec(shape, tf.float32), lambda call: (0, 0), "takes", no_layer, [])
+        traced(model, tf.TensorSpec(shape, tf.float32), lambda call: (0, 0), "takes", None, [])
     except ValueError:
         return False
     return True
@@ -278,7 +274,7 @@ def _call(model, inputs, input_name, record):
     images = image_of(model, inputs, input_name)
     others = [one for one in tf.nest.flatten(inputs) if one is not images]
     named = named_layers(model)
-    chosen, recorded, received = record(named), {}, []
+    chosen, recorded, received = record(named) if record else {}, {}, []
     with_kernel = {path for path, layer in leaves(named).items() if has_kernel(layer)}
 
     def wrap(path, call):

@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 
 import cnnviz
-from cnnviz import training
 from cnnviz.optimizer import ConvolutionMuon
 from cnnviz.recipe import BATCH_SIZE, STORED_SIZES
 from cnnviz.training import read_history
@@ -63,11 +62,9 @@ def throughput(image_size, batches=80):
     data = tf.data.Dataset.from_tensor_slices((images, np.arange(len(images)) % 2))
     data = data.batch(BATCH_SIZE)
     data, validation = data.repeat(batches // 16), data.take(1)
-    training.LEAST_STEPS = 0  # as in a training of usual length
-    model, bare = cnnviz.build_model(precision="auto"), cnnviz.build_model(precision="auto")
+    model, bare = cnnviz.build_model(), cnnviz.build_model()
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    compiled = training._is_faster_compiled(bare, batches)
-    bare.compile(ConvolutionMuon(1e-3), loss, metrics=["accuracy"], jit_compile=compiled)
+    bare.compile(ConvolutionMuon(1e-3), loss, metrics=["accuracy"])
     options = {"epochs": 2, "image_sizes": (image_size,) * 2, "verbose": 0}
     trained, alone = [], []
     for _ in range(ROUNDS):
