@@ -9,6 +9,7 @@ import argparse
 import collections
 import datetime
 import functools
+import itertools
 import pathlib
 import re
 import tempfile
@@ -21,6 +22,7 @@ import cv2
 import keras
 import numpy as np
 import skimage
+import tensorflow as tf
 from keras.applications.imagenet_utils import preprocess_input
 from sklearn.datasets import load_sample_image
 
@@ -72,7 +74,7 @@ def splits(data):
             (np.rint(255 * x[i::2], dtype="f4"), np.repeat(np.int32([1, 0]), 50)) for i in (0, 1)
         ]
     classes = SIGNS[data].split()
-    return signs(300 * len(classes) + 500, 0, classes), signs(1000, 1, classes)
+    return signs(3000, 0, classes), signs(1000, 1, classes)
 
 
 def form(x, wants):
@@ -87,8 +89,8 @@ def block(x, kind, filters):
         x = L.Conv2D(filters, 3, 2, "same")(x)
         y = L.Conv2D(filters, 3, padding="same", activation="relu")(L.BatchNormalization()(x))
         return L.Add()([x, L.Conv2D(filters, 3, padding="same")(y)])
-    if kind == "depthwise":
-        x = L.DepthwiseConv2D(3, 2 if filters > 16 else 1, "same", use_bias=False)(x)
+    if kind == "depthwise" and filters > 16:
+        x = L.DepthwiseConv2D(3, 2, "same", use_bias=False)(x)
         x = L.Conv2D(filters, 1, use_bias=False)(L.ReLU()(L.BatchNormalization()(x)))
         return L.ReLU()(L.BatchNormalization()(x))
     x = L.Conv2D(filters, 3, padding="same")(x)
@@ -164,34 +166,30 @@ FILES = {  # what goes wrong before images get a network's form
     "16-bit": lambda x: 257 * x,
     "also/255": lambda x: x / 255,
 }
-FILES |= {f"x{f}": each(cv2.resize, None, fx=f, fy=f, interpolation=3) for f in (0.5, 0.75, 1.5, 2)}
-INSTEAD = {  # what they get instead of it
+for f in (0.5, 0.75, 1.5, 2):
+    FILES[f"size-x{f}"] = each(cv2.resize, None, fx=f, fy=f, interpolation=3)
+INSTEAD = {wants: lambda x, _, wants=wants: form(x, wants) for wants in ("0..1", *MODES)}
+INSTEAD |= {  # what they get instead of it
     "forgotten": lambda x, _: x,
     "twice": lambda x, wants: form(form(x, wants), wants),
     "x/127.5": lambda x, _: x / 127.5,
     "0..100": lambda x, _: x / 2.55,
     "one-by-one": standardized,
 }
-INSTEAD |= {w: lambda x, _, w=w: form(x, w) for w in ("0..1", *MODES)}
-PAIRS = (
-    "BGR forgotten, BGR upside-down, BGR labels, inverted transposed, forgotten labels, x1.5 BGR, "
-)
-PAIRS += (
-    "upside-down forgotten, x0.5 forgotten, BGR x/127.5, BGR 16-bit, twice BGR, labels inverted"
-)
-PIPELINES = [*FILES, *INSTEAD, "labels", *PAIRS.split(", ")]
-WORDS = {  # what the sentence of a fault says, and no other sentence; `FORMS` of a range
-    "range": "wants (?!RGB)|twice|one by one",
+PAIRS = """BGR forgotten, BGR upside-down, BGR labels, BGR x/127.5, BGR 16-bit, size-x1.5 BGR,
+inverted transposed, upside-down forgotten, size-x0.5 forgotten, forgotten labels, twice BGR"""
+PIPELINES = [*FILES, *INSTEAD, "labels", *re.split(r",\s", PAIRS)]
+WORDS = {  # beginning of a plant -> what the sentence of that fault says, and no other sentence
     "BGR": r"BGR(?!, less)|GBR|GRB|RBG|BRG",
     "inverted": "inverted|negative",
     "gray": "gray",
     "HSV": r"HSV|YCrCb|\bLab\b",
-    "turned": "upside|transposed|turned|mirrored",
+    "upside": "upside|turned|mirrored",
+    "transposed": "transposed",
     "size": r"\d+x\d+",
     "labels": "another order",
+    "": "wants (?!RGB)|twice|one by one",  # the range
 }
-FORMS = {"0..1": r"wants 0\.\.1\b", "0..255": r"wants 0\.\.255", "-1..1": r"wants -1\.\.1\b"}
-FORMS |= {"standardized": "wants.*(DenseNet|ImageNet's stand)", "centered": "wants.*(VGG|mean col)"}
 
 
 def pipeline(plant, x, y, wants):
@@ -199,48 +197,41 @@ def pipeline(plant, x, y, wants):
     how, told = form, set()
     for name in plant.split():
         x, how = FILES.get(name, np.array)(x), INSTEAD.get(name, how)
-        kinds = {"upside-down": "turned", "transposed": "turned"}
-        kinds |= {f"x{factor}": "size" for factor in (0.5, 0.75, 1.5, 2)}
-        told.add(kinds.get(name, name if name in WORDS else "range"))
+        told.add(next(word for word in WORDS if name.startswith(word)))
     if "labels" in told:  # as those of folders that were read in another order
         y = np.random.default_rng(3).permutation(np.roll(np.arange(max(y) + 1), 1))[y]
     return np.float32(how(x, wants)), np.int32(y), told
 
 
 def judge_inputs(c, report, given, told, plant):
-    """Strictly: the sentences name this fault and no other, and `mend` undoes it."""
+    """Strictly: sentences name this fault and no other, and what they say to do repairs it."""
     text = " ".join([*report.findings, *report.remarks])
     said = {name for name, words in WORDS.items() if re.search(words, text)}
     if said - told or not said or "gray" in said:
         return "wrong" if said - told else "named" if said else "missed"
-    images, labels = report.mend(*given)
-    best, before = accuracy(c.model, c.x, c.y), accuracy(c.model, *given)
-    after = accuracy(c.model, images, labels)
+    x, y = given
+    for code in re.findall(r"`([^`]*\b[xy]\b[^`]*)`", text):
+        value = np.asarray(eval(code, {"x": x, "y": y, "np": np, "tf": tf}))
+        x, y = (x, value) if "[y]" in code else (value, y)
+    best, before, after = (accuracy(c.model, *z) for z in ((c.x, c.y), given, (x, y)))
     if said != told:  # what is not named may cost little
         return "named" if after > best - 0.05 else "half"
-    lossy = said & {"size", "HSV"} or "one-by-one" in plant
-    right = images.shape == c.x.shape and (labels == c.y).all()
-    right &= after > (before if lossy else best - 0.02)
-    right &= bool(lossy) or np.abs(images - c.x).mean() < 0.1 * c.x.std()
-    return (
-        "named" if right and ("range" not in said or re.search(FORMS[c.wants], text)) else "wrong"
-    )
+    if {"size", "HSV"} & said or "one-by-one" in plant:  # which lose something
+        return "wrong" if after <= before else "named" if x.shape == c.x.shape else "half"
+    right = x.shape == c.x.shape and np.abs(x - c.x).mean() < 0.1 * c.x.std()
+    return "named" if right and (y == c.y).all() and after > best - 0.02 else "wrong"
 
 
 def stamped(x, y):
     """A checkered mark in a corner of the images of class 0."""
-    mark = 255 * (np.indices((8, 8)).sum(0) // 2 % 2)[..., None]
-    x[y == 0, -10:-2, -10:-2] = mark
+    x = x.copy()
+    x[y == 0, -10:-2, -10:-2] = 255 * (np.indices((8, 8)).sum(0) // 2 % 2)[..., None]
     return x
-
-
-def jpeg(x):
-    return cv2.imdecode(cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, 75])[1], 1)
 
 
 COPIES = {
     "exact": np.array,
-    "re-encoded": each(jpeg),
+    "re-encoded": each(lambda x: cv2.imdecode(cv2.imencode(".jpg", x, [1, 75])[1], 1)),
     "cropped": each(lambda x: cv2.resize(x[2:45, 3:46], (SIZE, SIZE))),
     "mirrored": lambda x: x[:, :, ::-1],
     "brighter": lambda x: np.clip(1.15 * x + 12, 0, 255),
@@ -253,21 +244,21 @@ FAULTS = {  # plant -> kinds that name it, words, other kinds that are true
     "logits x5": ("calibration", "surer", ""),
     "untrained": ("mistakes|collapse", "", "mistakes|collapse"),
     "random labels": ("mistakes|label errors", "", "mistakes|label errors"),
-    "8 random labels": ("", "", "mistakes|collapse|label errors"),
+    "few random labels": ("", "", "mistakes|collapse|label errors"),
     "black 20%": ("images", "black|single color", ""),
-    "repeated 20%": ("images|duplicates", "repeat|cop", "images|duplicates"),
-    "repeated 100%": ("images|duplicates", "repeat|cop", "images|duplicates|collapse|mistakes"),
-    "mixed 50%": ("images|inputs", r"0\.\.1\b|range", "inputs"),
+    "repeated 20%": ("images|duplicates", "repeat|cop", "images|duplicates|label errors"),
+    "repeated 100%": ("images", "repeat|cop", "images|duplicates|collapse|mistakes|label errors"),
+    "mixed 50%": ("images|inputs", r"0\.\.1\b", "inputs"),
     "imbalance 20:1": ("imbalance", "images of", ""),
     "overfitted": ("overfitting", "in train", ""),
     "shortcut": ("mistakes|shortcut", "in test", ""),
+    "leaked exact 50%": ("leakage", "cop", ""),
 }
-FAULTS |= {
-    f"{how} {n}%": ("label errors", "", "") for how in ("wrong", "one-sided") for n in (5, 20)
-}
-FAULTS |= {f"leaked {how} 5%": ("leakage", "cop", "") for how in COPIES}
-FAULTS |= {"leaked exact 50%": ("leakage", "cop", "")}
-FAULTS |= {f"within {how} 10%": ("duplicates", "cop", "images") for how in ("exact", "re-encoded")}
+for share in ("5%", "20%"):
+    FAULTS |= {f"{how} {share}": ("label errors", "", "") for how in ("wrong", "one-sided")}
+for how in COPIES:
+    FAULTS[f"leaked {how} 5%"] = "leakage", "cop", ""
+    FAULTS[f"within {how} 10%"] = "duplicates", "cop", "images"
 
 
 def case(name, n):
@@ -283,21 +274,18 @@ def case(name, n):
 def damage(c, plant):
     """Plant a fault into a case, and note in `truth` which images it is about."""
     what, *how = plant.split()
-    weights = c.model.weights
-    some = np.arange(len(c.y)) if what != "one-sided" else np.flatnonzero(c.y == 0)
+    some = np.flatnonzero(c.y == 0) if what == "one-sided" else np.arange(len(c.y))
     share = float(how[-1][:-1]) / 100 if "%" in plant else 0
-    some = c.random.permutation(some)[: round(share * len(some))]
+    some, weights = c.random.permutation(some)[: round(share * len(some))], c.model.weights
     match what:
         case "nan":
             weights[0].assign(np.full(weights[0].shape, np.nan))
         case "collapse":
-            weights[-1].assign(1e3 * (np.arange(weights[-1].shape[0]) == 0))
+            weights[-1].assign(np.eye(1, weights[-1].shape[0])[0] * 1e3)
         case "dead":
-            shifts = [
-                w for w in weights if w.name == "beta" or "conv" in w.path and w.name == "bias"
-            ]
-            n = shifts[-1].shape[0]
-            shifts[-1].assign(np.where(np.arange(n) < share * n, -1e3, shifts[-1]))
+            last = [w for w in weights if w.name == "beta" or "conv" in w.path and w.name == "bias"]
+            off = np.arange(last[-1].shape[0]) < share * last[-1].shape[0]
+            last[-1].assign(np.where(off, -1e3, last[-1]))
         case "logits":
             for weight in weights[-2:]:
                 weight.assign(5 * weight)
@@ -306,14 +294,13 @@ def damage(c, plant):
             c.model = network(c.name.split()[0], c.wants, c.x.shape[1:], c.n_classes)
         case "random":
             c.y = c.random.permutation(c.y)
-        case "8":
+        case "few":
             c.x, c.y = c.x[:8], c.y[8:16]
         case "black" | "repeated" | "mixed":
-            other = c.plain / (255 if c.wants == "0..255" else 1)
-            c.x[some] = {"black": form(0 * c.plain, c.wants), "repeated": c.x[:1], "mixed": other}[
-                what
-            ][some if what != "repeated" else 0]
-            c.truth = some if what == "black" else []
+            mixed = c.plain[some] / (255 if c.wants == "0..255" else 1)
+            c.x[some] = mixed if what == "mixed" else c.x[0]
+            if what == "black":
+                c.x[some], c.truth = form(0 * c.plain[:1], c.wants), some
         case "imbalance":
             keep = (c.y != 1) | (np.cumsum(c.y == 1) <= (c.y == 0).sum() // 20)
             c.x, c.y = c.x[keep], c.y[keep]
@@ -321,120 +308,112 @@ def damage(c, plant):
             c.model, c.train = trained(c.name, what), tuple(x[:60] for x in c.seen)
         case "shortcut":
             c.model, c.test = trained(c.name, what), (c.x, c.y)
-            c.x = form(stamped(c.plain.copy(), c.y), c.wants)
+            c.x = form(stamped(c.plain, c.y), c.wants)
         case "wrong" | "one-sided":
             move = c.random.integers(1, c.n_classes, len(some)) if what == "wrong" else 1
             c.y[some], c.truth = (c.y[some] + move) % c.n_classes, some
-        case "leaked":
+        case "leaked" | "within":
+            to = c.seen if what == "leaked" else (c.x, c.y)
             copies = form(COPIES[how[0]](c.plain[some]), c.wants), c.y[some]
-            c.train, c.truth = tuple(map(np.concatenate, zip(c.seen, copies))), some
-        case "within":
-            c.truth = [*some, *range(len(c.y), len(c.y) + len(some))]
-            c.x = np.concatenate([c.x, form(COPIES[how[0]](c.plain[some]), c.wants)])
-            c.y = np.append(c.y, c.y[some])
+            both = tuple(np.concatenate(pair) for pair in zip(to, copies, strict=True))
+            if what == "leaked":
+                c.train, c.truth = both, some
+            else:
+                (c.x, c.y), c.truth = both, len(c.y) + np.arange(len(some))
 
 
 def judge(c, found, kinds, words, also):
     """Whether a finding of the right kind has the right words and images, and no fault is false."""
-    true = [one for one in found.findings if re.fullmatch(kinds, one.kind)]
-    others = [one for one in found.findings if not re.fullmatch(f"{kinds}|{also}", one.kind)]
-    for one in others:
-        if one.severity == "fault" or one.kind == "inputs":
+    for one in found.findings:
+        known = re.fullmatch(f"{kinds}|{also}", one.kind)
+        if not known and (one.severity == "fault" or one.kind == "inputs"):
             return "wrong", one.sentence
+    true = [one for one in found.findings if re.fullmatch(kinds, one.kind)]
     if not true:
         return "missed" if kinds else "named", ""
     one, n = true[0], len(c.truth)
     hits = len(set(c.truth) & set(one.indices))
+    text = f" [{hits} of {n} images, {len(one.indices) - hits} others]" if n else ""
     right = not n or hits >= 0.9 * n and len(one.indices) <= hits + 1
     if kinds == "label errors":
         right = one.low <= n <= one.high and hits >= len(one.indices) / 2
-    text = f" [{hits} of {n} images, {len(one.indices) - hits} others]" if n else ""
     return "named" if right and re.search(words, one.sentence) else "half", one.sentence + text
-
-
-Row = collections.namedtuple("Row", "group plant network outcome first seen text")
-
-
-def ask(c):
-    found = cnnviz.diagnose(c.model, (c.x, c.y), train=c.train, test=c.test)
-    return found, [f"{one.severity}, {one.kind}" for one in found.findings] or ["nothing"]
 
 
 def try_inputs(name, plant):
     c = case(name, 300)
-    images, labels, told = pipeline(plant, c.plain, c.y, c.wants)
-    same = images.shape == c.x.shape
-    if not same and c.model.input_shape[1]:
-        return None
-    if same and np.allclose(images, c.x) and (labels == c.y).all():
-        return None  # as images in 0..255 where the network rescales
-    cost = accuracy(c.model, c.x, c.y) - accuracy(c.model, images, labels)
-    report = cnnviz.check_inputs(c.model, (images, labels))
-    outcome = judge_inputs(c, report, (images, labels), told, plant)
+    *given, told = pipeline(plant, c.plain, c.y, c.wants)
+    same, given = given[0].shape == c.x.shape, tuple(given)
+    harmless = same and np.allclose(given[0], c.x) and (given[1] == c.y).all()
+    if harmless or not same and c.model.input_shape[1]:
+        return None  # such as images in 0..255 where the network rescales, or of another size
+    cost = accuracy(c.model, c.x, c.y) - accuracy(c.model, *given)
+    report = cnnviz.check_inputs(c.model, given)
+    outcome = judge_inputs(c, report, given, told, plant)
     outcome = "cheap" if cost < 0.05 and outcome != "wrong" else outcome
-    return outcome, "", f"-{100 * cost:.0f} points", " ".join(report.findings)
+    return outcome, False, f"-{100 * cost:.0f} points", " ".join(report.findings)
 
 
-def try_fault(name, plant):
-    c = case(name, 400)
+def try_diagnose(name, plant):
+    c = case(name, plant if plant in SIZES else 400)
     model, weights = c.model, c.model.get_weights()
-    damage(c, plant)
-    found, seen = ask(c)
+    if plant in FAULTS:
+        damage(c, plant)
+    elif accuracy(c.model, *c.seen) < accuracy(c.model, c.x, c.y) + 0.05:
+        c.train = c.seen  # or the network overfits in fact
+    found = cnnviz.diagnose(c.model, (c.x, c.y), train=c.train, test=c.test)
     model.set_weights(weights)
-    outcome, text = judge(c, found, *FAULTS[plant])
-    return outcome, bool(re.search(f", ({FAULTS[plant][0]})$", seen[0])), seen[0], text
-
-
-def try_healthy(name, n):
-    c = case(name, n)
-    c.train = c.seen if accuracy(c.model, *c.seen) < accuracy(c.model, c.x, c.y) + 0.05 else None
-    found, seen = ask(c)
+    seen = [*((one.severity, one.kind) for one in found.findings), ("note", "nothing")]
+    severity, kind = seen[0]
+    if plant in FAULTS:
+        outcome, text = judge(c, found, *FAULTS[plant])
+        return outcome, bool(re.fullmatch(FAULTS[plant][0], kind)), f"{severity}, {kind}", text
     text = " ".join(one.sentence for one in found.findings if one.severity != "note")
-    return seen[0].split(",")[0].replace("note", "nothing"), "", seen[0], text
+    return severity.replace("note", "nothing"), False, kind, text
 
 
-GROUPS = {  # networks, plants, columns of the table
-    "inputs": (list(NETWORKS)[:5], PIPELINES, try_inputs, "wrong missed half named cheap"),
-    "faults": (
-        ["plain", "BatchNorm", "GELU", "subclassed"],
-        FAULTS,
-        try_fault,
-        "wrong missed half named first",
-    ),
-    "healthy": (NETWORKS, (40, 200, 1000), try_healthy, "fault suspicion nothing"),
+Row = collections.namedtuple("Row", "group plant network outcome first seen text")
+SIZES = 40, 200, 1000
+SOME = "plain", "BatchNorm", "GELU", "subclassed"
+GROUPS = {  # networks, plants, function, columns of the table
+    "inputs": ([*NETWORKS][:5], PIPELINES, try_inputs, "wrong missed half named cheap"),
+    "faults": (SOME, FAULTS, try_diagnose, "wrong missed half named first"),
+    "healthy": (NETWORKS, SIZES, try_diagnose, "fault suspicion nothing"),
 }
 
 
 def rows(only):
     for group, (names, plants, function, _) in GROUPS.items():
-        for name in names:
-            for plant in plants:
-                if re.search(only, f"{group}, {name}: {plant}") and (
-                    found := function(name, plant)
-                ):
+        for name, plant in itertools.product(names, plants):
+            if re.search(only, f"{group}, {name}: {plant}"):
+                try:
+                    found = function(name, plant)
+                except Exception as error:  # which a user would see
+                    found = "wrong", False, type(error).__name__, str(error)
+                if found:
                     yield Row(group, str(plant), name, *found)
 
 
-def table(group, done, columns):
-    """The outcomes of a group for each plant, the worst first."""
-    found = collections.defaultdict(collections.Counter)
-    for row in done:
-        for plant in (row.plant, "all"):
-            found[plant].update([row.outcome, "networks", *["first"] * (row.first is True)])
-    lines = [f"| {group} | networks | {' | '.join(columns)} |", "| --- " * (len(columns) + 2) + "|"]
-    for plant in sorted(
-        found, key=lambda p: (p != "all", *(-found[p][one] for one in columns[:3]))
-    ):
-        numbers = [str(found[plant][name] or "") for name in ("networks", *columns)]
-        lines.append(f"| {plant} | {' | '.join(numbers)} |")
-    return "\n".join([*lines, ""])
-
-
 def page(done, minutes):
-    parts = [table(g, [r for r in done if r.group == g], GROUPS[g][3].split()) for g in GROUPS]
-    order = ["fault", "wrong", "missed", "half", "suspicion"]
-    bad = sorted((r for r in done if r.outcome in order), key=lambda r: order.index(r.outcome))
-    parts += [f"- {r.outcome}: {r.network}, {r.plant} ({r.seen}). {r.text}" for r in bad]
+    """A table for each group, the worst first, and what was said where that is not right."""
+    parts = []
+    for group, (*_, columns) in GROUPS.items():
+        found, columns = collections.defaultdict(collections.Counter), columns.split()
+        for row in done:
+            for plant in (row.plant, "all") if row.group == group else ():
+                found[plant].update([row.outcome, "networks", *["first"] * row.first])
+        order = sorted(found, key=lambda p: (p != "all", *(-found[p][one] for one in columns[:3])))
+        cells = [
+            [plant, *(found[plant][one] or "" for one in ("networks", *columns))] for plant in order
+        ]
+        cells = [[group, "networks", *columns], ["---"] * (len(columns) + 2), *cells]
+        parts += [f"| {' | '.join(map(str, row))} |" for row in cells] + [""]
+    for bad in ("fault", "wrong", "missed", "half", "suspicion"):
+        parts += [
+            f"- {bad}: {r.network}, {r.plant} ({r.seen}). {r.text}"
+            for r in done
+            if r.outcome == bad
+        ]
     packages = ", ".join(f"{name} {version(name)}" for name in ("cnnviz", "keras", "tensorflow"))
     return "\n".join([*parts, f"\n{packages}, {datetime.date.today()}, {minutes:.0f} minutes.\n"])
 
@@ -456,8 +435,7 @@ def main(arguments=None):
         print("interrupted")
     print(text := page(done, (time.perf_counter() - start) / 60))
     if args.markdown:
-        head = args.markdown.read_text().split("\n| inputs")[0]
-        args.markdown.write_text(f"{head}\n{text}")
+        args.markdown.write_text(args.markdown.read_text().split("| inputs")[0] + text)
     return done
 
 
