@@ -37,6 +37,7 @@ FORMS += [Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION)]
 FORMS += [Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1)]
 USUAL = [form.name for form in FORMS]
 FORMS += [Form("-0.5..0.5", 1 / 255, -0.5), Form("-127.5..127.5", 1, -127.5)]
+WANTED = [form.name for form in FORMS]  # the others are made by mistake only
 FORMS += [Form("0..2", 1 / 127.5, 0), Form("0..100", 1 / 2.55, 0), Form("0..65535", 257, 0)]
 SCORES = Form("ImageNet's standard scores", 1 / DEVIATION, -MEAN / DEVIATION)  # not of 0..1
 EACH = Form("images standardized one by one", 1 / 62, -120 / 62)  # as photographs are on average
@@ -221,7 +222,7 @@ class _Trials:
         tried, most = list(self.known), self.correct(pool[0], rows).mean()
 
         def as_good(x):
-            accurate = self.correct(x, rows).mean() >= most
+            accurate = self.correct(x, rows).mean() >= most - WORTH
             return accurate or not self.better(pool[0], x, rows, 0, SAME)
 
         def plain(x):
@@ -250,7 +251,8 @@ class _Trials:
             shorter = (best[:i] + best[i + 1 :] for i in range(n_start, len(best)))
             spare = [chain for chain in shorter if not self.confirmed(best, chain)]
             if not spare:
-                return best if self.beats_chance(best) else self.start
+                sure = self.beats_chance(best) and self.confirmed(best, self.start)
+                return best if sure else self.start
             best = spare[0]
         return self.start
 
@@ -260,7 +262,7 @@ class _Trials:
         there, rows = gains[self.confirms], self.confirms
         sure = there.mean() > HELPS * there.std() / len(there) ** 0.5
         sure = sure and self.better(chain, other, rows, 0) or self.better(chain, other, rows, HELPS)
-        return gains.mean() >= WORTH and sure
+        return gains.mean() >= WORTH * (2 * len(chain) - 2 * len(other) - 1) and sure
 
     def beats_chance(self, chain):
         """Whether classes are recognized, on average: an untrained model may seem to, somewhat."""
@@ -361,10 +363,10 @@ def _twice(first, second):
 def _targets(source, images):
     """The forms that a model may want."""
     plain = eval(_code(source, PLAIN), {"x": images})
-    forms, name = _forms(plain.shape[3]), "mean 0 and deviation 1"
-    for end, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (plain.shape[3] == 3)]:
+    forms = [form for form in _forms(plain.shape[3]) if form.name in WANTED]
+    for each, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (plain.shape[3] == 3)]:
         mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
-        forms.append(Form(name + end, 1 / deviation, -mean / deviation))
+        forms.append(Form(f"mean 0 and deviation 1{each}", 1 / deviation, -mean / deviation))
     return [form for form in [*forms, EACH] if form.name != source.name]
 
 
