@@ -176,6 +176,7 @@ class _Trials:
         by_class = labels.argsort(kind="stable")
         self.chooses, self.confirms = by_class[::2], by_class[1::2]
         layers.check_labels(labels, self.predict(start, by_class).shape[1])
+        self.recognizes = self.beats_chance(start)
 
     def predict(self, chain, rows):
         known = self.known.setdefault(_of_images(chain), {})
@@ -241,7 +242,7 @@ class _Trials:
             pool += [(*chain, next(_colors(chain[-1].form, 3))) for chain in ranges]  # BGR
         pool = self.ranked(pool, few)
         for kept in (KEPT, 1):
-            fine = pool[0] == self.start and self.beats_chance(self.start)
+            fine = pool[0] == self.start and self.recognizes
             if not fine and self.correct(pool[0], few).mean() <= ENOUGH:
                 more = [new for chain in pool[:kept] for new in self.more(chain)]
                 pool = self.ranked([*pool, *more], few)
@@ -262,7 +263,7 @@ class _Trials:
         there, rows = gains[self.confirms], self.confirms
         sure = there.mean() > HELPS * there.std() / len(there) ** 0.5
         sure = sure and self.better(chain, other, rows, 0) or self.better(chain, other, rows, HELPS)
-        return gains.mean() >= WORTH * (2 * len(chain) - 2 * len(other) - 1) and sure
+        return gains.mean() >= WORTH * (4 * len(chain) - 4 * len(other) - 3) and sure
 
     def beats_chance(self, chain):
         """Whether classes are recognized, on average: an untrained model may seem to, somewhat."""
@@ -285,7 +286,7 @@ class _Trials:
         if "range" not in kinds:
             for source in self.sources if form is first else [form]:
                 named = "" if ".." in source.name[:11] else f" ({source.name.split(' (')[0]})"
-                for target in _targets(source, self.started):
+                for target in _targets(source, self.started, self.recognizes):
                     fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
                     rarity = 1.1 if target.step < 0 else 0.2 * (target.name not in USUAL)
                     rarity += 0.1 * all(source is not form for form in FORMS)
@@ -360,14 +361,18 @@ def _twice(first, second):
     return Form(name, a * c, b * c + d, first.step * second.step)
 
 
-def _targets(source, images):
-    """The forms that a model may want."""
+def _targets(source, images, recognizes):
+    """The forms that a model may want; one that recognizes much does not want standard scores.
+
+    They adapt to the images, and so may help any model, also one that was not trained on them.
+    """
     plain = eval(_code(source, PLAIN), {"x": images})
     forms = [form for form in _forms(plain.shape[3]) if form.name in WANTED]
     for each, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (plain.shape[3] == 3)]:
         mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
-        forms.append(Form(f"mean 0 and deviation 1{each}", 1 / deviation, -mean / deviation))
-    return [form for form in [*forms, EACH] if form.name != source.name]
+        scores = Form(f"mean 0 and deviation 1{each}", 1 / deviation, -mean / deviation)
+        forms += [] if recognizes else [scores]
+    return [x for x in [*forms, *([] if recognizes else [EACH])] if x.name != source.name]
 
 
 def _code(source, target, color="RGB"):
