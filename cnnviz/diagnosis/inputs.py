@@ -21,7 +21,8 @@ from cnnviz.diagnosis.measures import pick
 from cnnviz.results import Result
 
 HELPS, SURE = 2, 2.5  # standard errors by which a change must help, an accuracy exceed chance
-WORTH, SAME = 0.02, 0.02  # accuracy that a fault must cost to be named; equal cross-entropies
+WORTH = 0.02  # accuracy that a fault must cost to be named
+SAME = 0.02, 0.1  # difference of equal cross-entropies; where accuracies are equal
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
 LEAST = 0.2, 0.35  # of the way from chance to 100 %; where labels are in another order
@@ -224,7 +225,7 @@ class _Trials:
 
         def as_good(x):
             accurate = self.correct(x, rows).mean() >= most - WORTH
-            return accurate or not self.better(pool[0], x, rows, 0, SAME)
+            return not self.better(pool[0], x, rows, 0, SAME[int(accurate)])
 
         def plain(x):
             return sum(1 + step.rarity for step in x), tried.index(_of_images(x))
