@@ -25,7 +25,7 @@ WORTH = 0.02  # accuracy that a fault must cost to be named
 SAME = 0.02, 0.1  # difference of equal cross-entropies; where accuracies are equal
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
-LEAST = 0.2, 0.35  # of the way from chance to 100 %; where labels are in another order
+LEAST = 0.2, 0.35, 0.5  # of the way from chance to 100 %; with an order of labels; with scores
 ENOUGH = 0.95  # accuracy at which no more changes are combined
 # What a pipeline makes of images, RGB in 0..255: (images * factor + summand)[..., ::step].
 Form = namedtuple("Form", "name factor summand step", defaults=[1])
@@ -273,7 +273,8 @@ class _Trials:
         recall, chance = np.mean([correct[labels == x].mean() for x in used]), 1 / len(used)
         error = (chance**3 * (1 - chance) * (1 / counts).sum()) ** 0.5
         ordered = len(_changes(chain)) < len(chain)
-        least = chance + max(SURE * error, LEAST[ordered] * (1 - chance))
+        scored = any(x.kind == "range" and x.form.name not in WANTED for x in chain)
+        least = chance + max(SURE * error, LEAST[2 if scored else ordered] * (1 - chance))
         sure = not ordered or self.predict(chain, self.confirms).max(axis=1).mean() > least
         return recall > least and sure
 
@@ -297,7 +298,7 @@ class _Trials:
             if height == width or "swapaxes" not in cure:
                 steps.append(Step("turn", f"The images are {turn}", cure, form))
         free = layers.input_shape(self.model)[1:3] == (None, None) and "size" not in kinds
-        for factor in (0.5, 2, 0.75, 1.5) if free else ():
+        for factor in (1 / 2, 2, 2 / 3, 4 / 3, 3 / 4, 3 / 2) if free else ():
             size = round(height * factor), round(width * factor)
             fits = 16 <= min(size) <= max(size) <= 512
             if fits and layers.takes(self.model, (1, *size, channels)):
@@ -347,7 +348,7 @@ def _sources(images):
         ends = [[(x[:: y.step] - y.summand) / y.factor for x in (low, high)] for y in forms]
         far = np.array([abs(np.min(x)) + abs(np.max(x) - 255) for x in ends]).round(-1)
         near = [i for i in far.argsort(kind="stable")[:3] if far[i] <= far.min() + 20]
-        if far.min() <= 30:
+        if far.min() <= (30 if found else 80):
             return [*found, *(forms[i] for i in near), *[whole][: len(found)]]
         found = found or [forms[near[0]]]
     return [*found, whole]
