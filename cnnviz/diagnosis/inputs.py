@@ -26,6 +26,7 @@ SAME = 0.02, 0.1  # difference of equal cross-entropies; where accuracies are eq
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
 LEAST = 0.2, 0.35, 0.5  # of the way from chance to 100 %; with an order of labels; with scores
+BIASES = ("bias", "beta", "moving_mean")  # weights that are 0 in an untrained model
 ENOUGH = 0.95  # accuracy at which no more changes are combined
 # What a pipeline makes of images, RGB in 0..255: (images * factor + summand)[..., ::step].
 Form = namedtuple("Form", "name factor summand step", defaults=[1])
@@ -136,7 +137,11 @@ def check_inputs(
         trials = _Trials(model, images, labels, start)
         if images.shape[3] == 3 and np.ptp(trials.plain, axis=3).max() < 1:
             remarks.append("All images are gray. If the model was trained in color, load them so.")
-        rows, chain = np.arange(len(labels)), trials.search()
+        biases = [np.asarray(x) for x in model.weights if x.name in BIASES]
+        untrained = bool(biases) and not any(map(np.any, biases))  # training changes them
+        if untrained:
+            remarks.append("The model seems untrained: all its biases are 0.")
+        rows, chain = np.arange(len(labels)), start if untrained else trials.search()
         accuracies = [trials.correct(chain[:i], rows).mean() for i in range(len(chain) + 1)]
     if accuracies[-1] < accuracies[0]:  # one range for all, and nothing else was found
         findings, chain = [*findings, f"{chain[0].fault}: give all of them in one range."], ()
@@ -248,7 +253,9 @@ class _Trials:
                 more = [new for chain in pool[:kept] for new in self.more(chain)]
                 pool = self.ranked([*pool, *more], few)
         pool = [self.start, *pool[:KEPT], *self.equal(pool, few)[:KEPT]]
-        best = self.equal(self.ranked(pool, self.chooses), self.chooses)[0]
+        pool = self.ranked(pool, self.chooses)
+        changed = [chain for chain in pool if len(chain) > n_start]
+        best = self.equal(changed, self.chooses)[0] if len(pool[0]) > n_start else self.start
         while len(best) > n_start:
             shorter = (best[:i] + best[i + 1 :] for i in range(n_start, len(best)))
             spare = [chain for chain in shorter if not self.confirmed(best, chain)]
