@@ -65,6 +65,7 @@ class Case:
     model: Any
     splits: dict[str, Split]
     class_names: tuple[str, ...]
+    told: set[str] = dataclasses.field(default_factory=set)  # sentences on defects of images
 
     @property
     def validation(self):
@@ -117,6 +118,7 @@ def ask_images(case):
         read = layers.batches(case.model, split.data)
         images = (layers.image_of(case.model, inputs) for inputs, _ in read)
         for sentence, indices in find_image_faults(images):
+            case.told.add(sentence)
             share = len(indices) / len(split.labels)
             severity = "fault" if share >= COSTS else "suspicion"
             more = {"numbers": share, "split": split, "indices": indices}
@@ -131,20 +133,23 @@ def ask_images(case):
 def ask_inputs(case):
     """Do images and labels come in the form that the model was trained on?"""
     results, findings = [], []
-    remedy = "Repair the code that loads the images. The other checks used repaired images."
     for name, split in case.splits.items():
         report = check_inputs(case.model, split.data, n_images=N_TRIED)
         results.append(f"{name}: accuracy {report.accuracy:.1%} as given")
-        if not report.findings:
+        results += [f"{name}: {one}" for one in report.remarks if one not in case.told]
+        text = " ".join(one for one in report.findings if one not in case.told)
+        if not text:
             continue
         gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
+        remedy = "Repair the code that loads the images."
         if report.mend:
-            results[-1] += f", {report.mended_accuracy:.1%} repaired"
+            results.append(f"{name}: accuracy {report.mended_accuracy:.1%} repaired")
+            remedy += " The other checks used repaired images."
             more["figure"] = _before_and_after(case.model, split.data, report.mend)
             data = mended(case.model, split.data, report.mend)
             case.splits[name] = measured(case.model, name, data, split.files)
         severity = "fault" if gain >= COSTS else "suspicion"
-        text, call = " ".join(report.findings), f"cnnviz.check_inputs(model, {name})"
+        call = f"cnnviz.check_inputs(model, {name})"
         more |= {"cost": gain, "numbers": report.accuracy, "split": split}
         found = f"{name.capitalize()}: {text}"
         findings.append(finding(severity, "inputs", found, remedy, call, **more))
