@@ -77,7 +77,7 @@ class SuspectLabels(Result):
                 f"About {self.n_errors:,} of {total} labels are wrong (95 % interval: {limits}); "
             )
             return f"{text}they are probably the first {self.n_errors:,} of the ranking."
-        text = f"There is no evidence of wrong labels: 0 of {total} (95 % interval: {limits})."
+        text = f"No label is surely wrong; of {total}, up to {self.n_errors_high:,} may be."
         return text + " The model has probably memorized the labels." * self.memorized
 
     def _columns(self):

@@ -324,13 +324,18 @@ def ask_filters(case):
 
 def ask_labels(case):
     """Are there images with a wrong label?"""
-    split = case.validation
+    split, n = case.validation, len(case.validation.labels)
     suspects = suspect_labels(case.model, split.data, class_names=case.class_names)
-    n, text, count = len(split.labels), str(suspects), suspects.n_errors
-    numbers = count, suspects.n_errors_low, suspects.n_errors_high
-    if numbers[1] < 1:
-        return text, []
-    severity, remedy = "fault" if numbers[1] > MISLABELED * n else "suspicion", "Correct them."
+    text, remedy = str(suspects), "Look at these images; correct the labels that are wrong."
+    numbers = suspects.n_errors, suspects.n_errors_low, suspects.n_errors_high
+    count, severity = suspects.n_errors, SEVERE[numbers[1] > MISLABELED * n]
+    if not count:  # mistakes of which the model is sure may be wrong labels, too
+        sure = (split.probabilities.max(axis=1) >= SURE) & (split.predicted != split.labels)
+        count = int(sure.sum())
+        if interval(count, n)[1] < MISLABELED:
+            return text, []
+        text += f" The model is sure of another class for {count:,} images: either the label or the"
+        text, severity = f"{text} model is wrong.", "suspicion"
     more = {"cost": count / n, "numbers": numbers, "split": split}
     more |= {"indices": suspects.ranking[:count]}
     more |= {"figure": None if suspects.images is None else suspects.plot()}
