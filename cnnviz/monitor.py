@@ -51,10 +51,11 @@ class Monitor(keras.callbacks.Callback, Result):
         every: Epochs from one record to the next.
         folder: Where to write the records, too: as `monitor.csv` and `maps.npz`.
         stop_on_fault: Whether a plain fault is an error; else it is a warning.
+        class_names: The names of the classes, by index, for the figure.
 
     Attributes:
         records: A dict each: "epoch", how many were done; "layers", by path a tuple (filters, dead
-            filters, spread, weight change); "maps", (n, h, w) or None.
+            filters, spread, weight change); "maps", (n, h, w), and "class_index", (n,), or None.
         notes: What was found or left out, a sentence each; each was a warning, too.
 
     Raises:
@@ -118,7 +119,7 @@ class Monitor(keras.callbacks.Callback, Result):
     def _begin(self):
         """Read the images, once for a model; -> sentences of plain faults."""
         if self._watched is not self.model:
-            self._watched, self.records, self._stride, self._maps = self.model, [], 1, True
+            self._watched, self.records, self._step, self._maps = self.model, [], self.every, True
             self._epoch = self._since = 0
             self._inputs, self._counted = [_first(self.model, one) for one in self._given * 2][:2]
         if not self.model.built:  # a subclassed model, which the first step would build
@@ -144,7 +145,7 @@ class Monitor(keras.callbacks.Callback, Result):
             layers.warn(f"the loss is {loss} in epoch {self._epoch}, and {text}")
             self._quiet = True  # nothing that follows would say more
             return
-        if self._epoch % (self.every * self._stride):
+        if self._epoch % self._step:
             return
         (found, _), (paths, _) = _look(self.model, self._counted)
         before, self._weights = self._weights, _weights(self.model)
@@ -157,24 +158,27 @@ class Monitor(keras.callbacks.Callback, Result):
             change = np.linalg.norm(self._weights[path] - before[path])
             change /= np.linalg.norm(before[path]) * epochs
             rows[path] = len(dead), int(dead.sum()), float(spread), float(change)
-        self.records.append({"epoch": self._epoch, "layers": rows, "maps": self._heat_maps()})
+        maps, classes = self._heat_maps()
+        self.records.append(
+            {"epoch": self._epoch, "layers": rows, "maps": maps, "class_index": classes}
+        )
         if len(self.records) > MOST_RECORDS:
-            self._stride *= 2
-            step = self.every * self._stride
-            self.records = [record for record in self.records if record["epoch"] % step == 0]
+            self._step *= 2
+            self.records = [one for one in self.records if one["epoch"] % self._step == 0]
         if self.folder is not None:
             self._write(Path(self.folder))
 
     def _heat_maps(self):
-        """(n, h, w) maps of the first images, or None, with a note that says why."""
+        """Maps (n, h, w) and classes (n,) of the first images, or a note that says why not."""
         first, labels = layers.take(self._inputs, slice(MOST_IMAGES)), self._labels
         try:
             if labels is not None:
                 labels = layers.class_indices(labels, len(labels))[:MOST_IMAGES]
-            return grad_cam(self.model, first, class_index=labels).maps if self._maps else None
+            found = grad_cam(self.model, first, class_index=labels) if self._maps else None
         except ValueError as error:
-            self._maps = False
+            self._maps, found = False, None
             layers.warn(f"no heat maps from epoch {self._epoch} on: {error}")
+        return (found.maps, found.class_index) if found else (None, None)
 
     def _write(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,9 +193,8 @@ class Monitor(keras.callbacks.Callback, Result):
         lines = [] if self.records else ["No record yet: give it to `fit(callbacks=[...])`."]
         for record in self.records[:: max(1, len(self.records) - 1)]:  # the first and the last
             total, dead, *_ = np.sum([*record["layers"].values()], 0)
-            lines.append(
-                f"Epoch {record['epoch']}: {dead:.0f} of {total:.0f} filters and units are dead."
-            )
+            dead = f"{dead:.0f} of {total:.0f} filters and units are dead"
+            lines.append(f"Epoch {record['epoch']}: {dead}.")
         return "\n".join(lines + self.notes)
 
     def _columns(self):
@@ -246,6 +249,7 @@ def _faults(model, images, labels, output, is_single):
     loss_name = getattr(loss, "__name__", type(loss).__name__)
     kind = loss_name.lower().replace("_", "")
     is_own = not getattr(loss, "__module__", "").startswith("keras.")
+    is_own |= getattr(loss, "ignore_class", None) is not None
     if not is_single or is_own or kind not in CLASSIFYING or output.ndim != 2:
         return
     if np.abs(output - 0.5).max() > 0.51 and not getattr(loss, "from_logits", False):

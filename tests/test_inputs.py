@@ -146,7 +146,7 @@ def test_turned_and_inverted_images_are_turned_back(plant, words):
     model = keras.Sequential([keras.Input((4, 4, 1)), rescaling, keras.layers.Flatten(), dense])
     labels = np.tile([0, 1, 2], 40)
     places = np.eye(16)[[1, 3, 8]]
-    dense.set_weights([places.T, np.zeros(3)])
+    dense.set_weights([places.T, np.full(3, 0.1)])
     images = np.random.default_rng(0).uniform(0, 120, (120, 4, 4, 1))
     images = np.float32(images + 130 * places[labels].reshape(images.shape))
     assert check_inputs(model, (images, labels)).findings == ()
@@ -181,11 +181,8 @@ def test_defective_images_are_found_in_proportion(exacting_model, patches):
     one_black = np.concatenate([images[:1] * 0, images[1:]])
     report = check_inputs(exacting_model, (one_black, labels))
     assert report.findings == () and report.remarks[0].startswith("1 of 120 images has a single")
-
-
-def test_gray_images_are_remarked_and_no_fault(exacting_model, patches):
-    gray = np.repeat(patches[0].mean(axis=3, keepdims=True), 3, axis=3)
-    report = check_inputs(exacting_model, (gray, patches[1]))
+    gray = np.repeat(images.mean(axis=3, keepdims=True), 3, axis=3)
+    report = check_inputs(exacting_model, (gray, labels))
     assert report.findings == () and "All images are gray" in str(report)
 
 
@@ -264,12 +261,27 @@ def test_random_labels_have_no_order(classes, used, n):
     steps = [keras.layers.Conv2D(16, 3, activation="relu"), keras.layers.Flatten(), head]
     model = keras.Sequential([keras.Input((8, 8, 3)), *steps])
     head.kernel.assign(head.kernel * 30)
+    head.bias.assign(head.bias + 0.1)  # as if it were trained
     images = np.random.default_rng(0).random((n, 8, 8, 3))
     for seed in range(5):
         labels = np.random.default_rng(seed).integers(0, used, n)
         report = check_inputs(model, (images, labels))
         assert report.findings == (), report
     assert f"{report.most_frequent:.1%} are of the most frequent class" in str(report)
+
+
+def test_an_untrained_network_has_no_order_of_labels():
+    """Its outputs tell bright images from dark ones, but in no order that was meant."""
+    labels = np.tile(np.arange(10), 20)
+    images = (
+        np.random.default_rng(0).uniform(0, 0.2, (200, 8, 8, 3)) + labels[:, None, None, None] / 12
+    )
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        steps = [keras.layers.Conv2D(16, 3, activation="relu"), keras.layers.Flatten()]
+        model = keras.Sequential([keras.Input((8, 8, 3)), *steps, keras.layers.Dense(10)])
+        report = check_inputs(model, (images, labels))
+        assert report.findings == () and "seems untrained" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -210,10 +210,10 @@ def test_figure_shows_live_filters_and_maps():
     model.fit(IMAGES, LABELS, epochs=3, callbacks=[monitor], **QUIET)
     figure = monitor.plot()
     live, first = figure.axes[0], monitor.records[0]["layers"]
-    shares = live.collections[0].get_array().reshape(3, 3)
+    shares = live.images[0].get_array()
     np.testing.assert_allclose(
         shares[:, 0], [100 - 100 * row[1] / row[0] for row in first.values()]
     )
     assert [tick.get_text() for tick in live.get_yticklabels()] == ["first", "second", "head"]
-    assert sum(len(axis.images) for axis in figure.axes) == 2 * (1 + 3)
+    assert sum(len(axis.images) for axis in figure.axes) == 1 + 2 * (1 + 3)
     assert "<img" in monitor._repr_html_()

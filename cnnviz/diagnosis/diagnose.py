@@ -84,6 +84,7 @@ def diagnose(
     for one in findings:
         plt.close(one.figure)  # or Jupyter would show it at the end of the cell
     findings.sort(key=lambda one: (SEVERITIES.index(one.severity), -(one.cost or 0)))
+    findings.sort(key=lambda one: one.kind != "nan")  # the cause of whatever else is found
     counts = {name: len(split.labels) for name, split in splits.items()}
     return Diagnosis(tuple(findings), tuple(checks), model.name, counts)
 

@@ -21,10 +21,12 @@ from cnnviz.diagnosis.measures import pick
 from cnnviz.results import Result
 
 HELPS, SURE = 2, 2.5  # standard errors by which a change must help, an accuracy exceed chance
-WORTH, SAME = 0.02, 0.02  # accuracy that a fault must cost to be named; equal cross-entropies
+WORTH = 0.02  # accuracy that a fault must cost to be named
+SAME = 0.02, 0.1  # difference of equal cross-entropies; where accuracies are equal
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
-LEAST = 0.2, 0.35  # of the way from chance to 100 %; where labels are in another order
+LEAST = 0.2, 0.35, 0.5  # of the way from chance to 100 %; with an order of labels; with scores
+BIASES = ("bias", "beta", "moving_mean")  # weights that are 0 in an untrained model
 ENOUGH = 0.95  # accuracy at which no more changes are combined
 # What a pipeline makes of images, RGB in 0..255: (images * factor + summand)[..., ::step].
 Form = namedtuple("Form", "name factor summand step", defaults=[1])
@@ -37,6 +39,7 @@ FORMS += [Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION)]
 FORMS += [Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1)]
 USUAL = [form.name for form in FORMS]
 FORMS += [Form("-0.5..0.5", 1 / 255, -0.5), Form("-127.5..127.5", 1, -127.5)]
+WANTED = [form.name for form in FORMS]  # the others are made by mistake only
 FORMS += [Form("0..2", 1 / 127.5, 0), Form("0..100", 1 / 2.55, 0), Form("0..65535", 257, 0)]
 SCORES = Form("ImageNet's standard scores", 1 / DEVIATION, -MEAN / DEVIATION)  # not of 0..1
 EACH = Form("images standardized one by one", 1 / 62, -120 / 62)  # as photographs are on average
@@ -134,7 +137,11 @@ def check_inputs(
         trials = _Trials(model, images, labels, start)
         if images.shape[3] == 3 and np.ptp(trials.plain, axis=3).max() < 1:
             remarks.append("All images are gray. If the model was trained in color, load them so.")
-        rows, chain = np.arange(len(labels)), trials.search()
+        biases = [np.asarray(x) for x in model.weights if x.name in BIASES]
+        untrained = bool(biases) and not any(map(np.any, biases))  # training changes them
+        if untrained:
+            remarks.append("The model seems untrained: all its biases are 0.")
+        rows, chain = np.arange(len(labels)), start if untrained else trials.search()
         accuracies = [trials.correct(chain[:i], rows).mean() for i in range(len(chain) + 1)]
     if accuracies[-1] < accuracies[0]:  # one range for all, and nothing else was found
         findings, chain = [*findings, f"{chain[0].fault}: give all of them in one range."], ()
@@ -175,6 +182,7 @@ class _Trials:
         by_class = labels.argsort(kind="stable")
         self.chooses, self.confirms = by_class[::2], by_class[1::2]
         layers.check_labels(labels, self.predict(start, by_class).shape[1])
+        self.recognizes = self.beats_chance(start)
 
     def predict(self, chain, rows):
         known = self.known.setdefault(_of_images(chain), {})
@@ -221,8 +229,8 @@ class _Trials:
         tried, most = list(self.known), self.correct(pool[0], rows).mean()
 
         def as_good(x):
-            accurate = self.correct(x, rows).mean() >= most
-            return accurate or not self.better(pool[0], x, rows, 0, SAME)
+            accurate = self.correct(x, rows).mean() >= most - WORTH
+            return not self.better(pool[0], x, rows, 0, SAME[int(accurate)])
 
         def plain(x):
             return sum(1 + step.rarity for step in x), tried.index(_of_images(x))
@@ -240,17 +248,20 @@ class _Trials:
             pool += [(*chain, next(_colors(chain[-1].form, 3))) for chain in ranges]  # BGR
         pool = self.ranked(pool, few)
         for kept in (KEPT, 1):
-            fine = pool[0] == self.start and self.beats_chance(self.start)
+            fine = pool[0] == self.start and self.recognizes
             if not fine and self.correct(pool[0], few).mean() <= ENOUGH:
                 more = [new for chain in pool[:kept] for new in self.more(chain)]
                 pool = self.ranked([*pool, *more], few)
         pool = [self.start, *pool[:KEPT], *self.equal(pool, few)[:KEPT]]
-        best = self.equal(self.ranked(pool, self.chooses), self.chooses)[0]
+        pool = self.ranked(pool, self.chooses)
+        changed = [chain for chain in pool if len(chain) > n_start]
+        best = self.equal(changed, self.chooses)[0] if len(pool[0]) > n_start else self.start
         while len(best) > n_start:
             shorter = (best[:i] + best[i + 1 :] for i in range(n_start, len(best)))
             spare = [chain for chain in shorter if not self.confirmed(best, chain)]
             if not spare:
-                return best if self.beats_chance(best) else self.start
+                sure = self.beats_chance(best) and self.confirmed(best, self.start)
+                return best if sure else self.start
             best = spare[0]
         return self.start
 
@@ -260,7 +271,7 @@ class _Trials:
         there, rows = gains[self.confirms], self.confirms
         sure = there.mean() > HELPS * there.std() / len(there) ** 0.5
         sure = sure and self.better(chain, other, rows, 0) or self.better(chain, other, rows, HELPS)
-        return gains.mean() >= WORTH and sure
+        return gains.mean() >= WORTH * (4 * len(chain) - 4 * len(other) - 3) and sure
 
     def beats_chance(self, chain):
         """Whether classes are recognized, on average: an untrained model may seem to, somewhat."""
@@ -269,7 +280,8 @@ class _Trials:
         recall, chance = np.mean([correct[labels == x].mean() for x in used]), 1 / len(used)
         error = (chance**3 * (1 - chance) * (1 / counts).sum()) ** 0.5
         ordered = len(_changes(chain)) < len(chain)
-        least = chance + max(SURE * error, LEAST[ordered] * (1 - chance))
+        scored = any(x.kind == "range" and x.form.name not in WANTED for x in chain)
+        least = chance + max(SURE * error, LEAST[2 if scored else ordered] * (1 - chance))
         sure = not ordered or self.predict(chain, self.confirms).max(axis=1).mean() > least
         return recall > least and sure
 
@@ -283,7 +295,7 @@ class _Trials:
         if "range" not in kinds:
             for source in self.sources if form is first else [form]:
                 named = "" if ".." in source.name[:11] else f" ({source.name.split(' (')[0]})"
-                for target in _targets(source, self.started):
+                for target in _targets(source, self.started, self.recognizes):
                     fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
                     rarity = 1.1 if target.step < 0 else 0.2 * (target.name not in USUAL)
                     rarity += 0.1 * all(source is not form for form in FORMS)
@@ -293,7 +305,7 @@ class _Trials:
             if height == width or "swapaxes" not in cure:
                 steps.append(Step("turn", f"The images are {turn}", cure, form))
         free = layers.input_shape(self.model)[1:3] == (None, None) and "size" not in kinds
-        for factor in (0.5, 2, 0.75, 1.5) if free else ():
+        for factor in (1 / 2, 2, 2 / 3, 4 / 3, 3 / 4, 3 / 2) if free else ():
             size = round(height * factor), round(width * factor)
             fits = 16 <= min(size) <= max(size) <= 512
             if fits and layers.takes(self.model, (1, *size, channels)):
@@ -343,7 +355,7 @@ def _sources(images):
         ends = [[(x[:: y.step] - y.summand) / y.factor for x in (low, high)] for y in forms]
         far = np.array([abs(np.min(x)) + abs(np.max(x) - 255) for x in ends]).round(-1)
         near = [i for i in far.argsort(kind="stable")[:3] if far[i] <= far.min() + 20]
-        if far.min() <= 30:
+        if far.min() <= (30 if found else 80):
             return [*found, *(forms[i] for i in near), *[whole][: len(found)]]
         found = found or [forms[near[0]]]
     return [*found, whole]
@@ -358,14 +370,18 @@ def _twice(first, second):
     return Form(name, a * c, b * c + d, first.step * second.step)
 
 
-def _targets(source, images):
-    """The forms that a model may want."""
+def _targets(source, images, recognizes):
+    """The forms that a model may want; one that recognizes much does not want standard scores.
+
+    They adapt to the images, and so may help any model, also one that was not trained on them.
+    """
     plain = eval(_code(source, PLAIN), {"x": images})
-    forms, name = _forms(plain.shape[3]), "mean 0 and deviation 1"
-    for end, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (plain.shape[3] == 3)]:
+    forms = [form for form in _forms(plain.shape[3]) if form.name in WANTED]
+    for each, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (plain.shape[3] == 3)]:
         mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
-        forms.append(Form(name + end, 1 / deviation, -mean / deviation))
-    return [form for form in [*forms, EACH] if form.name != source.name]
+        scores = Form(f"mean 0 and deviation 1{each}", 1 / deviation, -mean / deviation)
+        forms += [] if recognizes else [scores]
+    return [x for x in [*forms, *([] if recognizes else [EACH])] if x.name != source.name]
 
 
 def _code(source, target, color="RGB"):

@@ -27,7 +27,8 @@ EARLIER = 0.6  # depth of the feature map that has not memorized labels
 MEMORIZED = 0.99  # share of labels that a model predicts from which on it may have memorized them
 SHARES = np.r_[0, 0.5 * np.geomspace(0.004, 0.9, 40)]  # of wrong labels, that are tried
 POWERS = (0.75, 1.0)  # of the margin: how fast true predictions become certain with it
-CHANCE = 5.4  # twice the log-likelihood that a share of wrong labels must gain; by chance in 1 %
+CLEAR = 0.72  # share of predicted labels below which mistakes cannot be told from wrong labels
+CHANCE = 6.6  # twice the log-likelihood that a share of wrong labels must gain; chance: 0.5 %
 WITHIN = 3.84  # what it may lose inside of a 95 % interval
 
 
@@ -76,7 +77,7 @@ class SuspectLabels(Result):
                 f"About {self.n_errors:,} of {total} labels are wrong (95 % interval: {limits}); "
             )
             return f"{text}they are probably the first {self.n_errors:,} of the ranking."
-        text = f"There is no evidence of wrong labels: 0 of {total} (95 % interval: {limits})."
+        text = f"No label is surely wrong; of {total}, up to {self.n_errors_high:,} may be."
         return text + " The model has probably memorized the labels." * self.memorized
 
     def _columns(self):
@@ -200,7 +201,9 @@ def _retrained(retrain, inputs, labels, classes, folds):
         for train, test in folds.split(labels, labels):
             model = retrain(layers.take(inputs, train), labels[train])
             own = layers.class_probabilities(model, layers.take(inputs, test))
-            found[test] = _of_classes(own, classes)
+            if (own := _of_classes(own, classes)) is None:
+                raise ValueError(f"`retrain` must return a model of the classes {classes}")
+            found[test] = own
             bar.update()
     return found
 
@@ -290,6 +293,6 @@ def _count(scores, columns):
             direction = by_class.x[2:][predicted]
             shares, gains = profile(direction / direction.mean())
     inside = shares[gains > gains.max() - WITHIN / 2]
-    if 2 * (gains.max() - none) < CHANCE:
+    if right.mean() < CLEAR or 2 * (gains.max() - none) < CHANCE:
         return 0, 0, round(n * inside.max())
     return tuple(round(n * one) for one in (shares[gains.argmax()], inside.min(), inside.max()))

@@ -65,6 +65,7 @@ class Case:
     model: Any
     splits: dict[str, Split]
     class_names: tuple[str, ...]
+    told: set[str] = dataclasses.field(default_factory=set)  # sentences on defects of images
 
     @property
     def validation(self):
@@ -117,6 +118,7 @@ def ask_images(case):
         read = layers.batches(case.model, split.data)
         images = (layers.image_of(case.model, inputs) for inputs, _ in read)
         for sentence, indices in find_image_faults(images):
+            case.told.add(sentence)
             share = len(indices) / len(split.labels)
             severity = "fault" if share >= COSTS else "suspicion"
             more = {"numbers": share, "split": split, "indices": indices}
@@ -131,20 +133,23 @@ def ask_images(case):
 def ask_inputs(case):
     """Do images and labels come in the form that the model was trained on?"""
     results, findings = [], []
-    remedy = "Repair the code that loads the images. The other checks used repaired images."
     for name, split in case.splits.items():
         report = check_inputs(case.model, split.data, n_images=N_TRIED)
         results.append(f"{name}: accuracy {report.accuracy:.1%} as given")
-        if not report.findings:
+        results += [f"{name}: {one}" for one in report.remarks if one not in case.told]
+        text = " ".join(one for one in report.findings if one not in case.told)
+        if not text:
             continue
         gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
+        remedy = "Repair the code that loads the images."
         if report.mend:
-            results[-1] += f", {report.mended_accuracy:.1%} repaired"
+            results.append(f"{name}: accuracy {report.mended_accuracy:.1%} repaired")
+            remedy += " The other checks used repaired images."
             more["figure"] = _before_and_after(case.model, split.data, report.mend)
             data = mended(case.model, split.data, report.mend)
             case.splits[name] = measured(case.model, name, data, split.files)
         severity = "fault" if gain >= COSTS else "suspicion"
-        text, call = " ".join(report.findings), f"cnnviz.check_inputs(model, {name})"
+        call = f"cnnviz.check_inputs(model, {name})"
         more |= {"cost": gain, "numbers": report.accuracy, "split": split}
         found = f"{name.capitalize()}: {text}"
         findings.append(finding(severity, "inputs", found, remedy, call, **more))
@@ -319,13 +324,18 @@ def ask_filters(case):
 
 def ask_labels(case):
     """Are there images with a wrong label?"""
-    split = case.validation
+    split, n = case.validation, len(case.validation.labels)
     suspects = suspect_labels(case.model, split.data, class_names=case.class_names)
-    n, text, count = len(split.labels), str(suspects), suspects.n_errors
-    numbers = count, suspects.n_errors_low, suspects.n_errors_high
-    if numbers[1] < 1:
-        return text, []
-    severity, remedy = "fault" if numbers[1] > MISLABELED * n else "suspicion", "Correct them."
+    text, remedy = str(suspects), "Look at these images; correct the labels that are wrong."
+    numbers = suspects.n_errors, suspects.n_errors_low, suspects.n_errors_high
+    count, severity = suspects.n_errors, SEVERE[numbers[1] > MISLABELED * n]
+    if not count:  # mistakes of which the model is sure may be wrong labels, too
+        sure = (split.probabilities.max(axis=1) >= SURE) & (split.predicted != split.labels)
+        count = int(sure.sum())
+        if interval(count, n)[1] < MISLABELED:
+            return text, []
+        text += f" The model is sure of another class for {count:,} images: either the label or the"
+        text, severity = f"{text} model is wrong.", "suspicion"
     more = {"cost": count / n, "numbers": numbers, "split": split}
     more |= {"indices": suspects.ranking[:count]}
     more |= {"figure": None if suspects.images is None else suspects.plot()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -113,41 +114,31 @@ def draw_confusion_matrix(
 def draw_monitor(monitor: Monitor) -> DescribedFigure:
     """Draw what a `Monitor` recorded: live filters of each layer, and below them heat maps.
 
-    The maps lie over the first 4 images, after 5 epochs that are evenly spread.
+    The maps lie over the first 4 images, after at most 5 epochs that are evenly spread.
     """
     if not (records := monitor.records):
         raise ValueError("`monitor` (without a record) must have been in a training")
     names = list(records[0]["layers"])
     counts = np.array([[record["layers"][name][:2] for record in records] for name in names])
     mapped = [record for record in records if np.ndim(record["maps"]) == 3]
-    images = to_units(monitor.images)[:MOST_WATCHED] if mapped else []
+    few = mapped[:: -math.ceil(len(mapped) / MOST_EPOCHS) or -1][::-1]
+    images = to_units(monitor.images)[:MOST_WATCHED] if few else []
     heights = 1 + 0.2 * len(names), 0.5 + 1.9 * len(images)
-    figure = style.new_figure(figsize=(style.PAGE_WIDTH, heights[0] + heights[1] * bool(mapped)))
-    top, below = figure.subfigures(2, 1, height_ratios=heights) if mapped else (figure, None)
-    axis, edges = top.subplots(), np.arange(len(records) + 1) - 0.5
-    live = 100 * (1 - counts[..., 1] / counts[..., 0])
-    shown = axis.pcolormesh(
-        edges, np.arange(len(names) + 1) - 0.5, live, cmap="cividis", vmin=0, vmax=100
-    )
-    ticks = np.unique(np.linspace(0, len(records) - 1, 10).astype(int))
+    figure = style.new_figure(figsize=(style.PAGE_WIDTH, heights[0] + heights[1] * bool(few)))
+    top, below = figure.subfigures(2, 1, height_ratios=heights) if few else (figure, None)
+    axis, live = top.subplots(), 100 * (1 - counts[..., 1] / counts[..., 0])
+    shown = axis.imshow(live, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    top.colorbar(shown, ax=axis, label="% of the filters")
+    ticks = range(0, len(records), math.ceil(len(records) / 10))
     axis.set_xticks(ticks, [records[tick]["epoch"] for tick in ticks])
     axis.set_yticks(range(len(names)), map(style.short_name, names), fontsize=9)
-    axis.invert_yaxis()
     axis.set(xlabel="after epoch", title="live filters of each layer")
-    top.colorbar(shown, ax=axis, label="% of the filters")
-    few = (
-        np.unique(np.linspace(0, len(mapped) - 1, MOST_EPOCHS).round().astype(int))
-        if mapped
-        else ()
-    )
-    rows = [
-        [(image, f"image {row}")]
-        + [
-            (overlay(image, mapped[one]["maps"][row]), f"epoch {mapped[one]['epoch']}")
-            for one in few
-        ]
-        for row, image in enumerate(images)
-    ]
+    rows = [[(image, f"image {row}")] for row, image in enumerate(images)]
+    for (row, panels), record in itertools.product(enumerate(rows), few):
+        name = class_name(monitor.class_names, record["class_index"][row])
+        panels.append(
+            (overlay(images[row], record["maps"][row]), f"{name}, epoch {record['epoch']}")
+        )
     if rows:
-        style.draw_grid(rows, 1.3, "evidence after some epochs", into=below)
+        style.draw_grid(rows, 1.2, "evidence for a class, after some epochs", into=below)
     return figure
