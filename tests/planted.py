@@ -52,9 +52,11 @@ def signs(n, seed, classes):
     read = [load_sample_image(x) if "." in x else getattr(skimage.data, x)() for x in names]
     labels = random.permutation(np.arange(n) % len(classes)).astype(np.int32)
     for letter, color in (classes[label] for label in labels):
-        photograph, side = read[random.integers(len(read))], random.integers(SIZE, 200)
-        y, x = random.integers(0, np.array(photograph.shape[:2]) - side)
-        image = cv2.resize(photograph[y : y + side, x : x + side], (SIZE, SIZE), interpolation=3)
+        photograph = read[random.integers(len(read))]  # turned, or crops would be near copies
+        center = random.uniform(0, photograph.shape[1::-1])
+        turn = cv2.getRotationMatrix2D(center, random.uniform(0, 360), random.uniform(0.4, 1))
+        turn[:, 2] += SIZE / 2 - center
+        image = cv2.warpAffine(photograph, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
         mask = cv2.putText(np.zeros((SIZE, SIZE), np.uint8), letter, (10, 40), 0, 1.4, 255, 6)
         turn = cv2.getRotationMatrix2D((24, 24), random.uniform(-15, 15), random.uniform(0.7, 1.1))
         turn[:, 2] += random.uniform(-7, 7, 2)
