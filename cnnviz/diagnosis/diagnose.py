@@ -92,7 +92,8 @@ def diagnose(
 def _read_folder(model, name, folder, class_names, value_range):
     """A folder with one folder of images for each class -> (dataset, names of the classes)."""
     folders = sorted(path.name for path in Path(folder).glob("*") if path.is_dir())
-    names = list(class_names) if set(folders) == set(class_names or ()) else folders
+    names = list(class_names or ())
+    names = names if set(folders) == set(names) else folders
     files = [[p for p in sorted(Path(folder, n).iterdir()) if is_image_name(p.name)] for n in names]
     if not any(files):
         raise ValueError(f"`{name}` (='{folder}') must hold one folder of images for each class")
