@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib import pyplot as plt
 
 from cnnviz import layers
 from cnnviz.data import is_image_name, load_files
@@ -81,8 +80,6 @@ def diagnose(
                 findings += found
                 checks.append(Check(name, result, limits, ran, time.perf_counter() - started))
                 bar.update()
-    for one in findings:
-        plt.close(one.figure)  # or Jupyter would show it at the end of the cell
     findings.sort(key=lambda one: (SEVERITIES.index(one.severity), -(one.cost or 0)))
     findings.sort(key=lambda one: one.kind != "nan")  # the cause of whatever else is found
     counts = {name: len(split.labels) for name, split in splits.items()}
