@@ -62,6 +62,8 @@ def test_public_names_are_documented_and_fully_annotated(name):
     if not inspect.isclass(public):
         assert unannotated(name, public) == []
         return
+    if issubclass(public, keras.callbacks.Callback):
+        return
     assert dataclasses.is_dataclass(public)
     for field in dataclasses.fields(public):
         assert field.type not in (tuple, list, dict, "tuple", "list", "dict"), field.name

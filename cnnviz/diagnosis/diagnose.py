@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib import pyplot as plt
 
 from cnnviz import layers
 from cnnviz.data import is_image_name, load_files
@@ -81,8 +80,6 @@ def diagnose(
                 findings += found
                 checks.append(Check(name, result, limits, ran, time.perf_counter() - started))
                 bar.update()
-    for one in findings:
-        plt.close(one.figure)  # or Jupyter would show it at the end of the cell
     findings.sort(key=lambda one: (SEVERITIES.index(one.severity), -(one.cost or 0)))
     findings.sort(key=lambda one: one.kind != "nan")  # the cause of whatever else is found
     counts = {name: len(split.labels) for name, split in splits.items()}
@@ -92,7 +89,8 @@ def diagnose(
 def _read_folder(model, name, folder, class_names, value_range):
     """A folder with one folder of images for each class -> (dataset, names of the classes)."""
     folders = sorted(path.name for path in Path(folder).glob("*") if path.is_dir())
-    names = list(class_names) if set(folders) == set(class_names or ()) else folders
+    names = list(class_names or ())
+    names = names if set(folders) == set(names) else folders
     files = [[p for p in sorted(Path(folder, n).iterdir()) if is_image_name(p.name)] for n in names]
     if not any(files):
         raise ValueError(f"`{name}` (='{folder}') must hold one folder of images for each class")

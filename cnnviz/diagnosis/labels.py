@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cnnviz import figures, layers
-from cnnviz.diagnosis.measures import _features, pick
+from cnnviz.diagnosis.measures import _features, interval, pick
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
 
@@ -25,11 +25,8 @@ MOST_IMAGES = 24  # that are kept, to be drawn
 PENALTIES = (0.01, 0.001)  # `C` of two fits; their mixture is chosen by cross-validation
 EARLIER = 0.6  # depth of the feature map that has not memorized labels
 MEMORIZED = 0.99  # share of labels that a model predicts from which on it may have memorized them
-SHARES = np.r_[0, 0.5 * np.geomspace(0.004, 0.9, 40)]  # of wrong labels, that are tried
-POWERS = (0.75, 1.0)  # of the margin: how fast true predictions become certain with it
-CLEAR = 0.72  # share of predicted labels below which mistakes cannot be told from wrong labels
-CHANCE = 6.6  # twice the log-likelihood that a share of wrong labels must gain; chance: 0.5 %
-WITHIN = 3.84  # what it may lose inside of a 95 % interval
+FEWEST = 10  # images with the largest margins, on which labels are counted
+PLATEAU, MOST = 0.3, 0.4  # share of all disagreements that must remain there; of images, at most
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -143,9 +140,11 @@ def suspect_labels(
         last, earlier, own = found
         own = _of_classes(own, classes)
         memorized = _is_memorized(earlier, own, columns, folds)
-        scores = _scores(earlier if memorized else last, None if memorized else own, columns, folds)
+        own = None if memorized else own
+        scores = _scores(earlier if memorized else last, own, columns, folds)
     else:
-        scores = _mixed([_retrained(retrain, inputs, labels, classes, folds)], columns)[0]
+        own = _retrained(retrain, inputs, labels, classes, folds)
+        scores = _mixed([own], columns)[0]
     if memorized:
         layers.warn(
             "`model` predicts nearly all labels, and its earlier features far fewer: if it was "
@@ -155,7 +154,8 @@ def suspect_labels(
     probabilities = np.exp(scores)
     given = probabilities[np.arange(len(labels)), columns]
     predicted, ranking = classes[probabilities.argmax(axis=1)], given.argsort(kind="stable")
-    n_errors = _count(scores, columns)
+    judges = [scores] if own is None else [scores, np.log(np.clip(own.astype(float), 1e-30, 1))]
+    n_errors = _count(max(judges, key=lambda x: (x.argmax(axis=1) == columns).mean()), columns)
     if memorized:
         n_errors = 0, 0, max(n_errors[2], int((predicted != labels).sum()))
     ordered = not layers.warn_if_shuffled(data)
@@ -215,7 +215,9 @@ def _is_memorized(earlier, own, columns, folds):
         return False
     fitted = _fitted(earlier, columns, folds, 10 * PENALTIES[0])
     # In healthy models the difference was at most 0.04 (of 150 images) and 0.02 (of 500).
-    return share - np.mean(fitted.argmax(axis=1) == columns) > 0.04 + 0.3 / len(columns) ** 0.5
+    return bool(
+        share - np.mean(fitted.argmax(axis=1) == columns) > 0.04 + 0.3 / len(columns) ** 0.5
+    )
 
 
 def _scores(features, own, columns, folds):
@@ -257,42 +259,26 @@ def _adjusted(scores, columns):
 
 
 def _count(scores, columns):
-    """(number of wrong labels, lowest, highest): the share that does not fall with the margin.
+    """(number of wrong labels, the ends of its 95 % interval).
 
-    A right prediction is the more likely the larger its margin over the next class. The likelihood
-    of this model with a share of wrong labels, common or one for each of two classes, is compared
-    with that of no wrong labels.
+    Where the margin over the next class is largest, a model makes few mistakes: labels that
+    disagree with it there are wrong, and other labels are wrong as often. If they disagree there
+    far less often than elsewhere, they may all be mistakes: then the number is 0. One-sided errors
+    show among the images of one predicted class.
     """
-    (n, classes), ordered = scores.shape, np.sort(scores, axis=1)
-    margin, predicted = ordered[:, -1] - ordered[:, -2], scores.argmax(axis=1)
-    margin, right = margin / max(np.median(margin), 1e-9), predicted == columns
-
-    def loss(x, shares, power):
-        true = expit(x[0] + np.exp(x[1]) * margin**power)
-        p = np.clip((1 - shares) * true + shares * (1 - true) / (classes - 1), 1e-9, 1 - 1e-9)
-        return 2 * x[0] ** 2 - np.log(np.where(right, p, 1 - p)).sum()
-
-    def best(function, *more, bounds=()):
-        fits = []
-        for power in POWERS:
-            for slope in (-1.0, 0.5, 2.0):
-                start = np.r_[0, slope, np.full(len(bounds), 0.05)]
-                limits = [(-2, 1), (-5, 5), *bounds]
-                fits.append(minimize(function, start, (*more, power), bounds=limits))
-        return min(fits, key=lambda fit: fit.fun)
-
-    def profile(direction):
-        shares = SHARES[SHARES * direction.max() < 0.5]
-        return shares, np.array([-best(loss, share * direction).fun for share in shares])
-
-    shares, gains = profile(np.ones(n))
-    none, each = gains[0], [(0, 0.45)] * 2
-    if classes == 2:  # of more classes, some are harder than others
-        by_class = best(lambda x, power: loss(x[:2], x[2:][predicted], power), bounds=each)
-        if 2 * (-by_class.fun - gains.max()) > np.log(n) and by_class.x[2:].any():
-            direction = by_class.x[2:][predicted]
-            shares, gains = profile(direction / direction.mean())
-    inside = shares[gains > gains.max() - WITHIN / 2]
-    if right.mean() < CLEAR or 2 * (gains.max() - none) < CHANCE:
-        return 0, 0, round(n * inside.max())
-    return tuple(round(n * one) for one in (shares[gains.argmax()], inside.min(), inside.max()))
+    ordered, predicted = np.sort(scores, axis=1), scores.argmax(axis=1)
+    margin, wrong = ordered[:, -1] - ordered[:, -2], predicted != columns
+    sides = [predicted == one for one in np.unique(predicted)]
+    for groups in [np.ones(len(wrong), bool)], sides:
+        totals = np.zeros(3)
+        for rows in (np.flatnonzero(group) for group in groups):
+            top = rows[np.argsort(-margin[rows], kind="stable")[: max(len(rows) // 3, FEWEST)]]
+            share, often = interval(wrong[top].sum(), len(top)), wrong[rows].mean()
+            sure = share[1] > PLATEAU * often and often < MOST and len(rows) >= 2 * FEWEST
+            totals += len(rows) * np.array(share if sure else (0, 0, share[2]))
+        found = tuple(int(round(one)) for one in totals)
+        if groups is not sides:
+            whole = found
+        if found[1]:
+            return found
+    return whole

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from matplotlib import pyplot as plt
 
 from cnnviz import figures, layers
 from cnnviz.diagnosis.census import filter_census
@@ -27,7 +29,7 @@ from cnnviz.diagnosis.mistakes import confident_mistakes
 COSTS, HIGH_COST = 0.05, 0.15  # accuracy from which on a loss is a suspicion, and a fault
 CONSTANT = 0.95  # share of predictions of one class, or of a layer's filters that are dead
 BALANCED = 0.8  # share of one class, above which always predicting it may be the best there is
-LEAKED, MISLABELED = 0.01, 0.05  # shares of images from which on they are faults
+LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are faults
 RARE = 10  # times fewer images than the most frequent class has
 SURE = 0.95  # probability from which on a mistake is a confident one
 N_TRIED = 300  # images for the trials of `check_inputs`
@@ -75,7 +77,9 @@ class Case:
         return f"'{figures.class_name(self.class_names, index)}'"
 
     def confusion(self, split):
-        return figures.draw_confusion_matrix(split.labels, split.predicted, self.class_names)
+        """What draws the confusion matrix of a split."""
+        classes = split.labels, split.predicted, self.class_names
+        return lambda: figures.draw_confusion_matrix(*classes)
 
 
 def finding(severity, kind, sentence, remedy, call, numbers=(), split=None, indices=(), **more):
@@ -85,6 +89,9 @@ def finding(severity, kind, sentence, remedy, call, numbers=(), split=None, indi
         indices = np.asarray(indices if split.ordered else (), int)
         files = tuple(split.files[index] for index in indices) if len(split.files) else ()
         more |= {"split": split.name, "indices": indices, "files": files}
+    if draw := more.pop("figure", None):
+        more["figure"] = draw()
+        plt.close(more["figure"])  # or Jupyter would show it at the end of the cell
     return Finding(severity, kind, sentence, remedy, call, **more)
 
 
@@ -121,8 +128,10 @@ def ask_images(case):
             case.told.add(sentence)
             share = len(indices) / len(split.labels)
             severity = "fault" if share >= COSTS else "suspicion"
-            more = {"numbers": share, "split": split, "indices": indices}
+            more = {"numbers": share, "cost": share, "split": split, "indices": indices}
             text = f"{split.name.capitalize()}: {sentence}"
+            few = functools.partial(pick, case.model, split.data, indices[:6])
+            more["figure"] = lambda few=few: figures.draw_images(few()[0])
             findings.append(finding(severity, "images", text, remedy, call, **more))
     text = f"{n_images:,} images read, {figures.counted(len(findings), 'defect')}"
     shuffled = [name for name, split in case.splits.items() if not split.ordered]
@@ -145,7 +154,8 @@ def ask_inputs(case):
         if report.mend:
             results.append(f"{name}: accuracy {report.mended_accuracy:.1%} repaired")
             remedy += " The other checks used repaired images."
-            more["figure"] = _before_and_after(case.model, split.data, report.mend)
+            before = case.model, split.data, report.mend
+            more["figure"] = functools.partial(_before_and_after, *before)
             data = mended(case.model, split.data, report.mend)
             case.splits[name] = measured(case.model, name, data, split.files)
         severity = "fault" if gain >= COSTS else "suspicion"
@@ -299,27 +309,23 @@ def ask_calibration(case):
     words = "surer than it is right" if sure > accuracy[0] else "less sure than it is right"
     remedy = "Divide the logits by a temperature that is fitted on validation images."
     call = "cnnviz.diagnosis.expected_calibration_error(probabilities, labels)"
-    figure = figures.draw_calibration(calibration_bins(split.probabilities, split.labels), error)
+    bins = calibration_bins(split.probabilities, split.labels)
     numbers = sure - accuracy[0], sure - accuracy[2], sure - accuracy[1]
     severity, text = "suspicion" if gap > COSTS else "note", f"The model is {words}: {text}."
-    more = {"cost": 0.0, "numbers": numbers, "figure": figure}
+    more = {"cost": 0.0, "numbers": numbers}
+    more["figure"] = lambda: figures.draw_calibration(bins, error)
     return text, [finding(severity, "calibration", text, remedy, call, **more)]
 
 
 def ask_filters(case):
     """Are there filters without effect?"""
     census = filter_census(case.model, case.validation.data)
-    text, counts = str(census), census.to_frame()
-    worst = (counts["never fires"] / counts["channels"]).max()
-    if worst < 0.5:
-        return text, []
-    severity, call = (
-        "fault" if worst >= CONSTANT else "suspicion",
-        "cnnviz.filter_census(model, data)",
-    )
+    if not census.severity:
+        return str(census), []
     remedy = "Train again with a lower learning rate or with BatchNormalization."
-    more = {"numbers": worst, "figure": census.plot()}
-    return text, [finding(severity, "dead filters", text, remedy, call, **more)]
+    more = {"numbers": census.worst.share_dead, "figure": census.plot}
+    about = "dead filters", str(census), remedy, "cnnviz.filter_census(model, validation)"
+    return str(census), [finding(census.severity, *about, **more)]
 
 
 def ask_labels(case):
@@ -338,7 +344,7 @@ def ask_labels(case):
         text, severity = f"{text} model is wrong.", "suspicion"
     more = {"cost": count / n, "numbers": numbers, "split": split}
     more |= {"indices": suspects.ranking[:count]}
-    more |= {"figure": None if suspects.images is None else suspects.plot()}
+    more |= {"figure": suspects.images is not None and suspects.plot}
     call = "cnnviz.suspect_labels(model, data)"
     return text, [finding(severity, "label errors", text, remedy, call, **more)]
 
@@ -349,11 +355,11 @@ def ask_duplicates(case):
     data = [each.data for each in case.splits.values()]
     copies = find_duplicates(*data, names=tuple(case.splits), class_names=case.class_names)
     call, leaked = f"cnnviz.find_duplicates({', '.join(case.splits)})", copies.copied[0]
-    more = {"figure": copies.plot() if len(copies.images) else None, "split": split}
+    more = {"figure": len(copies.images) and copies.plot, "split": split}
     if len(leaked):
         share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
-        severe, cost = share[0] >= LEAKED and len(leaked) > 2, None
+        severe, cost = share[1] > LEAKED, None
         if len(clean) and split.ordered:
             right = split.predicted == split.labels
             rest = interval(right[clean].sum(), len(clean))
@@ -391,7 +397,7 @@ def ask_mistakes(case):
     if not len(wrong):
         return text, []
     mistakes = confident_mistakes(case.model, split.data, class_names=case.class_names)
-    more = {"figure": mistakes.plot() if mistakes.images.ndim == 4 else None, "split": split}
+    more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split}
     more |= {"indices": wrong[np.argsort(-confidence[wrong], kind="stable")]}
     remedy = "Look at them: a label may be wrong, or training may lack such images."
     call, numbers = (
