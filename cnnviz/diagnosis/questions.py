@@ -21,13 +21,14 @@ from cnnviz.diagnosis.measures import (
     difference,
     expected_calibration_error,
     interval,
+    pick,
 )
 from cnnviz.diagnosis.mistakes import confident_mistakes
 
 # Chosen so that healthy models have no fault, on few images too. A bound holds for the end of the
 # 95 % interval that is nearer to harmless.
 COSTS, HIGH_COST = 0.05, 0.15  # accuracy from which on a loss is a suspicion, and a fault
-CONSTANT = 0.95  # share of predictions of one class, or of a layer's filters that are dead
+CONSTANT = 0.95  # share of the predictions that are of one class
 BALANCED = 0.8  # share of one class, above which always predicting it may be the best there is
 LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are faults
 RARE = 10  # times fewer images than the most frequent class has
