@@ -209,7 +209,7 @@ def ask_balance(case):
     """Are the classes equally frequent?"""
     split = case.validation
     counts = np.bincount(split.labels, minlength=split.probabilities.shape[1])
-    most, least = counts.argmax(), counts.argmin()
+    least, *_, most = counts.argsort(kind="stable")
     text = f"{counts[most]:,} images of {case.name(most)}, {counts[least]:,} of {case.name(least)}"
     if counts[most] < RARE * max(counts[least], 1):
         return text, []
@@ -360,7 +360,7 @@ def ask_duplicates(case):
     if len(leaked):
         share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
-        severe, cost = share[1] > LEAKED, None
+        severe, cost = bool(share[1] > LEAKED), None
         if len(clean) and split.ordered:
             right = split.predicted == split.labels
             rest = interval(right[clean].sum(), len(clean))
