@@ -34,7 +34,6 @@ LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are fault
 RARE = 10  # times fewer images than the most frequent class has
 SURE = 0.95  # probability from which on a mistake is a confident one
 N_TRIED = 300  # images for the trials of `check_inputs`
-SEVERE = "suspicion", "fault"
 MATRIX = "cnnviz.figures.draw_confusion_matrix(labels, predicted)"
 
 
@@ -292,7 +291,7 @@ def ask_one_sided(case):
     more = {"cost": gap[0] * others.mean(), "numbers": gap, "figure": case.confusion(split)}
     more |= {"split": split, "indices": np.flatnonzero(others & (predicted == index))}
     text, call = (
-        f"The mistakes in {split.name} go one way: {text}.",
+        f"In {split.name} the mistakes go one way: {text}.",
         "cnnviz.grad_cam(model, images)",
     )
     return text, [finding("suspicion", "mistakes", text, remedy, call, **more)]
@@ -333,20 +332,20 @@ def ask_labels(case):
     """Are there images with a wrong label?"""
     split, n = case.validation, len(case.validation.labels)
     suspects = suspect_labels(case.model, split.data, class_names=case.class_names)
-    text, remedy = str(suspects), "Look at these images; correct the labels that are wrong."
     numbers = suspects.n_errors, suspects.n_errors_low, suspects.n_errors_high
-    count, severity = suspects.n_errors, SEVERE[numbers[1] > MISLABELED * n]
-    if not count:  # mistakes of which the model is sure may be wrong labels, too
-        sure = (split.probabilities.max(axis=1) >= SURE) & (split.predicted != split.labels)
-        count = int(sure.sum())
-        if interval(count, n)[1] < MISLABELED:
+    text, indices = str(suspects), suspects.ranking[: suspects.n_errors]
+    severity = "fault" if numbers[1] > MISLABELED * n else "suspicion"
+    if not len(indices):  # mistakes of which the model is sure may be wrong labels, too
+        sure = split.probabilities.max(axis=1) >= SURE
+        indices = np.flatnonzero(sure & (split.predicted != split.labels))
+        if interval(len(indices), n)[1] < MISLABELED:
             return text, []
-        text += f" The model is sure of another class for {count:,} images: either the label or the"
-        text, severity = f"{text} model is wrong.", "suspicion"
-    more = {"cost": count / n, "numbers": numbers, "split": split}
-    more |= {"indices": suspects.ranking[:count]}
+        text += f" For {len(indices):,} images the model is sure of another class: either the label"
+        text += " or the model is wrong."
+    remedy = "Look at these images; correct the labels that are wrong."
+    more = {"cost": len(indices) / n, "numbers": numbers, "split": split, "indices": indices}
     more |= {"figure": suspects.images is not None and suspects.plot}
-    call = "cnnviz.suspect_labels(model, data)"
+    call = "cnnviz.suspect_labels(model, validation)"
     return text, [finding(severity, "label errors", text, remedy, call, **more)]
 
 
@@ -360,17 +359,15 @@ def ask_duplicates(case):
     if len(leaked):
         share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
-        severe, cost = bool(share[1] > LEAKED), None
+        severity, cost = "fault" if share[1] > LEAKED else "suspicion", None
         if len(clean) and split.ordered:
             right = split.predicted == split.labels
             rest = interval(right[clean].sum(), len(clean))
-            words, cost = (
-                f"{words} Without them the accuracy is {said(*rest)}.",
-                right.mean() - rest[0],
-            )
-        remedy, about = "Remove the copies from one of the splits.", {"indices": leaked}
-        about |= {"cost": cost and max(cost, 0.0), "numbers": share}
-        findings = [finding(SEVERE[severe], "leakage", words, remedy, call, **more | about)]
+            words += f" Without them the accuracy is {said(*rest)}."
+            cost = max(right.mean() - rest[0], 0.0)
+        remedy = "Remove the copies from one of the splits."
+        about = {"indices": leaked, "cost": cost, "numbers": share}
+        findings = [finding(severity, "leakage", words, remedy, call, **more | about)]
     within = (copies.split == 0).all(axis=1)
     differ = within & (copies.labels[:, 0] != copies.labels[:, 1])
     for pairs, severity, kind, words, remedy in (
@@ -401,11 +398,11 @@ def ask_mistakes(case):
     more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split}
     more |= {"indices": wrong[np.argsort(-confidence[wrong], kind="stable")]}
     remedy = "Look at them: a label may be wrong, or training may lack such images."
-    call, numbers = (
+    call, share = (
         "cnnviz.confident_mistakes(model, validation, train)",
-        len(wrong) / len(split.labels),
+        len(wrong) / len(confidence),
     )
-    return text, [finding("note", "mistakes", f"{text}.", remedy, call, numbers, **more)]
+    return text, [finding("note", "mistakes", f"{text}.", remedy, call, share, **more)]
 
 
 # Name -> (question, what it does not cover); cheap ones, and causes of others, first.
