@@ -31,6 +31,7 @@ COSTS, HIGH_COST = 0.05, 0.15  # accuracy from which on a loss is a suspicion, a
 CONSTANT = 0.95  # share of the predictions that are of one class
 BALANCED = 0.8  # share of one class, above which always predicting it may be the best there is
 LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are faults
+FEW = 0.01  # share of defective images below which they only deserve a note
 RARE = 10  # times fewer images than the most frequent class has
 SURE = 0.95  # probability from which on a mistake is a confident one
 N_TRIED = 300  # images for the trials of `check_inputs`
@@ -127,7 +128,7 @@ def ask_images(case):
         for sentence, indices in find_image_faults(images):
             case.told.add(sentence)
             share = len(indices) / len(split.labels)
-            severity = "fault" if share >= COSTS else "suspicion"
+            severity = "fault" if share >= COSTS else "suspicion" if share >= FEW else "note"
             more = {"numbers": share, "cost": share, "split": split, "indices": indices}
             text = f"{split.name.capitalize()}: {sentence}"
             few = functools.partial(pick, case.model, split.data, indices[:6])
@@ -371,15 +372,15 @@ def ask_duplicates(case):
     within = (copies.split == 0).all(axis=1)
     differ = within & (copies.labels[:, 0] != copies.labels[:, 1])
     for pairs, severity, kind, words, remedy in (
-        (differ, "suspicion", "label errors", "have another label", "Correct one of the labels."),
-        (within & ~differ, "note", "duplicates", "have the same label", "Keep one of each."),
+        (differ, "suspicion", "label errors", "with another label", "Correct one of the labels."),
+        (within & ~differ, "note", "duplicates", "with the same label", "Keep one of each."),
     ):
         indices = np.unique(copies.index[pairs, 1])
         if len(indices):
-            text = f"{len(indices):,} validation images are copies of others that {words}."
+            text = f"Copies of other validation images, {words}: {len(indices):,}."
             about = {"indices": indices, "numbers": len(indices) / n}
             findings.append(finding(severity, kind, text, remedy, call, **more | about))
-    return str(copies), findings
+    return " ".join(str(copies).splitlines()), findings
 
 
 def ask_shortcuts(case):
