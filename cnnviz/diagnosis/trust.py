@@ -81,7 +81,8 @@ class MapTrust(Result):
                     best += ", which may be chance"
             lines.append(f"{name}: {text}; {best}.")
         for method, count in zip(self.methods, self.n_constant, strict=True):
-            lines += [f"'{method}' has {count} maps that are empty or constant."] * (count > 0)
+            if count:
+                lines.append(f"Empty or constant maps of '{method}': {count}.")
         return "\n".join(lines)
 
     def best(self, measure: str) -> str | None:
