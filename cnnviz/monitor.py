@@ -21,32 +21,28 @@ from cnnviz.results import Result
 MOST_IMAGES, MOST_BATCHES = 8, 4  # that get heat maps; of 32 or less, that filters are counted on
 MOST_RECORDS = 60  # that are kept; then every second one goes
 FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
-PLAIN = "look too small", "are all the same"  # warnings of value ranges that no training can want
-LOSSES = "binarycrossentropy", "categoricalcrossentropy", "sparsecategoricalcrossentropy"
-
-
-class Fault(UserWarning):
-    """Images or labels from which no training can learn."""
+FAULTS = "look too small", "are all the same", "are constant", "must be"  # what no training wants
+LOSSES = "sparsecategoricalcrossentropy", "categoricalcrossentropy", "binarycrossentropy"
 
 
 class Monitor(keras.callbacks.Callback, Result):
     """Watch a training: a callback for the `fit` of any model.
 
     Before the first step it checks the value range of the images against the model's own rescaling,
-    looks for images that are constant or all alike, and compares labels, outputs and loss. A plain
+    looks for images that are constant or all alike, and compares labels, output and loss. A plain
     fault ends `fit` with a ValueError.
 
-    After each epoch it records dead filters (behind the activation, one value at all positions of
-    all images), the spread of the activations (standard deviation of a filter, root mean square
-    over filters) and the relative change of the weights per epoch, for each layer with a kernel;
-    and Grad-CAM maps. Of more than 60 records it drops every second one, and records half as often.
+    After each epoch it records, for each layer with a kernel, dead filters (behind the activation,
+    one value at all positions of all images), the spread of the activations (standard deviation of
+    a filter, root mean square over filters) and the relative change of the weights per epoch; and
+    Grad-CAM maps. Of more than 60 records it drops every second one, and records half as often.
 
     Losses do not change. An error of its own becomes a warning, and it stops watching.
 
     Args:
         images: A few images in the form that `fit` gets; the first 8 get heat maps.
         labels: Their labels. The maps explain these classes, else the predicted ones.
-        validation_data: A dataset or arrays; filters are counted on the first 4 batches of at most
+        validation_data: A dataset or arrays; filters are counted on its first 4 batches of at most
             32 images, which are read once. None counts on `images`.
         every: Epochs from one record to the next.
         folder: Where to write the records, too: as `monitor.csv` and `maps.npz`.
@@ -54,8 +50,8 @@ class Monitor(keras.callbacks.Callback, Result):
         class_names: The names of the classes, by index, for the figure.
 
     Attributes:
-        records: A dict each: "epoch", how many were done; "layers", by path a tuple (filters, dead
-            filters, spread, weight change); "maps", (n, h, w), and "class_index", (n,), or None.
+        records: A dict each: "epoch"; "layers", by path a tuple (filters, dead filters, spread,
+            weight change); "maps", (n, h, w), and "class_index", (n,), or None.
         notes: What was found or left out, a sentence each; each was a warning, too.
 
     Example:
@@ -63,11 +59,9 @@ class Monitor(keras.callbacks.Callback, Result):
         >>> model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
         >>> monitor = cnnviz.Monitor(pets.images[:4], pets.labels[:4])
         >>> history = model.fit(pets.images, pets.labels, callbacks=[monitor], verbose=0)
-        >>> figure = monitor.plot()
     """
 
-    _html = ("plot",)
-    _draw = "draw_monitor"
+    _draw, _html = "draw_monitor", ("plot",)
 
     def __init__(
         self,
@@ -86,6 +80,9 @@ class Monitor(keras.callbacks.Callback, Result):
         self.class_names, self.records, self.notes = class_names, [], []
         self._given = images, images if validation_data is None else validation_data
         self._labels, self._watched, self._quiet = labels, None, False
+        if labels is not None:
+            labels = layers.class_indices(labels, len(labels), required=False)
+        self._classes = None if labels is None else labels[:MOST_IMAGES]
 
     def on_train_begin(self, logs=None):
         self._quiet = False
@@ -103,8 +100,8 @@ class Monitor(keras.callbacks.Callback, Result):
             except Exception as error:
                 self._quiet = True
                 layers.warn(f"the monitor stops watching: {error}")
-        for text, kind in {str(one.message): one.category for one in caught}.items():
-            if stop and (kind is Fault or any(map(text.count, PLAIN))):
+        for text in dict.fromkeys(str(one.message) for one in caught):
+            if stop and any(map(text.count, FAULTS)):
                 raise ValueError(f"{text}; `stop_on_fault=False` trains nevertheless")
             if text not in self.notes:
                 self.notes.append(text)
@@ -120,13 +117,9 @@ class Monitor(keras.callbacks.Callback, Result):
             self._watched, self._weights, self.records = self.model, _weights(self.model), []
             self._epoch, self._step, self._maps = 0, self.every, True
         images = layers.image_of(self.model, self._inputs)
-        self.images, ((_, output), (_, n_outputs)) = images[:MOST_IMAGES], self._look(self._inputs)
+        (_, output), (_, n_outputs) = _look(self.model, self._inputs)
+        self.images = images[:MOST_IMAGES]
         _find_faults(self.model, images, self._labels, output if n_outputs == 1 else None)
-
-    def _look(self, inputs):
-        """Call the model: (moments by layer, first output), (paths, number of outputs)."""
-        options = {"key": "monitor", "record": _kernels, "finite": False}
-        return layers.run(self.model, inputs, _measure, **options)
 
     @np.errstate(all="ignore")  # of weights that are zero or not finite
     def _end(self, epoch):
@@ -134,7 +127,7 @@ class Monitor(keras.callbacks.Callback, Result):
         self._epoch = max(epoch, self._epoch + 1)
         if self._epoch % self._step:
             return
-        (found, _), (paths, _) = self._look(self._counted)
+        (found, _), (paths, _) = _look(self.model, self._counted)
         before, self._weights, rows = self._weights, _weights(self.model), {}
         for path, moments in zip(paths, found, strict=True):
             low, high = moments[:, 0].min(0), moments[:, 1].max(0)
@@ -144,29 +137,24 @@ class Monitor(keras.callbacks.Callback, Result):
             change = np.linalg.norm(self._weights[path] - before[path]) / self._step
             change /= np.linalg.norm(before[path])
             rows[path] = len(dead), int(dead.sum()), float(spread), float(change)
-        maps, classes = self._heat_maps()
-        record = {"epoch": self._epoch, "layers": rows, "maps": maps, "class_index": classes}
+        record = {"epoch": self._epoch, "layers": rows, "maps": None, "class_index": None}
+        try:
+            first = layers.take(self._inputs, slice(MOST_IMAGES))
+            found = self._maps and grad_cam(self.model, first, class_index=self._classes)
+            record |= {"maps": found.maps, "class_index": found.class_index} if found else {}
+        except ValueError as error:
+            self._maps = False
+            layers.warn(f"no heat maps from epoch {self._epoch} on: {error}")
         self.records.append(record)
         if len(self.records) > MOST_RECORDS:
             self._step *= 2
             self.records = [one for one in self.records if one["epoch"] % self._step == 0]
         if self.folder is not None:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
-            self.to_frame().to_csv(Path(self.folder, "monitor.csv"), index=False)
+            folder = Path(self.folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.to_frame().to_csv(folder / "monitor.csv", index=False)
             kept = {str(r["epoch"]): r["maps"] for r in self.records if r["maps"] is not None}
-            np.savez(Path(self.folder, "maps.npz"), **kept)
-
-    def _heat_maps(self):
-        """Maps (n, h, w) and classes (n,) of the first images, or a note that says why not."""
-        first, labels = layers.take(self._inputs, slice(MOST_IMAGES)), self._labels
-        try:
-            if labels is not None:
-                labels = layers.class_indices(labels, len(labels))[:MOST_IMAGES]
-            found = grad_cam(self.model, first, class_index=labels) if self._maps else None
-        except ValueError as error:
-            self._maps, found = False, None
-            layers.warn(f"no heat maps from epoch {self._epoch} on: {error}")
-        return (found.maps, found.class_index) if found else (None, None)
+            np.savez(folder / "maps.npz", **kept)
 
     def __repr__(self):
         return f"Monitor({len(self.records)} records)"
@@ -200,6 +188,11 @@ def _kernels(named):
     return {path: layer for path, layer in layers.leaves(named).items() if layers.has_kernel(layer)}
 
 
+def _look(model, inputs):
+    """Call the model: (moments by layer, first output), (paths, number of outputs)."""
+    return layers.run(model, inputs, _measure, key="monitor", record=_kernels, finite=False)
+
+
 def _measure(call):
     """Of each layer (N, 4, C): lowest, highest, mean and mean square over the positions."""
     moments = {}
@@ -216,21 +209,19 @@ def _measure(call):
 
 def _find_faults(model, images, labels, output):
     """Warn of images, and of labels, an only output and a loss that do not fit."""
-    if (images == images[:, :1, :1]).all():
-        layers.warn(Fault("all `images` are constant, each of one color"))
-    elif len(images) > 1 and (images == images[:1]).all():
-        layers.warn(Fault(f"all {len(images)} `images` are the same"))
+    flat = images.reshape(len(images), -1)
+    if not np.ptp(flat, 1).any():
+        layers.warn("all `images` are constant, each of one value")
+    elif len(flat) > 1 and (flat == flat[0]).all():
+        layers.warn(f"{len(flat)} `images` are all the same")
     loss = keras.losses.get(tf.nest.flatten(model.loss)[0])
     name = getattr(loss, "__name__", type(loss).__name__)
-    kind = name.lower().replace("_", "")
-    if kind not in LOSSES or output is None or output.ndim != 2 or labels is None:
+    kind, ignores = name.lower().replace("_", ""), getattr(loss, "ignore_class", None) is not None
+    if labels is None or kind not in LOSSES or np.ndim(output) != 2 or ignores:
         return
-    labels, sparse = np.asarray(labels), kind.startswith("sparse")
-    most, one_hot = output.shape[1] - 1 if sparse else 1, labels.ndim == 2 and labels.shape[1] > 1
-    if one_hot == sparse and not kind.startswith("binary"):
-        wanted = "class indices" if sparse else "one-hot vectors"
-        given = f"`labels` (of shape {labels.shape}) must be {wanted}"
-        layers.warn(Fault(f"{given} for the loss {name}"))
-    elif labels.min() < 0 or labels.max() > most:
-        given = f"`labels` (in {labels.min()}..{labels.max()}) must be in 0..{most}"
-        layers.warn(Fault(f"{given} for the loss {name} and {output.shape[1]} outputs"))
+    labels, most = np.asarray(labels), output.shape[1] - 1 if kind == LOSSES[0] else 1
+    fits = (labels.ndim == 2 and labels.shape[1] > 1) == (kind == LOSSES[1]) or kind == LOSSES[2]
+    if not fits or labels.min() < 0 or labels.max() > most:
+        given = f"`labels` (of shape {labels.shape}, in {labels.min()}..{labels.max()})"
+        wanted = "one-hot vectors" if kind == LOSSES[1] else f"numbers in 0..{most}"
+        layers.warn(f"{given} must be {wanted} for the loss {name} and this output")

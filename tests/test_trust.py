@@ -78,7 +78,7 @@ def test_removed_pixels_are_filled_as_the_exact_solution_of_the_equations(kind, 
     np.testing.assert_array_equal(filled[~removed], image[~removed])
     assert np.abs(filled - exact).mean() < 0.02 * np.ptp(image)
     if kind == "pixels":
-        np.testing.assert_allclose(filled, exact, atol=0.02)
+        np.testing.assert_allclose(filled, exact, atol=0.03 * np.ptp(image))
 
 
 def test_road_tells_good_maps_from_none_and_from_wrong_ones(color_model, spots):
@@ -180,7 +180,7 @@ def test_neither_baselines_nor_constant_maps_are_best():
     focus, pointing, road, survival, *others = str(result).splitlines()
     assert focus.endswith("best 'a' with 0.60 (0.60 to 0.60), which may be chance.")
     assert road.endswith("no method has a number.") and survival.endswith("(-0.40 to -0.40).")
-    assert others[0] == "'b' has 1 maps that are empty or constant."
+    assert others[0] == "Empty or constant maps of 'b': 1."
 
 
 def test_one_call_gives_one_warning(spots):

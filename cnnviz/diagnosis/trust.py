@@ -73,6 +73,8 @@ class MapTrust(Result):
             found = f"best '{best}' with {value:.2f} ({low:.2f} to {high:.2f})"
             found += ", which may be chance" * (low <= frame[name]["random"])
             lines.append(f"{name}: {text}; {found if best else 'no method has a number'}.")
+        counts = zip(self.methods, self.n_constant, strict=True)
+        lines += [f"Empty or constant maps of '{method}': {n}." for method, n in counts if n]
         return "\n".join(lines)
 
     def best(self, measure: str) -> str | None:
