@@ -21,7 +21,7 @@ from cnnviz.results import Result
 MOST_IMAGES, MOST_BATCHES = 8, 4  # that get heat maps; of 32 or less, that filters are counted on
 MOST_RECORDS = 60  # that are kept; then every second one goes
 FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
-FAULTS = "look too small", "are all the same", "are constant", "must be"  # what no training wants
+FAULTS = "look too small", "are all the same", "are constant", "for the loss"  # in a warning
 LOSSES = "sparsecategoricalcrossentropy", "categoricalcrossentropy", "binarycrossentropy"
 
 
@@ -109,11 +109,10 @@ class Monitor(keras.callbacks.Callback, Result):
 
     def _begin(self):
         """Read the images, once for a model, and look for plain faults."""
-        if is_new := self._watched is not self.model:
+        if self._watched is not self.model:
             self._inputs, self._counted = (_first(self.model, one) for one in self._given)
-        if not self.model.built:  # a subclassed model, which the first step would build
-            self.model(layers.take(self._inputs, slice(1)), training=False)
-        if is_new:
+            if not self.model.built:  # a subclassed model, which the first step would build
+                self.model(layers.take(self._inputs, slice(1)), training=False)
             self._watched, self._weights, self.records = self.model, _weights(self.model), []
             self._epoch, self._step, self._maps = 0, self.every, True
         images = layers.image_of(self.model, self._inputs)
