@@ -166,13 +166,7 @@ def two_outputs():
     return keras.Model(image, heads)
 
 
-def half():
-    layers = [keras.layers.Conv2D(4, 3, activation="relu", dtype="mixed_float16")]
-    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
-    return keras.Sequential([keras.Input((12, 12, 3)), *layers])
-
-
-@pytest.mark.parametrize("build", [Branches, two_outputs, half])
+@pytest.mark.parametrize("build", [Branches, two_outputs])
 @pytest.mark.parametrize("strategy", [None, tf.distribute.MirroredStrategy])
 @pytest.mark.filterwarnings("ignore:no heat maps")
 def test_models_of_other_kinds_and_devices(build, strategy):

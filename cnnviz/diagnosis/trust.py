@@ -22,13 +22,14 @@ from cnnviz.results import Result
 
 SHARES = 0.25, 0.5, 0.75  # of the pixels that ROAD removes
 NOISE = 0.01  # of what is put in their place, a standard deviation, as a share of the value range
+NEIGHBORS = np.float32([[1, 2, 1], [2, 0, 2], [1, 2, 1]])  # of a pixel that ROAD replaces
 SWEEPS = 8  # of the solver, at each resolution; they miss the exact solution by 1 % of the range
 MOST_SHUFFLED, RESAMPLES = 24, 1000  # images with maps of shuffled weights; draws of a bootstrap
 MEASURES = {  # what a number is, and what it does not tell
     "focus": "share of the evidence on the 2 images of the class in a mosaic of 4; 0.5 by chance, "
     "high is good; it does not tell where in an image the evidence lies",
-    "pointing": "the same with 1 image of the class in 4; 0.25 by chance, high is good; it does "
-    "not tell where in an image the evidence lies",
+    "pointing": "the same with 1 image of the class; 0.25 by chance, high is good; it does not "
+    "tell that either",
     "road": "how much more probability is left when the weakest pixels are removed than when the "
     "strongest are; 0 by chance, high is good; it does not tell whether they are a shortcut",
     "survival": "rank correlation with maps of shuffled weights; near 0 is good; it does not tell "
@@ -156,14 +157,14 @@ def make_mosaics(model, images, labels, own, n_mosaics):
     """
     check_integer("n_mosaics", n_mosaics, 1)
     classes, sizes = np.unique(labels, return_counts=True)
-    if len(classes) < 2 or sizes.min() < own or len(labels) - sizes.max() < 4 - own:
+    if sizes.min() < own or len(labels) - sizes.max() < 4 - own:
         given = f"`labels` (classes {classes}, {sizes} images) must have two classes or more, with"
         raise ValueError(f"{given} at least {own} images of each and {4 - own} of others")
     size = tuple(2 * side for side in images.shape[1:3])
     if not layers.takes(model, (1, *size, images.shape[3])):
         size = images.shape[1:3]
-    random, mosaics, masks = np.random.default_rng(0), [], []
-    chosen = np.resize(classes, n_mosaics).astype(np.int32)
+    random, chosen = np.random.default_rng(0), np.resize(classes, n_mosaics).astype(np.int32)
+    mosaics, masks = [], []
     for index in chosen:
         same = random.choice(np.flatnonzero(labels == index), own, replace=False)
         others = random.choice(np.flatnonzero(labels != index), 4 - own, replace=False)
@@ -224,9 +225,8 @@ def impute(image, removed):
 
 
 def _sum_of_neighbors(array):
-    ends = np.float32([1, 2, 1])
-    summed = cv2.sepFilter2D(array, -1, ends, ends, borderType=cv2.BORDER_CONSTANT)
-    return summed.reshape(array.shape) - 4 * array
+    summed = cv2.filter2D(array, -1, NEIGHBORS, borderType=cv2.BORDER_CONSTANT)
+    return summed.reshape(array.shape)
 
 
 @contextlib.contextmanager
