@@ -129,8 +129,7 @@ def test_several_trainings_continue_and_traces_are_used_again():
     model.fit(IMAGES, LABELS, initial_epoch=11, epochs=12, **options)
     assert [record["epoch"] for record in monitor.records] == [2, 4, 6, 12]
     assert len(_traces[model]) == traces
-    other = build()
-    other.fit(IMAGES, LABELS, epochs=2, **options)
+    build().fit(IMAGES, LABELS, epochs=2, **options)
     assert [record["epoch"] for record in monitor.records] == [2]
 
 
@@ -182,7 +181,6 @@ def test_models_of_other_kinds_and_devices(build, strategy):
         histories.append(model.fit(data, callbacks=callbacks, **options).history)
     assert histories[0] == histories[1]
     assert [record["maps"] is None for record in watched.records] == [several] * 2
-    assert len(watched.notes) == several
     assert all(row[0] and row[3] > 0 for row in watched.records[-1]["layers"].values())
 
 
