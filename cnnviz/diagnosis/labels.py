@@ -271,7 +271,7 @@ def _count(scores, columns):
     sides = [predicted == one for one in (0, 1)]
     for groups in ([predicted >= 0], sides)[: 1 + (scores.shape[1] == 2)]:
         totals = np.zeros(3)
-        for rows in (np.flatnonzero(group) for group in groups):
+        for rows in (np.flatnonzero(group) for group in groups if group.any()):
             top = rows[np.argsort(-margin[rows], kind="stable")[: max(len(rows) // 2, FEWEST)]]
             share, often = interval(wrong[top].sum(), len(top)), wrong[rows].mean()
             sure = share[1] > PLATEAU * often and often < MOST and len(rows) >= 2 * FEWEST
