@@ -216,10 +216,8 @@ def fingerprint(data):
         image = _cnnviz_data().decode_image(data)
     except ValueError as error:
         return "", f"unreadable: {error}", None
-    duplicates = _cnnviz_duplicates()
-    contrast, small = duplicates.thumbnail(image)
-    small *= contrast >= 255 * duplicates.LEAST_CONTRAST
-    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), "", small
+    code = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+    return code, "", _cnnviz_duplicates().thumbnail(image)
 
 
 def near_copies(files, found, shares):
@@ -234,18 +232,11 @@ def near_copies(files, found, shares):
 
 def leaders_of(pairs):
     """The lowest hash of all near copies of near copies, for each hash that has some."""
-    leaders = {}
-
-    def leader(name):
-        while name in leaders:
-            name = leaders[name]
-        return name
-
+    groups = {}
     for pair in pairs:
-        lowest, other = sorted(map(leader, pair))
-        if lowest != other:
-            leaders[other] = lowest
-    return {name: leader(name) for name in leaders}
+        group = set().union(*(groups.get(name, {name}) for name in pair))
+        groups |= dict.fromkeys(group, group)
+    return {name: min(group) for name, group in groups.items()}
 
 
 def with_near_copies(placements, pairs):

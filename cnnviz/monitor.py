@@ -21,56 +21,47 @@ from cnnviz.results import Result
 MOST_IMAGES, MOST_BATCHES = 8, 4  # that get heat maps; of 32 or less, that filters are counted on
 MOST_RECORDS = 60  # that are kept; then every second one goes
 FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
-PLAIN = "look too small", "are all the same"  # warnings of value ranges that no training can want
-CLASSIFYING = "binarycrossentropy", "categoricalcrossentropy", "sparsecategoricalcrossentropy"
+FAULTS = "look too small", "are all the same", "are constant", "for the loss"  # in a warning
+LOSSES = "sparsecategoricalcrossentropy", "categoricalcrossentropy", "binarycrossentropy"
 
 
 class Monitor(keras.callbacks.Callback, Result):
-    """Watch a training; a callback for the `fit` of any model that `grad_cam` takes.
+    """Watch a training: a callback for the `fit` of any model.
 
     Before the first step it checks the value range of the images against the model's own rescaling,
-    looks for images that are constant or all alike, and compares labels, outputs and loss. A plain
-    fault ends `fit` with a ValueError before anything is trained.
+    looks for images that are constant or all alike, and compares labels, output and loss. A plain
+    fault ends `fit` with a ValueError.
 
-    After each epoch it records of each layer with a kernel: dead filters (behind the activation,
+    After each epoch it records, for each layer with a kernel, dead filters (behind the activation,
     one value at all positions of all images), the spread of the activations (standard deviation of
     a filter, root mean square over filters) and the relative change of the weights per epoch; and
-    Grad-CAM maps of the images. Of more than 60 records it drops every second one and then records
-    half as often. If the loss is not finite, it names the first broken layer, and stops watching.
+    Grad-CAM maps. Of more than 60 records it drops every second one, and records half as often.
 
-    It calls the model in inference mode, so losses do not change. An error of its own becomes a
-    warning, and it stops watching; the training goes on.
+    Losses do not change. An error of its own becomes a warning, and it stops watching.
 
     Args:
         images: A few images in the form that `fit` gets; the first 8 get heat maps.
-        labels: Their labels in the form that `fit` gets. The maps explain these classes, else the
-            predicted ones.
-        validation_data: A dataset or arrays to count filters on, the first 4 batches of at most 32
-            images. They are read once; a dataset that shuffles has another order afterwards. None
-            counts on `images`; on few images more filters are dead.
+        labels: Their labels. The maps explain these classes, else the predicted ones.
+        validation_data: A dataset or arrays; filters are counted on its first 4 batches of at most
+            32 images, which are read once. None counts on `images`.
         every: Epochs from one record to the next.
         folder: Where to write the records, too: as `monitor.csv` and `maps.npz`.
         stop_on_fault: Whether a plain fault is an error; else it is a warning.
         class_names: The names of the classes, by index, for the figure.
 
     Attributes:
-        records: A dict each: "epoch", how many were done; "layers", by path a tuple (filters, dead
-            filters, spread, weight change); "maps", (n, h, w), and "class_index", (n,), or None.
+        records: A dict each: "epoch"; "layers", by path a tuple (filters, dead filters, spread,
+            weight change); "maps", (n, h, w), and "class_index", (n,), or None.
         notes: What was found or left out, a sentence each; each was a warning, too.
-
-    Raises:
-        ValueError: From `fit`, if there is a plain fault.
 
     Example:
         >>> pets, model = cnnviz.drawn_pets(16, image_size=32), cnnviz.build_model(width=1)
         >>> model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
         >>> monitor = cnnviz.Monitor(pets.images[:4], pets.labels[:4])
         >>> history = model.fit(pets.images, pets.labels, callbacks=[monitor], verbose=0)
-        >>> figure = monitor.plot()
     """
 
-    _html = ("plot",)
-    _draw = "draw_monitor"
+    _draw, _html = "draw_monitor", ("plot",)
 
     def __init__(
         self,
@@ -87,104 +78,82 @@ class Monitor(keras.callbacks.Callback, Result):
         check_integer("every", every, 1)
         self.every, self.folder, self.stop_on_fault = every, folder, stop_on_fault
         self.class_names, self.records, self.notes = class_names, [], []
-        self._given = [data for data in (images, validation_data) if data is not None]
+        self._given = images, images if validation_data is None else validation_data
         self._labels, self._watched, self._quiet = labels, None, False
+        if labels is not None:
+            labels = layers.class_indices(labels, len(labels), required=False)
+        self._classes = None if labels is None else labels[:MOST_IMAGES]
 
     def on_train_begin(self, logs=None):
         self._quiet = False
-        for fault in self._guarded(self._begin) or ():
-            if self.stop_on_fault:
-                raise ValueError(f"{fault}; `stop_on_fault=False` trains nevertheless")
-            self._guarded(layers.warn, fault)
+        self._guarded(self._begin, self.stop_on_fault)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._guarded(self._end, epoch + 1, (logs or {}).get("loss", 0.0))
+        self._guarded(lambda: self._quiet or self._end(epoch + 1))
 
-    def _guarded(self, function, *arguments):
+    def _guarded(self, function, stop=False):
         """Call a function; its warnings become notes, and an error of its own becomes the last."""
-        found = None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
-                found = None if self._quiet else function(*arguments)
+                function()
             except Exception as error:
                 self._quiet = True
                 layers.warn(f"the monitor stops watching: {error}")
         for text in dict.fromkeys(str(one.message) for one in caught):
+            if stop and any(map(text.count, FAULTS)):
+                raise ValueError(f"{text}; `stop_on_fault=False` trains nevertheless")
             if text not in self.notes:
                 self.notes.append(text)
                 layers.warn(text)
-        return found
 
     def _begin(self):
-        """Read the images, once for a model; -> sentences of plain faults."""
+        """Read the images, once for a model, and look for plain faults."""
         if self._watched is not self.model:
-            self._watched, self.records, self._step, self._maps = self.model, [], self.every, True
-            self._epoch = self._since = 0
-            self._inputs, self._counted = [_first(self.model, one) for one in self._given * 2][:2]
-        if not self.model.built:  # a subclassed model, which the first step would build
-            self.model(layers.take(self._inputs, slice(1)), training=False)
-        images, self._weights = layers.image_of(self.model, self._inputs), _weights(self.model)
+            self._inputs, self._counted = (_first(self.model, one) for one in self._given)
+            if not self.model.built:  # a subclassed model, which the first step would build
+                self.model(layers.take(self._inputs, slice(1)), training=False)
+            self._watched, self._weights, self.records = self.model, _weights(self.model), []
+            self._epoch, self._step, self._maps = 0, self.every, True
+        images = layers.image_of(self.model, self._inputs)
+        (_, output), (_, n_outputs) = _look(self.model, self._inputs)
         self.images = images[:MOST_IMAGES]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            (_, output), (_, is_single) = _look(self.model, self._inputs)
-        faults = list(_faults(self.model, images, self._labels, output, is_single))
-        for text in (str(one.message) for one in caught):
-            faults.append(text) if any(map(text.count, PLAIN)) else layers.warn(text)
-        return faults
+        _find_faults(self.model, images, self._labels, output if n_outputs == 1 else None)
 
     @np.errstate(all="ignore")  # of weights that are zero or not finite
-    def _end(self, epoch, loss):
+    def _end(self, epoch):
         """Record, if it is time: the numbers of each layer, and the heat maps."""
-        self._epoch, self._since = max(epoch, self._epoch + 1), self._since + 1
-        if not np.isfinite(loss):
-            broken = layers.broken_layer(self.model)
-            text = f"'{broken}' is the first layer whose weights hold NaN or infinity"
-            text = text if broken else "all weights are finite: look at images, labels and loss"
-            layers.warn(f"the loss is {loss} in epoch {self._epoch}, and {text}")
-            self._quiet = True  # nothing that follows would say more
-            return
+        self._epoch = max(epoch, self._epoch + 1)
         if self._epoch % self._step:
             return
         (found, _), (paths, _) = _look(self.model, self._counted)
-        before, self._weights = self._weights, _weights(self.model)
-        rows, epochs, self._since = {}, self._since, 0
+        before, self._weights, rows = self._weights, _weights(self.model), {}
         for path, moments in zip(paths, found, strict=True):
             low, high = moments[:, 0].min(0), moments[:, 1].max(0)
             mean, square = moments[:, 2:].mean(0)
             dead = high - low <= FLAT * np.maximum(np.abs(low), np.abs(high))
             spread = np.sqrt(np.maximum(square - mean**2, 0).mean())
-            change = np.linalg.norm(self._weights[path] - before[path])
-            change /= np.linalg.norm(before[path]) * epochs
+            change = np.linalg.norm(self._weights[path] - before[path]) / self._step
+            change /= np.linalg.norm(before[path])
             rows[path] = len(dead), int(dead.sum()), float(spread), float(change)
-        maps, classes = self._heat_maps()
-        self.records.append(
-            {"epoch": self._epoch, "layers": rows, "maps": maps, "class_index": classes}
-        )
+        record = {"epoch": self._epoch, "layers": rows, "maps": None, "class_index": None}
+        try:
+            first = layers.take(self._inputs, slice(MOST_IMAGES))
+            found = self._maps and grad_cam(self.model, first, class_index=self._classes)
+            record |= {"maps": found.maps, "class_index": found.class_index} if found else {}
+        except ValueError as error:
+            self._maps = False
+            layers.warn(f"no heat maps from epoch {self._epoch} on: {error}")
+        self.records.append(record)
         if len(self.records) > MOST_RECORDS:
             self._step *= 2
             self.records = [one for one in self.records if one["epoch"] % self._step == 0]
         if self.folder is not None:
-            self._write(Path(self.folder))
-
-    def _heat_maps(self):
-        """Maps (n, h, w) and classes (n,) of the first images, or a note that says why not."""
-        first, labels = layers.take(self._inputs, slice(MOST_IMAGES)), self._labels
-        try:
-            if labels is not None:
-                labels = layers.class_indices(labels, len(labels))[:MOST_IMAGES]
-            found = grad_cam(self.model, first, class_index=labels) if self._maps else None
-        except ValueError as error:
-            self._maps, found = False, None
-            layers.warn(f"no heat maps from epoch {self._epoch} on: {error}")
-        return (found.maps, found.class_index) if found else (None, None)
-
-    def _write(self, folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.to_frame().to_csv(folder / "monitor.csv", index=False)
-        maps = {str(one["epoch"]): one["maps"] for one in self.records if one["maps"] is not None}
-        np.savez(folder / "maps.npz", **maps)
+            folder = Path(self.folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.to_frame().to_csv(folder / "monitor.csv", index=False)
+            kept = {str(r["epoch"]): r["maps"] for r in self.records if r["maps"] is not None}
+            np.savez(folder / "maps.npz", **kept)
 
     def __repr__(self):
         return f"Monitor({len(self.records)} records)"
@@ -192,9 +161,8 @@ class Monitor(keras.callbacks.Callback, Result):
     def __str__(self):
         lines = [] if self.records else ["No record yet: give it to `fit(callbacks=[...])`."]
         for record in self.records[:: max(1, len(self.records) - 1)]:  # the first and the last
-            total, dead, *_ = np.sum([*record["layers"].values()], 0)
-            dead = f"{dead:.0f} of {total:.0f} filters and units are dead"
-            lines.append(f"Epoch {record['epoch']}: {dead}.")
+            total, dead = np.sum([row[:2] for row in record["layers"].values()], 0)
+            lines.append(f"Epoch {record['epoch']}: {dead} of {total} filters and units are dead.")
         return "\n".join(lines + self.notes)
 
     def _columns(self):
@@ -220,7 +188,7 @@ def _kernels(named):
 
 
 def _look(model, inputs):
-    """Call the model: (moments by layer, first output), (paths, whether it is the only one)."""
+    """Call the model: (moments by layer, first output), (paths, number of outputs)."""
     return layers.run(model, inputs, _measure, key="monitor", record=_kernels, finite=False)
 
 
@@ -234,34 +202,25 @@ def _measure(call):
             output, axes = tf.cast(output, tf.float32), list(range(1, output.shape.rank - 1))
             pairs = (tf.reduce_min, 1), (tf.reduce_max, 1), (tf.reduce_mean, 1), (tf.reduce_mean, 2)
             moments[path] = tf.stack([reduce(output**power, axes) for reduce, power in pairs], 1)
-    output, *others = tf.nest.flatten(call.output)
-    return (list(moments.values()), tf.cast(output, tf.float32)), (list(moments), not others)
+    outputs = tf.nest.flatten(call.output)
+    return (list(moments.values()), tf.cast(outputs[0], tf.float32)), (list(moments), len(outputs))
 
 
-def _faults(model, images, labels, output, is_single):
-    """Yield sentences about images, and about labels, outputs and a loss that do not fit."""
-    flat, n_outputs = images.reshape(len(images), -1), output.shape[-1]
+def _find_faults(model, images, labels, output):
+    """Warn of images, and of labels, an only output and a loss that do not fit."""
+    flat = images.reshape(len(images), -1)
     if not np.ptp(flat, 1).any():
-        yield "all `images` are constant, each of one value"
+        layers.warn("all `images` are constant, each of one value")
     elif len(flat) > 1 and (flat == flat[0]).all():
-        yield f"all {len(flat)} `images` are the same"
+        layers.warn(f"{len(flat)} `images` are all the same")
     loss = keras.losses.get(tf.nest.flatten(model.loss)[0])
-    loss_name = getattr(loss, "__name__", type(loss).__name__)
-    kind = loss_name.lower().replace("_", "")
-    is_own = not getattr(loss, "__module__", "").startswith("keras.")
-    is_own |= getattr(loss, "ignore_class", None) is not None
-    if not is_single or is_own or kind not in CLASSIFYING or output.ndim != 2:
+    name = getattr(loss, "__name__", type(loss).__name__)
+    kind, ignores = name.lower().replace("_", ""), getattr(loss, "ignore_class", None) is not None
+    if labels is None or kind not in LOSSES or np.ndim(output) != 2 or ignores:
         return
-    if np.abs(output - 0.5).max() > 0.51 and not getattr(loss, "from_logits", False):
-        yield (
-            f"model '{model.name}' gives {output.min():.3g}..{output.max():.3g}, which the loss "
-            "takes for probabilities: set its `from_logits=True`"
-        )
-    sparse, labels = kind.startswith("sparse"), np.asarray([] if labels is None else labels)
-    most, one_hot = n_outputs - 1 if sparse else 1, labels.ndim == 2 and labels.shape[1] > 1
-    if labels.size and one_hot == sparse and not kind.startswith("binary"):
-        wanted = "class indices" if sparse else "one-hot vectors"
-        yield f"`labels` (of shape {labels.shape}) must be {wanted} for the loss {loss_name}"
-    elif labels.size and (labels.min() < 0 or labels.max() > most):
-        given = f"`labels` (in {labels.min()}..{labels.max()})"
-        yield f"{given} must be in 0..{most} for the loss {loss_name} and {n_outputs} outputs"
+    labels, most = np.asarray(labels), output.shape[1] - 1 if kind == LOSSES[0] else 1
+    fits = (labels.ndim == 2 and labels.shape[1] > 1) == (kind == LOSSES[1]) or kind == LOSSES[2]
+    if not fits or labels.min() < 0 or labels.max() > most:
+        given = f"`labels` (of shape {labels.shape}, in {labels.min()}..{labels.max()})"
+        wanted = "one-hot vectors" if kind == LOSSES[1] else f"numbers in 0..{most}"
+        layers.warn(f"{given} must be {wanted} for the loss {name} and this output")

@@ -82,7 +82,9 @@ def mislabeled(model, x, y):
 
 
 def leaked(model, x, y):
-    return model, (x, y), {"train": (np.concatenate([squares(1)[0], x[:30]]), np.tile([0, 1], 75))}
+    others = squares(1)
+    train = np.concatenate([others[0], x[:30]]), np.concatenate([others[1], y[:30]])
+    return model, (x, y), {"train": train}
 
 
 def overfitted(model, x, y):
@@ -141,7 +143,7 @@ def test_findings_name_the_images_and_their_files(color_model, data):
     assert one.low <= 15 <= one.high and one.cost == len(one.indices) / N == one.number / N
     shuffled = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(N).batch(16)
     found = diagnose(color_model, shuffled)
-    assert found.faults[0].kind == "label errors" and len(found.faults[0].indices) == 0
+    assert found.findings[0].kind == "label errors" and len(found.findings[0].indices) == 0
     assert "shuffled" in found.checks[1].result
 
 

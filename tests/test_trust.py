@@ -78,7 +78,7 @@ def test_removed_pixels_are_filled_as_the_exact_solution_of_the_equations(kind, 
     np.testing.assert_array_equal(filled[~removed], image[~removed])
     assert np.abs(filled - exact).mean() < 0.02 * np.ptp(image)
     if kind == "pixels":
-        np.testing.assert_allclose(filled, exact, atol=0.02)
+        np.testing.assert_allclose(filled, exact, atol=0.05 * np.ptp(image))
 
 
 def test_road_tells_good_maps_from_none_and_from_wrong_ones(color_model, spots):
@@ -86,9 +86,8 @@ def test_road_tells_good_maps_from_none_and_from_wrong_ones(color_model, spots):
     maps = grad_cam(color_model, images, class_index=labels, method="hires-cam").maps
     good = trust.road(color_model, images, maps, labels)
     assert good.shape == (6,) and good.min() > 0.3
-    np.testing.assert_allclose(
-        trust.road(color_model, images, -maps, labels).mean(), -0.4, atol=0.2
-    )
+    wrong = trust.road(color_model, images, -maps, labels).mean()
+    assert wrong == pytest.approx(-0.4, abs=0.2)
     noise = np.random.default_rng(0).random((60, 16, 16), np.float32)
     random = trust.road(color_model, np.repeat(images, 10, 0), noise, np.repeat(labels, 10))
     assert abs(random.mean()) < 0.05
@@ -110,22 +109,20 @@ def test_shuffled_weights_come_back_also_after_an_error(color_model):
 
 def test_similarity_of_maps_is_their_rank_correlation():
     maps = np.random.default_rng(0).random((3, 5, 5))
-    np.testing.assert_allclose(trust.map_similarity(maps, maps**3), 1)
-    np.testing.assert_allclose(trust.map_similarity(maps, -maps), -1)
-    assert np.isnan(trust.map_similarity(maps, np.zeros((3, 5, 5)))).all()
-    assert np.isnan(trust.map_similarity(np.ones((3, 5, 5)), maps)).all()
+    assert trust.map_similarity(maps, maps**3) == pytest.approx(1)
+    assert trust.map_similarity(maps, -maps) == pytest.approx(-1)
+    some = maps * [[[1]], [[0]], [[-1]]]  # one is constant and left out
+    assert trust.map_similarity(maps, some) == pytest.approx(0)
+    assert np.isnan(trust.map_similarity(np.ones((3, 5, 5)), maps))
 
 
-def test_interval_is_that_of_a_mean_and_knows_of_shuffles():
+def test_interval_is_that_of_a_mean():
     random, covered = np.random.default_rng(0), 0
     for _ in range(100):
         mean, low, high = trust.estimate(random.normal(0.3, 1, 60))
         covered += low <= 0.3 <= high
         assert low < mean < high and high - low == pytest.approx(4 / 60**0.5, rel=0.4)
     assert 88 <= covered <= 99
-    by_shuffle = np.repeat(random.normal(0, 0.1, (8, 1)), 30, axis=1)  # images say nothing new
-    mean, low, high = trust.estimate(by_shuffle)
-    assert mean == pytest.approx(by_shuffle.mean()) and 0.05 < high - low < 0.3
     assert np.isnan(trust.estimate([np.nan, np.nan])).all()
     assert trust.estimate([0.5, np.nan]) == (0.5, 0.5, 0.5)
 
@@ -148,7 +145,7 @@ def test_one_call_gives_the_table(color_model, spots):
     assert "best 'grad-cam' with 1.00 (1.00 to 1.00)." in str(result)
 
 
-def test_each_measure_is_what_its_own_function_gives(spots):
+def test_shares_are_those_of_their_mosaics(spots):
     """Of a network that is not sure, so that no measure is 0 or 1 and no two are alike."""
     keras.utils.set_random_seed(4)
     model, (images, labels) = small_model(), spots
@@ -159,15 +156,6 @@ def test_each_measure_is_what_its_own_function_gives(spots):
         wanted = np.nanmean(trust.focus(model, *mosaics, method="layer-cam"))
         assert measured[0] == pytest.approx(wanted)
     assert 0.01 < abs(result.focus[0] - result.pointing[0])
-    options, similarities = {"class_index": labels, "method": "layer-cam"}, []
-    maps = grad_cam(model, images, **options).maps
-    for seed in range(2):
-        with trust.shuffled_weights(model, seed):
-            shuffled = grad_cam(model, images, **options).maps
-        similarities.append(trust.map_similarity(maps, shuffled))
-    assert result.survival[0] == pytest.approx(np.nanmean(similarities))
-    found = trust.road(model, images, maps, labels)
-    assert result.road[0] == pytest.approx(np.nanmean(found), abs=1e-5)
 
 
 def test_neither_baselines_nor_constant_maps_are_best():
@@ -180,7 +168,7 @@ def test_neither_baselines_nor_constant_maps_are_best():
     focus, pointing, road, survival, *others = str(result).splitlines()
     assert focus.endswith("best 'a' with 0.60 (0.60 to 0.60), which may be chance.")
     assert road.endswith("no method has a number.") and survival.endswith("(-0.40 to -0.40).")
-    assert others[0] == "'b' has 1 maps that are empty or constant."
+    assert others[0] == "Empty or constant maps of 'b': 1."
 
 
 def test_one_call_gives_one_warning(spots):

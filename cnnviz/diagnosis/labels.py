@@ -26,7 +26,7 @@ PENALTIES = (0.01, 0.001)  # `C` of two fits; their mixture is chosen by cross-v
 EARLIER = 0.6  # depth of the feature map that has not memorized labels
 MEMORIZED = 0.99  # share of labels that a model predicts from which on it may have memorized them
 FEWEST = 10  # images with the largest margins, on which labels are counted
-PLATEAU, MOST = 0.3, 0.4  # share of all disagreements that must remain there; of images, at most
+PLATEAU, MOST = 0.5, 0.4  # share of all disagreements that must remain there; of images, at most
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -263,16 +263,16 @@ def _count(scores, columns):
 
     Where the margin over the next class is largest, a model makes few mistakes: labels that
     disagree with it there are wrong, and other labels are wrong as often. If they disagree there
-    far less often than elsewhere, they may all be mistakes: then the number is 0. One-sided errors
-    show among the images of one predicted class.
+    far less often than elsewhere, they may all be mistakes: then the number is 0. Of two classes,
+    one-sided errors show among the images of one prediction.
     """
     ordered, predicted = np.sort(scores, axis=1), scores.argmax(axis=1)
     margin, wrong = ordered[:, -1] - ordered[:, -2], predicted != columns
-    sides = [predicted == one for one in np.unique(predicted)]
-    for groups in [np.ones(len(wrong), bool)], sides:
+    sides = [predicted == one for one in (0, 1)]
+    for groups in ([predicted >= 0], sides)[: 1 + (scores.shape[1] == 2)]:
         totals = np.zeros(3)
-        for rows in (np.flatnonzero(group) for group in groups):
-            top = rows[np.argsort(-margin[rows], kind="stable")[: max(len(rows) // 3, FEWEST)]]
+        for rows in (np.flatnonzero(group) for group in groups if group.any()):
+            top = rows[np.argsort(-margin[rows], kind="stable")[: max(len(rows) // 2, FEWEST)]]
             share, often = interval(wrong[top].sum(), len(top)), wrong[rows].mean()
             sure = share[1] > PLATEAU * often and often < MOST and len(rows) >= 2 * FEWEST
             totals += len(rows) * np.array(share if sure else (0, 0, share[2]))

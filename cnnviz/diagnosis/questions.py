@@ -21,19 +21,20 @@ from cnnviz.diagnosis.measures import (
     difference,
     expected_calibration_error,
     interval,
+    pick,
 )
 from cnnviz.diagnosis.mistakes import confident_mistakes
 
 # Chosen so that healthy models have no fault, on few images too. A bound holds for the end of the
 # 95 % interval that is nearer to harmless.
 COSTS, HIGH_COST = 0.05, 0.15  # accuracy from which on a loss is a suspicion, and a fault
-CONSTANT = 0.95  # share of predictions of one class, or of a layer's filters that are dead
+CONSTANT = 0.95  # share of the predictions that are of one class
 BALANCED = 0.8  # share of one class, above which always predicting it may be the best there is
 LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are faults
+FEW = 0.01  # share of defective images below which they only deserve a note
 RARE = 10  # times fewer images than the most frequent class has
 SURE = 0.95  # probability from which on a mistake is a confident one
 N_TRIED = 300  # images for the trials of `check_inputs`
-SEVERE = "suspicion", "fault"
 MATRIX = "cnnviz.figures.draw_confusion_matrix(labels, predicted)"
 
 
@@ -127,7 +128,7 @@ def ask_images(case):
         for sentence, indices in find_image_faults(images):
             case.told.add(sentence)
             share = len(indices) / len(split.labels)
-            severity = "fault" if share >= COSTS else "suspicion"
+            severity = "fault" if share >= COSTS else "suspicion" if share >= FEW else "note"
             more = {"numbers": share, "cost": share, "split": split, "indices": indices}
             text = f"{split.name.capitalize()}: {sentence}"
             few = functools.partial(pick, case.model, split.data, indices[:6])
@@ -208,7 +209,7 @@ def ask_balance(case):
     """Are the classes equally frequent?"""
     split = case.validation
     counts = np.bincount(split.labels, minlength=split.probabilities.shape[1])
-    most, least = counts.argmax(), counts.argmin()
+    least, *_, most = counts.argsort(kind="stable")
     text = f"{counts[most]:,} images of {case.name(most)}, {counts[least]:,} of {case.name(least)}"
     if counts[most] < RARE * max(counts[least], 1):
         return text, []
@@ -291,7 +292,7 @@ def ask_one_sided(case):
     more = {"cost": gap[0] * others.mean(), "numbers": gap, "figure": case.confusion(split)}
     more |= {"split": split, "indices": np.flatnonzero(others & (predicted == index))}
     text, call = (
-        f"The mistakes in {split.name} go one way: {text}.",
+        f"In {split.name} the mistakes go one way: {text}.",
         "cnnviz.grad_cam(model, images)",
     )
     return text, [finding("suspicion", "mistakes", text, remedy, call, **more)]
@@ -332,20 +333,20 @@ def ask_labels(case):
     """Are there images with a wrong label?"""
     split, n = case.validation, len(case.validation.labels)
     suspects = suspect_labels(case.model, split.data, class_names=case.class_names)
-    text, remedy = str(suspects), "Look at these images; correct the labels that are wrong."
     numbers = suspects.n_errors, suspects.n_errors_low, suspects.n_errors_high
-    count, severity = suspects.n_errors, SEVERE[numbers[1] > MISLABELED * n]
-    if not count:  # mistakes of which the model is sure may be wrong labels, too
-        sure = (split.probabilities.max(axis=1) >= SURE) & (split.predicted != split.labels)
-        count = int(sure.sum())
-        if interval(count, n)[1] < MISLABELED:
+    text, indices = str(suspects), suspects.ranking[: suspects.n_errors]
+    severity = "fault" if numbers[1] > MISLABELED * n else "suspicion"
+    if not len(indices):  # mistakes of which the model is sure may be wrong labels, too
+        sure = split.probabilities.max(axis=1) >= SURE
+        indices = np.flatnonzero(sure & (split.predicted != split.labels))
+        if interval(len(indices), n)[1] < MISLABELED:
             return text, []
-        text += f" The model is sure of another class for {count:,} images: either the label or the"
-        text, severity = f"{text} model is wrong.", "suspicion"
-    more = {"cost": count / n, "numbers": numbers, "split": split}
-    more |= {"indices": suspects.ranking[:count]}
+        text += f" For {len(indices):,} images the model is sure of another class: either the label"
+        text += " or the model is wrong."
+    remedy = "Look at these images; correct the labels that are wrong."
+    more = {"cost": len(indices) / n, "numbers": numbers, "split": split, "indices": indices}
     more |= {"figure": suspects.images is not None and suspects.plot}
-    call = "cnnviz.suspect_labels(model, data)"
+    call = "cnnviz.suspect_labels(model, validation)"
     return text, [finding(severity, "label errors", text, remedy, call, **more)]
 
 
@@ -359,29 +360,27 @@ def ask_duplicates(case):
     if len(leaked):
         share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
-        severe, cost = share[1] > LEAKED, None
+        severity, cost = "fault" if share[1] > LEAKED else "suspicion", None
         if len(clean) and split.ordered:
             right = split.predicted == split.labels
             rest = interval(right[clean].sum(), len(clean))
-            words, cost = (
-                f"{words} Without them the accuracy is {said(*rest)}.",
-                right.mean() - rest[0],
-            )
-        remedy, about = "Remove the copies from one of the splits.", {"indices": leaked}
-        about |= {"cost": cost and max(cost, 0.0), "numbers": share}
-        findings = [finding(SEVERE[severe], "leakage", words, remedy, call, **more | about)]
+            words += f" Without them the accuracy is {said(*rest)}."
+            cost = max(right.mean() - rest[0], 0.0)
+        remedy = "Remove the copies from one of the splits."
+        about = {"indices": leaked, "cost": cost, "numbers": share}
+        findings = [finding(severity, "leakage", words, remedy, call, **more | about)]
     within = (copies.split == 0).all(axis=1)
     differ = within & (copies.labels[:, 0] != copies.labels[:, 1])
     for pairs, severity, kind, words, remedy in (
-        (differ, "suspicion", "label errors", "have another label", "Correct one of the labels."),
-        (within & ~differ, "note", "duplicates", "have the same label", "Keep one of each."),
+        (differ, "suspicion", "label errors", "with another label", "Correct one of the labels."),
+        (within & ~differ, "note", "duplicates", "with the same label", "Keep one of each."),
     ):
         indices = np.unique(copies.index[pairs, 1])
         if len(indices):
-            text = f"{len(indices):,} validation images are copies of others that {words}."
+            text = f"Copies of other validation images, {words}: {len(indices):,}."
             about = {"indices": indices, "numbers": len(indices) / n}
             findings.append(finding(severity, kind, text, remedy, call, **more | about))
-    return str(copies), findings
+    return " ".join(str(copies).splitlines()), findings
 
 
 def ask_shortcuts(case):
@@ -400,11 +399,11 @@ def ask_mistakes(case):
     more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split}
     more |= {"indices": wrong[np.argsort(-confidence[wrong], kind="stable")]}
     remedy = "Look at them: a label may be wrong, or training may lack such images."
-    call, numbers = (
+    call, share = (
         "cnnviz.confident_mistakes(model, validation, train)",
-        len(wrong) / len(split.labels),
+        len(wrong) / len(confidence),
     )
-    return text, [finding("note", "mistakes", f"{text}.", remedy, call, numbers, **more)]
+    return text, [finding("note", "mistakes", f"{text}.", remedy, call, share, **more)]
 
 
 # Name -> (question, what it does not cover); cheap ones, and causes of others, first.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,18 +85,16 @@ def draw_suspects(result: SuspectLabels) -> DescribedFigure:
 @styled
 def draw_duplicates(result: Duplicates) -> DescribedFigure:
     """Draw the first 12 pairs that `find_duplicates` found, two pairs in a row."""
-    if not len(result.images):
-        return style.draw_grid([[(np.ones((1, 9, 3)), "no images to draw")]], 2)
     frame, panels = result.to_frame(), []
-    for row, pair in enumerate(result.images):
-        for image, number in zip(pair, ("", " of copy"), strict=True):
-            split, index, label = (frame[key + number][row] for key in ("split", "index", "label"))
-            file = frame["file" + number][row] if "file" in frame else ""
-            name = file.replace("\\", "/").rsplit("/", 1)[-1] or index
-            how = f"; {frame['recognized as'][row]}" if number else ""
-            title = f"{split} {name}" + (f", {label}" if label else "") + how
-            panels.append((style.to_unit(image, style.limits([image])), title))
+    for row, image in itertools.product(range(len(result.images)), (0, 1)):
+        end = " of copy" * image
+        split, index, label = (frame[f"{key}{end}"][row] for key in ("split", "index", "label"))
+        name = Path(frame["file" + end][row]).name if "file" in frame else ""
+        title = f"{split} {name or index}" + (f", {label}" if label else "")
+        title += f"; {frame['recognized as'][row]}" * image
+        panels.append((to_units(result.images[row][image])[0], title))
     rows = [panels[start : start + 4] for start in range(0, len(panels), 4)]
+    rows = rows or [[(np.ones((1, 9, 3)), "no images to draw")]]
     return style.draw_grid(rows, 1.8, f"{len(result.images)} of {counted(len(frame), 'pair')}")
 
 

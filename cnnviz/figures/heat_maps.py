@@ -171,16 +171,11 @@ def draw_map_trust(result: MapTrust) -> DescribedFigure:
     rows = np.arange(len(result.methods))
     figure, axes = subplots(1, 4, figsize=(9, 1.1 + 0.3 * len(rows)), sharey=True)
     for axis, (measure, title) in zip(axes, TRUST_TITLES.items(), strict=True):
-        values, ends = np.asarray(getattr(result, measure), float), result.intervals[measure]
-        axis.barh(rows, values, 0.5, color=style.TRAINING_COLOR)
-        axis.hlines(rows, *np.transpose(ends), color="0.1", linewidth=1.2)
-        right = np.nanmax(np.maximum(ends, 0)) * 1.05
-        for row, value in enumerate(values):
-            if np.isfinite(value):
-                axis.text(right, row, f"{value:.2f}", va="center", fontsize=9)
-        random = np.nan_to_num(values[list(result.methods).index("random")])
-        axis.axvline(random, color="0.4", linestyle="--", linewidth=0.8)
-        axis.set_xlim(np.nanmin(np.minimum(ends, 0)) * 1.05, right * 1.35)
+        values, ends = getattr(result, measure), result.intervals[measure]
+        bars = axis.barh(rows, values, 0.5, xerr=abs(ends.T - values), color=style.TRAINING_COLOR)
+        axis.bar_label(bars, [f"{value:.2f}" if value == value else "" for value in values])
+        axis.axvline(np.nan_to_num(values[-2]), color="0.4", linestyle="--", linewidth=0.8)
+        axis.margins(x=0.3)
         axis.set_title(title, fontsize=9)
     axes[0].set_yticks(rows, result.methods)
     axes[0].invert_yaxis()

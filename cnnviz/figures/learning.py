@@ -118,14 +118,14 @@ def draw_monitor(monitor: Monitor) -> DescribedFigure:
     """
     if not (records := monitor.records):
         raise ValueError("`monitor` (without a record) must have been in a training")
-    names = list(records[0]["layers"])
-    counts = np.array([[record["layers"][name][:2] for record in records] for name in names])
-    mapped = [record for record in records if np.ndim(record["maps"]) == 3]
-    few = mapped[:: -math.ceil(len(mapped) / MOST_EPOCHS) or -1][::-1]
+    few = [record for record in records if record["maps"] is not None and record["maps"].ndim == 3]
+    few = few[:: -math.ceil(len(few) / MOST_EPOCHS) or -1][::-1]
     images = to_units(monitor.images)[:MOST_WATCHED] if few else []
-    heights = 1 + 0.2 * len(names), 0.5 + 1.9 * len(images)
-    figure = style.new_figure(figsize=(style.PAGE_WIDTH, heights[0] + heights[1] * bool(few)))
-    top, below = figure.subfigures(2, 1, height_ratios=heights) if few else (figure, None)
+    names, heights = list(records[0]["layers"]), [1 + 0.2 * len(records[0]["layers"])]
+    heights += [0.5 + 1.9 * len(images)] * bool(few)
+    figure = style.new_figure(figsize=(style.PAGE_WIDTH, sum(heights)))
+    top, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    counts = np.array([[record["layers"][name][:2] for record in records] for name in names])
     axis, live = top.subplots(), 100 * (1 - counts[..., 1] / counts[..., 0])
     shown = axis.imshow(live, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     top.colorbar(shown, ax=axis, label="% of the filters")
@@ -135,10 +135,9 @@ def draw_monitor(monitor: Monitor) -> DescribedFigure:
     axis.set(xlabel="after epoch", title="live filters of each layer")
     rows = [[(image, f"image {row}")] for row, image in enumerate(images)]
     for (row, panels), record in itertools.product(enumerate(rows), few):
-        name = class_name(monitor.class_names, record["class_index"][row])
-        panels.append(
-            (overlay(images[row], record["maps"][row]), f"{name}, epoch {record['epoch']}")
-        )
-    if rows:
-        style.draw_grid(rows, 1.2, "evidence for a class, after some epochs", into=below)
+        title = class_name(monitor.class_names, record["class_index"][row])
+        title += f", epoch {record['epoch']}"
+        panels.append((overlay(images[row], record["maps"][row]), title))
+    for part in below:
+        style.draw_grid(rows, 1.2, "evidence for a class, after some epochs", into=part)
     return figure
