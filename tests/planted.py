@@ -72,9 +72,9 @@ def splits(data):
     """-> (images in 0..255, labels) for training, and for validation."""
     if data == "faces":  # 25x25 pixels and gray: labeled faces in the wild, and other pieces
         x = np.load(pathlib.Path(skimage.__file__).parent / "data" / "lfw_subset.npy")[..., None]
-        return [
-            (np.rint(255 * x[i::2], dtype="f4"), np.repeat(np.int32([1, 0]), 50)) for i in (0, 1)
-        ]
+        order = np.random.default_rng(0).permutation(200)
+        x, y = np.rint(255 * x[order], dtype="f4"), np.int32(order < 100)
+        return (x[:100], y[:100]), (x[100:], y[100:])
     classes = SIGNS[data].split()
     return signs(3000, 0, classes), signs(1000, 1, classes)
 
@@ -241,6 +241,7 @@ COPIES = {
 FAULTS = {  # plant -> kinds that name it, words, other kinds that are true
     "nan": ("nan", "layer", "collapse|mistakes"),
     "collapse": ("collapse", "predicts", "mistakes"),
+    "collapse by bias": ("collapse", "predicts", "mistakes"),
     "dead 100%": ("dead filters", "never fire", "collapse|mistakes"),
     "dead 50%": ("dead filters", "never fire", "collapse|mistakes"),
     "logits x5": ("calibration", "surer", ""),
@@ -284,6 +285,7 @@ def damage(c, plant):
             weights[0].assign(np.full(weights[0].shape, np.nan))
         case "collapse":
             weights[-1].assign(np.eye(1, weights[-1].shape[0])[0] * 1e3)
+            weights[-2].assign(weights[-2] * bool(how))
         case "dead":
             last = [w for w in weights if w.name == "beta" or "conv" in w.path and w.name == "bias"]
             off = np.arange(last[-1].shape[0]) < share * last[-1].shape[0]
@@ -359,6 +361,8 @@ def try_inputs(name, plant):
 
 def try_diagnose(name, plant):
     c = case(name, plant if plant in SIZES else 400)
+    if plant in SIZES and len(c.y) < plant:
+        return None
     model, weights = c.model, c.model.get_weights()
     if plant in FAULTS:
         damage(c, plant)
