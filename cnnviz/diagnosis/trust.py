@@ -72,7 +72,7 @@ class MapTrust(Result):
             best = self.best(name)
             value, low, high = frame.loc[best or "random", [name, f"{name}_low", f"{name}_high"]]
             found = f"best '{best}' with {value:.2f} ({low:.2f} to {high:.2f})"
-            found += ", which may be chance" * (low <= frame[name]["random"])
+            found += ", which may be chance" if low <= frame[name]["random"] else ""
             lines.append(f"{name}: {text}; {found if best else 'no method has a number'}.")
         counts = zip(self.methods, self.n_constant, strict=True)
         lines += [f"Empty or constant maps of '{method}': {n}." for method, n in counts if n]
@@ -160,7 +160,8 @@ def make_mosaics(model, images, labels, own, n_mosaics):
     if sizes.min() < own or len(labels) - sizes.max() < 4 - own:
         given = f"`labels` (classes {classes}, {sizes} images) must have two classes or more, with"
         raise ValueError(f"{given} at least {own} images of each and {4 - own} of others")
-    size = tuple(2 * side for side in images.shape[1:3])
+    sides = zip(layers.input_shape(model)[1:3], images.shape[1:3], strict=True)
+    size = tuple(fixed or 2 * side for fixed, side in sides)
     if not layers.takes(model, (1, *size, images.shape[3])):
         size = images.shape[1:3]
     random, chosen = np.random.default_rng(0), np.resize(classes, n_mosaics).astype(np.int32)
