@@ -22,7 +22,6 @@ from cnnviz.results import Result
 
 SHARES = 0.25, 0.5, 0.75  # of the pixels that ROAD removes
 NOISE = 0.01  # of what is put in their place, a standard deviation, as a share of the value range
-NEIGHBORS = np.float32([[1, 2, 1], [2, 0, 2], [1, 2, 1]])  # of a pixel that ROAD replaces
 SWEEPS = 8  # of the solver, at each resolution; they miss the exact solution by 1 % of the range
 MOST_SHUFFLED, RESAMPLES = 24, 1000  # images with maps of shuffled weights; draws of a bootstrap
 MEASURES = {  # what a number is, and what it does not tell
@@ -226,8 +225,9 @@ def impute(image, removed):
 
 
 def _sum_of_neighbors(array):
-    summed = cv2.filter2D(array, -1, NEIGHBORS, borderType=cv2.BORDER_CONSTANT)
-    return summed.reshape(array.shape)
+    ends = np.float32([1, 2, 1])  # separable filters are faster
+    summed = cv2.sepFilter2D(array, -1, ends, ends, borderType=cv2.BORDER_CONSTANT)
+    return summed.reshape(array.shape) - 4 * array
 
 
 @contextlib.contextmanager
