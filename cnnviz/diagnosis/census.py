@@ -185,7 +185,6 @@ def filter_census(
 
 
 def _candidates(named):
-    """The convolutions and the layers that apply an activation function."""
     return {
         path: layer
         for path, layer in layers.leaves(named).items()
@@ -194,11 +193,7 @@ def _candidates(named):
 
 
 def _rows(named, found):
-    """{path: (path of the convolution, feature map)} of what is judged, in the order of `found`.
-
-    A convolution without an activation is judged behind the one that follows, under that layer's
-    name if there is one; else behind its normalization.
-    """
+    """{path that is named: (path of the convolution, feature map)} of what is judged."""
     linear = [path for path in found if layers.is_linear_convolution(named[path])]
     rows = {path: (path, maps) for path, maps in found.items() if path not in linear}
     for path in linear:
@@ -263,13 +258,13 @@ def _verdicts(convolution, *moments):
 
 def _cosines(layer, n_filters):
     """(C, C) cosines between the kernels of a convolution; 0 where they say nothing."""
-    kernel = getattr(layer, "kernel", None)
+    nothing, kernel = np.zeros((n_filters, n_filters)), getattr(layer, "kernel", None)
     if kernel is None or layers.is_a(layer, "Depthwise") or getattr(layer, "groups", 1) != 1:
-        return np.zeros((n_filters, n_filters))
+        return nothing
     kernel = keras.ops.convert_to_numpy(keras.ops.cast(kernel, "float32"))
     kernel = np.moveaxis(kernel, -2, -1) if layers.is_a(layer, "Transpose") else kernel
     flat = kernel.reshape(-1, kernel.shape[-1])
     if flat.shape[1] != n_filters or len(flat) < KERNEL_NUMBERS:
-        return np.zeros((n_filters, n_filters))
+        return nothing
     flat = flat / np.maximum(np.linalg.norm(flat, axis=0), np.finfo(np.float32).tiny)
     return flat.T @ flat
