@@ -84,8 +84,7 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
         (lambda x, y: (x / 255**2, y), [r"0\.00392 \(made twice into 0\.\.1\), but .* 0\.\.255"]),
         (lambda x, y: (x / 255 + 0.05 * (x > 254), y), ["in 0..1.05, but"]),  # by sharp resizing
         (lambda x, y: (x / 2.55, y), [r"in 0\.\.100, but the model wants 0\.\.255"]),
-        (lambda x, y: (x * 257, y), [r"in 0\.\.6\.55e\+04, but the model wants 0\.\.255"]),
-        (lambda x, y: (x * 257 / 127.5 - 1, y), [r"made into 0\.\.65535 and then into -1\.\.1"]),
+        (lambda x, y: (x * 257, y), ["in 0..6.55e.04, but the model wants 0..255"]),
         (lambda x, y: (x / 127.5, y), [r"in 0\.\.2, but the model wants 0\.\.255"]),
         (lambda x, y: (x / 255 * 16, y), [r"in 0\.\.16, but the model wants 0\.\.255"]),
         (lambda x, y: ((x / 127.5 - 1) / 127.5 - 1, y), [r"made twice into -1\.\.1"]),
@@ -117,16 +116,18 @@ def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, 
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
-        (lambda x: x[:, ::-1], "upside down"),
-        (lambda x: x[:, :, ::-1], "mirrored"),
-        (lambda x: x.swapaxes(1, 2), "transposed"),
-        (lambda x: np.rot90(x, 1, (1, 2)), "turned to the left"),
-        (lambda x: np.rot90(x, 3, (1, 2)), "turned to the right"),
-        (lambda x: 255 - x, "inverted"),
-        (lambda x: x.swapaxes(1, 2) / 255, "transposed"),
+        (lambda x, y: (x[:, ::-1], y), "upside down"),
+        (lambda x, y: (x[:, :, ::-1], y), "mirrored"),
+        (lambda x, y: (x[:, ::-1, ::-1], y), "turned by 180 degrees"),
+        (lambda x, y: (x.swapaxes(1, 2), y), "transposed"),
+        (lambda x, y: (np.rot90(x, 1, (1, 2)), y), "turned to the left"),
+        (lambda x, y: (np.rot90(x, 3, (1, 2)), y), "turned to the right"),
+        (lambda x, y: (255 - x, y), "inverted"),
+        (lambda x, y: (x.swapaxes(1, 2) / 255, y), "transposed"),
+        (lambda x, y: (x, (y + 1) % 3), "0 is output 2, label 1 is output 0, label 2 is output 1"),
     ],
 )
-def test_turned_and_inverted_images_are_turned_back(plant, words):
+def test_turned_and_inverted_images_and_rotated_labels_are_put_right(plant, words):
     """Of gray images: which of three places is bright tells the class."""
     dense = keras.layers.Dense(3)
     rescaling = keras.layers.Rescaling(1 / 25)
@@ -137,9 +138,10 @@ def test_turned_and_inverted_images_are_turned_back(plant, words):
     images = np.random.default_rng(0).uniform(0, 120, (120, 4, 4, 1))
     images = np.float32(images + 130 * places[labels].reshape(images.shape))
     assert check_inputs(model, (images, labels)).findings == ()
-    report = check_inputs(model, (plant(images), labels))
+    given = plant(images, labels)
+    report = check_inputs(model, given)
     assert words in str(report) and report.mended_accuracy > 0.95, report
-    check_cures(model, plant(images), labels, report)
+    check_cures(model, *given, report)
 
 
 def test_images_of_two_ranges_are_told(exacting_model, patches):
@@ -280,19 +282,6 @@ def test_an_untrained_network_has_no_order_of_labels():
 def test_wrong_arguments_are_named(exacting_model, patches, data, options, message):
     with pytest.raises(ValueError, match=message):
         check_inputs(exacting_model, data(*patches), **options)
-
-
-def test_three_classes_that_are_rotated_are_put_right():
-    """A swap of two is its own inverse; this is not."""
-    steps = [keras.layers.Rescaling(1 / 25), keras.layers.Reshape((3, 3))]
-    steps += [keras.layers.GlobalAveragePooling1D(data_format="channels_first")]
-    model = keras.Sequential([keras.Input((3, 3, 1)), *steps, keras.layers.Softmax()])
-    labels = np.tile([0, 1, 2], 20)  # which row is bright
-    images = 220 * np.eye(3)[labels][:, :, None, None] * [[[1.0]] * 3]
-    images += np.random.default_rng(0).uniform(0, 35, images.shape)
-    report = check_inputs(model, (images, (labels + 1) % 3))
-    assert report.accuracy == 0 and report.mended_accuracy == 1
-    assert "label 0 is output 2, label 1 is output 0, label 2 is output 1" in str(report)
 
 
 def test_images_sorted_by_class_are_drawn_from_both(exacting_model, patches):

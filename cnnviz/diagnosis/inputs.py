@@ -26,6 +26,7 @@ SAME = 0.02, 0.1  # difference of equal cross-entropies; where accuracies are eq
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
 LEAST = 0.2, 0.35  # of the way from chance to 100 %; with an order of labels
+DARK = 250  # less of 0..255 that images leave empty, or they are in another form
 BIASES = ("bias", "beta", "moving_mean")  # weights that are 0 in an untrained model
 ENOUGH = 0.95  # accuracy at which no more changes are combined
 # A form of images: Python that makes RGB in 0..255 of it, and Python that makes it of those.
@@ -134,7 +135,7 @@ def check_inputs(
         warnings.simplefilter("ignore", UserWarning)  # of ranges, which are what is tried here
         trials = _Trials(model, images, labels)
         plain = eval(trials.sources[0].undo, {"x": images})
-        if images.shape[3] == 3 and np.ptp(plain, axis=3).max() < 1:
+        if images.shape[3] == 3 and np.ptp(plain, axis=3).max() < np.ptp(plain) / 255:
             remarks.append("All images are gray. If the model was trained in color, load them so.")
         biases = [np.asarray(x) for x in model.weights if x.name in BIASES]
         untrained = bool(biases) and not any(map(np.any, biases))  # training changes them
@@ -300,7 +301,7 @@ def _longer(trials, chain, *kinds):
         fault = f"{span}{f' ({name})' * (' ' in name)}, but the model wants {target.name}"
         rarity = 1.1 * (target.name == CAFFE) + 0.1 * (source not in FORMS)
         steps += [Step("range", fault, cure, target, rarity)] * (source.name != target.name)
-    for fault, cure in COLORS.items() if "color" in kinds else ():
+    for fault, cure in COLORS.items() if "color" in kinds and form.make else ():
         if channels == 3 or "inverted" in fault:
             usual = "BGR" in fault or "HSV" in fault
             cure = cure if "[" in cure and form in FORMS[:3] else _then(form.undo, cure, form.make)
@@ -339,7 +340,8 @@ def _sources(images):
     for x, (first, undo) in itertools.product(usual[2:], BEFORE.items()):
         twice.append(Form(f"made into {first} and then into {x.name}", _then(x.undo, undo)))
     tight = sorted((form for form in twice if far(form) <= 20), key=far)
-    return [forms[0], *tight[:3], whole]
+    dark = [form for form in forms[:1] if far(form) < DARK]
+    return [*dark, *tight[:3], whole]
 
 
 def _then(first, *others):
