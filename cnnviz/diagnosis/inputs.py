@@ -236,13 +236,12 @@ def _search(trials):
     ranges = [chain for chain in pool[1:] if chain[0].kind == "range"]
     pool += [_longer(trials, chain, "color")[0] for chain in ranges]  # most often BGR
     pool = _ranked(trials, pool, few)
-    for kept in (KEPT, 1):
-        fine = not pool[0] and trials.beats_chance(())
-        if not fine and trials.correct(pool[0], few).mean() <= ENOUGH:
-            more = [new for chain in pool[:kept] for new in _longer(trials, chain)]
-            pool = _ranked(trials, [*pool, *more], few)
-    pool = [(), *pool[:KEPT], *_plainest(trials, pool, few)[:KEPT]]
-    pool = _ranked(trials, pool, rows)
+    fine = not pool[0] and trials.beats_chance(())
+    if not fine and trials.correct(pool[0], few).mean() <= ENOUGH:
+        more = [new for chain in pool[:KEPT] for new in _longer(trials, chain)]
+        pool = _ranked(trials, [*pool, *more], few)
+    kept = [(), *pool[:KEPT], *_plainest(trials, pool, few)[:KEPT]]
+    pool = _ranked(trials, kept, rows)
     best = _plainest(trials, [chain for chain in pool if chain], rows)[0] if pool[0] else ()
     while best:
         parts = (part for n in range(len(best))[::-1] for part in itertools.combinations(best, n))
