@@ -13,6 +13,7 @@ from cnnviz.diagnosis.images import find_image_faults
 from cnnviz.diagnosis.inputs import check_inputs
 
 SIZE, N = 32, 120
+CURE = r"`([^`]*\b[xy]\b[^`]*)`"  # Python for images or labels, in a sentence
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +53,14 @@ def accuracy(model, images, labels):
     return (cnnviz.class_probabilities(model, images).argmax(axis=1) == labels).mean()
 
 
+def preprocessed(images, mode):
+    return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode)
+
+
 def check_cures(model, images, labels, report):
     """`mend`, and the Python of the sentences run by hand, lead to the accuracy that is told."""
     for_hand = {"x": np.float32(images), "y": labels, "np": np, "tf": tf}
-    for code in re.findall(r"`([^`]*\b[xy]\b[^`]*)`", " ".join(report.findings)):
+    for code in re.findall(CURE, " ".join(report.findings)):
         for_hand["y" if "[y]" in code else "x"] = eval(code, for_hand)
     mended = report.mend(images, labels)
     np.testing.assert_allclose(mended[0], for_hand["x"], atol=1e-3)
@@ -76,11 +81,23 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
     [
         (lambda x, y: (x / 255, y), [r"in 0\.\.1, but the model wants 0\.\.255"]),
         (lambda x, y: (x / 127.5 - 1, y), [r"in -1\.\.1, but the model wants 0\.\.255"]),
-        (
-            lambda x, y: (x / 255**2, y),
-            [r"0\.00392 \(made twice into 0\.\.1\), but the model wants 0\.\.255"],
-        ),
+        (lambda x, y: (x / 255**2, y), [r"0\.00392 \(made twice into 0\.\.1\), but .* 0\.\.255"]),
         (lambda x, y: (x / 255 + 0.05 * (x > 254), y), ["in 0..1.05, but"]),  # by sharp resizing
+        (lambda x, y: (x / 2.55, y), [r"in 0\.\.100, but the model wants 0\.\.255"]),
+        (lambda x, y: (x * 257, y), ["in 0..6.55e.04, but the model wants 0..255"]),
+        (lambda x, y: (x / 127.5, y), [r"in 0\.\.2, but the model wants 0\.\.255"]),
+        (lambda x, y: (x / 255 * 16, y), [r"in 0\.\.16, but the model wants 0\.\.255"]),
+        (lambda x, y: ((x / 127.5 - 1) / 127.5 - 1, y), [r"made twice into -1\.\.1"]),
+        (
+            lambda x, y: (preprocessed(preprocessed(x, "torch"), "torch"), y),
+            ["made twice into the form of `preprocess_input` of DenseNet"],
+        ),
+        (
+            lambda x, y: (preprocessed(x / 255, "caffe"), y),
+            ["into 0..1 and then into the form of `preprocess_input`"],
+        ),
+        (lambda x, y: (preprocessed(x * 257, "caffe"), y), [r"made into 0\.\.65535 and then"]),
+        (lambda x, y: (tf.image.rgb_to_hsv(x / 255).numpy() * 255, y), ["The images are HSV, but"]),
         (lambda x, y: (x[..., ::-1], y), ["BGR instead of RGB"]),
         (lambda x, y: (x, 1 - y), ["another order .*, label 0 is output 1, label 1 is output 0"]),
         (lambda x, y: (x[:, ::2, ::2], y), ["16x16 pixels, and the model does better at 32x32"]),
@@ -89,57 +106,28 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
 )
 def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, words):
     report = check_inputs(exacting_model, plant(*patches))
-    assert str(report).count("`") == 2 * len(words), report  # one cure each
+    assert len(re.findall(CURE, str(report))) == len(words), report
     assert all(re.search(one, str(report)) for one in words), report
     assert report.accuracy < 0.7 and report.mended_accuracy > 0.95
-    assert f"accuracy {report.accuracy:.1%} -> " in report.findings[0]
-    assert f" -> {report.mended_accuracy:.1%}." in report.findings[-1]
+    assert f"accuracy {report.accuracy:.1%} -> {report.mended_accuracy:.1%}." in report.findings[0]
     check_cures(exacting_model, *plant(*patches), report)
 
 
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
-        (lambda x: x / 2.55, "in 0..100, but the model wants 0..255"),
-        (lambda x: x * 257, "in 0..6.55e+04, but the model wants 0..255"),
-        (lambda x: x / 127.5, "in 0..2, but the model wants 0..255"),
-        (lambda x: x / 255 * 16, "in 0..16, but the model wants 0..255"),
-        (lambda x: (x / 127.5 - 1) / 127.5 - 1, "made twice into -1..1"),
-        (
-            lambda x: preprocessed(preprocessed(x, "torch"), "torch"),
-            "twice into the form of `preprocess_input` of DenseNet",
-        ),
-        (
-            lambda x: preprocessed(x / 255, "caffe"),
-            "into 0..1 and then into the form of `preprocess_input`",
-        ),
-        (lambda x: tf.image.rgb_to_hsv(x / 255).numpy() * 255, "The images are HSV, but"),
+        (lambda x, y: (x[:, ::-1], y), "upside down"),
+        (lambda x, y: (x[:, :, ::-1], y), "mirrored"),
+        (lambda x, y: (x[:, ::-1, ::-1], y), "turned by 180 degrees"),
+        (lambda x, y: (x.swapaxes(1, 2), y), "transposed"),
+        (lambda x, y: (np.rot90(x, 1, (1, 2)), y), "turned to the left"),
+        (lambda x, y: (np.rot90(x, 3, (1, 2)), y), "turned to the right"),
+        (lambda x, y: (255 - x, y), "inverted"),
+        (lambda x, y: (x.swapaxes(1, 2) / 255, y), "transposed"),
+        (lambda x, y: (x, (y + 1) % 3), "0 is output 2, label 1 is output 0, label 2 is output 1"),
     ],
 )
-def test_forms_of_other_pipelines_are_told_and_undone(exacting_model, patches, plant, words):
-    images, labels = patches
-    report = check_inputs(exacting_model, (plant(images), labels))
-    assert words in str(report) and report.mended_accuracy > 0.95, report
-    check_cures(exacting_model, plant(images), labels, report)
-
-
-def preprocessed(images, mode):
-    return keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode)
-
-
-@pytest.mark.parametrize(
-    ("plant", "words"),
-    [
-        (lambda x: x[:, ::-1], "upside down"),
-        (lambda x: x[:, :, ::-1], "mirrored"),
-        (lambda x: x.swapaxes(1, 2), "transposed"),
-        (lambda x: np.rot90(x, 1, (1, 2)), "turned to the left"),
-        (lambda x: np.rot90(x, 3, (1, 2)), "turned to the right"),
-        (lambda x: 255 - x, "inverted"),
-        (lambda x: x.swapaxes(1, 2) / 255, "transposed"),
-    ],
-)
-def test_turned_and_inverted_images_are_turned_back(plant, words):
+def test_turned_and_inverted_images_and_rotated_labels_are_put_right(plant, words):
     """Of gray images: which of three places is bright tells the class."""
     dense = keras.layers.Dense(3)
     rescaling = keras.layers.Rescaling(1 / 25)
@@ -150,19 +138,19 @@ def test_turned_and_inverted_images_are_turned_back(plant, words):
     images = np.random.default_rng(0).uniform(0, 120, (120, 4, 4, 1))
     images = np.float32(images + 130 * places[labels].reshape(images.shape))
     assert check_inputs(model, (images, labels)).findings == ()
-    report = check_inputs(model, (plant(images), labels))
+    given = plant(images, labels)
+    report = check_inputs(model, given)
     assert words in str(report) and report.mended_accuracy > 0.95, report
-    check_cures(model, plant(images), labels, report)
+    check_cures(model, *given, report)
 
 
-def test_images_of_two_ranges_are_put_into_one(exacting_model, patches):
+def test_images_of_two_ranges_are_told(exacting_model, patches):
     images, labels = patches
     mixed = np.where((np.arange(N) % 2 == 0)[:, None, None, None], images / 255, images)
     report = check_inputs(exacting_model, (mixed, labels))
     (finding,) = report.findings
     assert finding.startswith(f"{N // 2} of {N} images lie in 0..1, while others reach up to 255")
-    assert report.accuracy < 0.8 and report.mended_accuracy > 0.95
-    check_cures(exacting_model, mixed, labels, report)
+    assert report.mend is None and report.mended_accuracy == report.accuracy < 0.8
 
 
 def test_defective_images_are_found_in_proportion(exacting_model, patches):
@@ -221,11 +209,8 @@ def test_a_fault_of_the_images_is_found_beside_one_of_the_labels(
     wrong = np.random.default_rng(1).random(len(labels)) < 0.2
     labels = 1 - labels if reversed_labels else np.where(wrong, 1 - labels, labels)
     report = check_inputs(exacting_model, (images, labels))
-    if reversed_labels and "BGR" in fault:  # BRG is the same: it exchanges red and green
-        assert "BRG instead of RGB" in report.findings[0]
-    else:
-        assert fault in report.findings[0]
-        assert ("label 0 is output 1" in str(report)) == reversed_labels
+    assert fault in report.findings[0]
+    assert ("label 0 is output 1" in str(report)) == reversed_labels
     assert report.mended_accuracy == pytest.approx(1 if reversed_labels else 1 - wrong.mean())
 
 
@@ -297,19 +282,6 @@ def test_an_untrained_network_has_no_order_of_labels():
 def test_wrong_arguments_are_named(exacting_model, patches, data, options, message):
     with pytest.raises(ValueError, match=message):
         check_inputs(exacting_model, data(*patches), **options)
-
-
-def test_three_classes_that_are_rotated_are_put_right():
-    """A swap of two is its own inverse; this is not."""
-    steps = [keras.layers.Rescaling(1 / 25), keras.layers.Reshape((3, 3))]
-    steps += [keras.layers.GlobalAveragePooling1D(data_format="channels_first")]
-    model = keras.Sequential([keras.Input((3, 3, 1)), *steps, keras.layers.Softmax()])
-    labels = np.tile([0, 1, 2], 20)  # which row is bright
-    images = 220 * np.eye(3)[labels][:, :, None, None] * [[[1.0]] * 3]
-    images += np.random.default_rng(0).uniform(0, 35, images.shape)
-    report = check_inputs(model, (images, (labels + 1) % 3))
-    assert report.accuracy == 0 and report.mended_accuracy == 1
-    assert "label 0 is output 2, label 1 is output 0, label 2 is output 1" in str(report)
 
 
 def test_images_sorted_by_class_are_drawn_from_both(exacting_model, patches):

@@ -30,7 +30,7 @@ ADVICE = {  # by severity
     "note": "Copies and constant filters are not normal, but only waste capacity",
     "": "These counts are normal: so few dead filters do no harm",
 }
-MERGE = (np.minimum, np.maximum, np.add, np.add, np.add, np.add)  # merges the `_moments` of batches
+MERGE = (np.minimum, np.maximum, *[np.add] * 4, np.minimum, np.maximum)  # of two batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -39,9 +39,8 @@ class LayerCensus(Result):
 
     Attributes:
         firing: (C,) float32, share of all positions in all images with a value above 0.
-        verdicts: C words: "ok", "never fires" (a dead filter: 0 everywhere, or next to it),
-            "same everywhere" (one other value), "always fires" (above 0 everywhere: a ReLU then
-            does nothing) or "copy of 7" (follows filter 7, up to scale, sign and offset).
+        verdicts: C words: "ok", "never fires" (dead: 0 everywhere, or nearly), "same everywhere"
+            (one other value), "always fires" (a ReLU then does nothing), or "copy of 7".
         correlation: (C,) float32, with the most similar other filter, -1..1: of activations, or
             the cosine of the kernels if they are copies. 0 if the filter fires too seldom.
     """
@@ -65,10 +64,8 @@ class LayerCensus(Result):
 class FilterCensus(Result):
     """What the filters of a model do over a dataset: layer by layer, on `n_images` images.
 
-    Attributes:
-        idle: Layers without any effect: each filter has one value everywhere, perhaps only behind
-            the normalization. A sum with a shortcut is then the shortcut alone.
-        not_judged: (name, reason) of the convolutions and activations that were not counted.
+    `idle` are layers without any effect: each filter has one value everywhere, perhaps only behind
+    the normalization. `not_judged` are (name, reason) of what was not counted.
     """
 
     layers: tuple[LayerCensus, ...]
@@ -82,12 +79,12 @@ class FilterCensus(Result):
     @property
     def dead(self) -> int:
         """The number of filters that never fire."""
-        return sum(one.verdicts.count("never fires") for one in self.layers)
+        return int(self.to_frame()["never fires"].sum())
 
     @property
     def share_dead(self) -> float:
         """Share of all filters that never fire, 0..1."""
-        return self.dead / sum(len(one.verdicts) for one in self.layers)
+        return self.dead / self.to_frame()["channels"].sum()
 
     @property
     def worst(self) -> LayerCensus:
@@ -111,10 +108,10 @@ class FilterCensus(Result):
             text += f", most in '{worst.layer_name}' ({number} of {len(worst.verdicts)})"
         text += "".join(f"; {counts[kind]:,.0f} '{kind}'" for kind in KINDS[2:] if counts[kind])
         advice = ADVICE[self.severity].format(idle=", ".join(map(repr, self.idle[:3])))
-        for reason in sorted({reason for _, reason in self.not_judged}):
-            names = [repr(name) for name, why in self.not_judged if why == reason]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            advice += f". Not judged: {', '.join(names[:3])}{more} ({reason})"
+        if self.not_judged:
+            skipped = ", ".join(f"'{name}' ({reason})" for name, reason in self.not_judged[:3])
+            more = f" and {len(self.not_judged) - 3} more" * (len(self.not_judged) > 3)
+            advice += f". Not judged: {skipped}{more}"
         return f"{text}. {advice}."
 
     def _columns(self):
@@ -130,17 +127,15 @@ def filter_census(
 ) -> FilterCensus:
     """Count, over a dataset, the filters that never fire, always fire, are constant or copies.
 
-    A filter whose values can be negative, as behind a GELU, is dead if it has no effect: its values
-    hardly differ. Copies have the same activations, or the same kernel up to its sign.
+    A filter whose values can be negative, as behind a GELU, is dead if its values hardly differ.
+    Copies have the same activations, or the same kernel up to its sign.
 
     Args:
         model: keras.Model of any kind; it is left as it was.
-        data: Dataset of batches, with labels or without, or what else `grad_cam` takes. More images
-            make "never fires" more certain.
-        layer_names: Names of layers that output feature maps (N, h, w, C). A convolution without
-            an activation is counted behind the one that follows it. None takes each layer that
-            applies an activation function and each convolution: behind the activation function
-            that follows, such as `tf.nn.relu`, or, without one, behind its normalization.
+        data: Dataset of batches, with labels or without, or what else `grad_cam` takes.
+        layer_names: Names of layers that output feature maps (N, h, w, C). None takes all
+            activations and convolutions. A convolution is counted behind the activation function
+            that follows it, such as `tf.nn.relu`, or, without one, behind its normalization.
 
     Raises:
         ValueError: If a layer is unknown or outputs no feature maps, or NaN comes out.
@@ -155,19 +150,17 @@ def filter_census(
         return _candidates(named) if layer_names is None else layers.find_layers(named, layer_names)
 
     def compute(call):
+        found = layers.feature_maps(call)
         if layer_names is None:
-            found = layers.feature_maps(call)
             rows, skipped = _rows(call.named, found), _not_judged(call, found)
         else:
-            found, skipped = {}, ()
-            paths = layers.find_layers(call.named, layer_names)
+            paths, skipped = layers.find_layers(call.named, layer_names), ()
             rows = {path: (path, layers.filter_map(call, path, "a census")) for path in paths}
-        sources = {path: source for path, (source, _) in rows.items()}
-        maps = [*found.items(), *((path, behind) for path, (_, behind) in rows.items())]
-        maps = [(path, one) for path, one in maps if set(one.shape[1:-1]) != {1}]  # no gates
-        results = [_moments(behind) for _, behind in rows.values()]
-        results += [_moments(layers.normalized(one))[:2] for _, one in maps]
-        return results, (sources, [path for path, _ in maps], skipped)
+        ends = [layers.normalized(found.get(source, behind)) for source, behind in rows.values()]
+        gates = {path for path, end in zip(rows, ends, strict=True) if set(end.shape[1:-1]) == {1}}
+        both = zip(rows.values(), ends, strict=True)
+        results = [(*_moments(behind), *_moments(end)[:2]) for (_, behind), end in both]
+        return results, ({path: source for path, (source, _) in rows.items()}, gates, skipped)
 
     seen, n_images = None, 0
     options = {"key": ("census", repr(layer_names)), "name": "data", "description": "census"}
@@ -176,23 +169,22 @@ def filter_census(
             raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
         if rows := len(layers.image_of(model, inputs)):
             pairs = zip(seen or new, new, strict=True)
-            merged = [[m(*both) for m, *both in zip(MERGE, *pair, strict=False)] for pair in pairs]
+            merged = [[m(*both) for m, *both in zip(MERGE, *pair, strict=True)] for pair in pairs]
             seen = merged if seen else new
         n_images += rows
     if not n_images:
         raise ValueError("`data` (without a single image) must not be empty")
-    (sources, paths, skipped), named = facts, layers.named_layers(model)
-    censuses = [
-        LayerCensus(path, *_verdicts(named[source], *moments))
-        for (path, source), moments in zip(sources.items(), seen, strict=False)
-    ]
-    ends = zip(paths, seen[len(sources) :], strict=True)
-    idle = dict.fromkeys(path for path, extremes in ends if _is_flat(*extremes).all())
+    (sources, gates, skipped), named, censuses, idle = facts, layers.named_layers(model), [], []
+    for (path, source), (*moments, low, high) in zip(sources.items(), seen, strict=True):
+        censuses.append(LayerCensus(path, *_verdicts(named[source], *moments)))
+        if path not in gates and _is_flat(low, high).all():
+            idle.append(source)  # only behind the normalization, perhaps
+        elif path not in gates and _is_flat(*moments[:2]).all():
+            idle.append(path)
     return FilterCensus(tuple(censuses), n_images, tuple(idle), skipped)
 
 
 def _candidates(named):
-    """The convolutions and the layers that apply an activation function."""
     return {
         path: layer
         for path, layer in layers.leaves(named).items()
@@ -201,11 +193,7 @@ def _candidates(named):
 
 
 def _rows(named, found):
-    """{path: (path of the convolution, feature map)} of what is judged, in the order of `found`.
-
-    A convolution without an activation is judged behind the one that follows, under that layer's
-    name if there is one; else behind its normalization.
-    """
+    """{path that is named: (path of the convolution, feature map)} of what is judged."""
     linear = [path for path in found if layers.is_linear_convolution(named[path])]
     rows = {path: (path, maps) for path, maps in found.items() if path not in linear}
     for path in linear:
@@ -270,13 +258,13 @@ def _verdicts(convolution, *moments):
 
 def _cosines(layer, n_filters):
     """(C, C) cosines between the kernels of a convolution; 0 where they say nothing."""
-    kernel = getattr(layer, "kernel", None)
+    nothing, kernel = np.zeros((n_filters, n_filters)), getattr(layer, "kernel", None)
     if kernel is None or layers.is_a(layer, "Depthwise") or getattr(layer, "groups", 1) != 1:
-        return np.zeros((n_filters, n_filters))
+        return nothing
     kernel = keras.ops.convert_to_numpy(keras.ops.cast(kernel, "float32"))
     kernel = np.moveaxis(kernel, -2, -1) if layers.is_a(layer, "Transpose") else kernel
     flat = kernel.reshape(-1, kernel.shape[-1])
     if flat.shape[1] != n_filters or len(flat) < KERNEL_NUMBERS:
-        return np.zeros((n_filters, n_filters))
+        return nothing
     flat = flat / np.maximum(np.linalg.norm(flat, axis=0), np.finfo(np.float32).tiny)
     return flat.T @ flat

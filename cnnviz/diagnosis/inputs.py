@@ -25,25 +25,29 @@ WORTH = 0.02  # accuracy that a fault must cost to be named
 SAME = 0.02, 0.1  # difference of equal cross-entropies; where accuracies are equal
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
-LEAST = 0.2, 0.35, 0.5  # of the way from chance to 100 %; with an order of labels; with scores
+LEAST = 0.2, 0.35  # of the way from chance to 100 %; with an order of labels
+DARK = 250  # less of 0..255 that images leave empty, or they are in another form
 BIASES = ("bias", "beta", "moving_mean")  # weights that are 0 in an untrained model
 ENOUGH = 0.95  # accuracy at which no more changes are combined
-# What a pipeline makes of images, RGB in 0..255: (images * factor + summand)[..., ::step].
-Form = namedtuple("Form", "name factor summand step", defaults=[1])
-MEAN, DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])  # ImageNet's, RGB
-TORCH = "the form of `preprocess_input` of DenseNet (0..1, then ImageNet's standard scores)"
+# A form of images: Python that makes RGB in 0..255 of it, and Python that makes it of those.
+Form = namedtuple("Form", "name undo make", defaults=[""])
 CAFFE = "the form of `preprocess_input` of VGG and ResNet (BGR, less ImageNet's mean color)"
-PLAIN, UNIT = Form("0..255", 1, 0), Form("0..1", 1 / 255, 0)
-FORMS = [PLAIN, UNIT, Form("-1..1", 1 / 127.5, -1)]  # the plain ones first
-FORMS += [Form(TORCH, 1 / 255 / DEVIATION, -MEAN / DEVIATION)]
-FORMS += [Form(CAFFE, 1, -np.array([123.68, 116.779, 103.939]), -1)]
-USUAL = [form.name for form in FORMS]
-FORMS += [Form("-0.5..0.5", 1 / 255, -0.5), Form("-127.5..127.5", 1, -127.5)]
-WANTED = [form.name for form in FORMS]  # the others are made by mistake only
-FORMS += [Form("0..2", 1 / 127.5, 0), Form("0..100", 1 / 2.55, 0), Form("0..65535", 257, 0)]
-SCORES = Form("ImageNet's standard scores", 1 / DEVIATION, -MEAN / DEVIATION)  # not of 0..1
-EACH = Form("images standardized one by one", 1 / 62, -120 / 62)  # as photographs are on average
-SWAPS, INVERTED = [*map("".join, itertools.permutations("BGR"))][:-1], "inverted"
+TORCH = "the form of `preprocess_input` of DenseNet (0..1, then ImageNet's standard scores)"
+MEAN, SCALE, BGR = "(0.485, 0.456, 0.406)", "(0.229, 0.224, 0.225)", "(103.939, 116.779, 123.68)"
+FORMS = [  # that a model may want, the plain ones first
+    Form("0..255", "x", "x"),
+    Form("0..1", "x * 255", "x / 255"),
+    Form("-1..1", "(x + 1) * 127.5", "x / 127.5 - 1"),
+    Form(TORCH, f"(x * {SCALE} + {MEAN}) * 255", f"(x / 255 - {MEAN}) / {SCALE}"),
+    Form(CAFFE, f"(x + {BGR})[..., ::-1]", f"x[..., ::-1] - {BGR}"),
+]
+EACH = Form("images standardized one by one", "x * 62 + 120", "(x - 120) / 62")  # on average
+BEFORE = {"0..1": "x * 255", "0..65535": "x / 257"}  # what images may be made into before a form
+COLORS = {  # what is wrong with images in 0..255, and Python that undoes it
+    "The color channels are swapped, BGR instead of RGB": "x[..., ::-1]",
+    "The images are HSV, but the model wants RGB": "tf.image.hsv_to_rgb(x / 255).numpy() * 255",
+    "The images are inverted, dark for bright": "255 - x",
+}
 TURNS = {
     "upside down": "x[:, ::-1]",
     "mirrored": "x[:, :, ::-1]",
@@ -51,7 +55,6 @@ TURNS = {
     "transposed": "x.swapaxes(1, 2)",
     "turned to the left": "x.swapaxes(1, 2)[:, :, ::-1]",
     "turned to the right": "x.swapaxes(1, 2)[:, ::-1]",
-    "transposed along the other diagonal": "x.swapaxes(1, 2)[:, ::-1, ::-1]",
 }
 # One thing undone: what was wrong, Python that undoes it, and the form of the images then. Of two
 # that explain as much, the rarer one is not named.
@@ -62,10 +65,10 @@ Step = namedtuple("Step", "kind fault cure form rarity", defaults=[0])
 class InputReport(Result):
     """What does not fit between a model and `n_images` of its data.
 
-    `findings` are sentences, each a fault and how much it costs. `remarks` are true as well, but
-    may be intended. `accuracy` is that of the data as they come, `mended_accuracy` that with the
-    faults undone, and `most_frequent` that of always predicting the most frequent class.
-    `mend(images, labels)` undoes what can be undone; it is None if there is nothing.
+    `findings` are sentences, each a fault and how much it costs. `remarks` may be intended.
+    `accuracy` is that of the data as they come, `mended_accuracy` that with the faults undone, and
+    `most_frequent` that of always predicting the most frequent class. `mend(images, labels)` undoes
+    what can be undone; it is None if there is nothing.
     """
 
     findings: tuple[str, ...]
@@ -89,11 +92,11 @@ def check_inputs(
 ) -> InputReport:
     """Find out whether images and labels come in the form that a trained model was trained on.
 
-    Each fault is undone on trial, alone and with others: another value range, a rescaling or
-    `preprocess_input` that is missing, repeated or another family's, swapped or converted color
-    channels, inverted, turned or mirrored images, another image size, and labels in another order.
-    One half of the images chooses by cross-entropy, and the other must confirm it. A fault that
-    costs less than 2 % of accuracy is not named. Augmented, black, repeated images are found too.
+    Each fault is undone on trial, alone and with another: a value range or `preprocess_input` that
+    is missing, repeated or another family's, swapped or converted color channels, inverted, turned
+    or mirrored images, another image size, and labels in another order. One half of the images
+    chooses by cross-entropy, and the other must confirm it. A fault that costs less than 2 % of
+    accuracy is not named. Augmented, black, repeated images are found too.
 
     Args:
         model: keras.Model, trained, that `class_probabilities` takes; it is left as it was.
@@ -111,7 +114,7 @@ def check_inputs(
     """
     check_integer("n_images", n_images, 2)
     layers.only_images(model, "`check_inputs`")
-    seen, findings, remarks, start = [], [], [], ()
+    seen, findings, remarks = [], [], []
 
     def reading():
         for images, _ in layers.batches(model, data, description="reading", labels=True):
@@ -119,12 +122,8 @@ def check_inputs(
             yield images
 
     for text, which in find_image_faults(reading()):
-        many = len(which) >= MANY * len(seen)
-        if many and MIXED in text:
-            one = "((0 <= x) & (x <= 1)).all((1, 2, 3), keepdims=True)"
-            start = (Step("mixed", text.split(":")[0], f"np.where({one}, x * 255, x)", None),)
-        else:
-            (findings if many else remarks).append(text)
+        (findings if len(which) >= MANY * len(seen) else remarks).append(text)
+    mixed = any(MIXED in text for text in findings)  # no one change fits all images then
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])
     images, labels = pick(model, data, indices) if len(indices) else ((), ())
     if len(np.unique(labels)) < 2:
@@ -134,55 +133,55 @@ def check_inputs(
         findings.append(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of ranges, which are what is tried here
-        trials = _Trials(model, images, labels, start)
-        if images.shape[3] == 3 and np.ptp(trials.plain, axis=3).max() < 1:
+        trials = _Trials(model, images, labels)
+        plain = eval(trials.sources[0].undo, {"x": images})
+        if images.shape[3] == 3 and np.ptp(plain, axis=3).max() < np.ptp(plain) / 255:
             remarks.append("All images are gray. If the model was trained in color, load them so.")
         biases = [np.asarray(x) for x in model.weights if x.name in BIASES]
         untrained = bool(biases) and not any(map(np.any, biases))  # training changes them
         if untrained:
             remarks.append("The model seems untrained: all its biases are 0.")
-        rows, chain = np.arange(len(labels)), start if untrained else trials.search()
-        accuracies = [trials.correct(chain[:i], rows).mean() for i in range(len(chain) + 1)]
-    if accuracies[-1] < accuracies[0]:  # one range for all, and nothing else was found
-        findings, chain = [*findings, f"{chain[0].fault}: give all of them in one range."], ()
-    before, pending = accuracies[0], []
-    for after, step in zip(accuracies[1:], chain, strict=False):
-        pending.append(step)
-        if after > before or step is chain[-1]:
-            cures = " and then ".join(f"`{one.cure}`" for one in pending)
-            text = f"{'. '.join(one.fault for one in pending)}. With {cures}: accuracy"
-            findings.append(f"{text} {before:.1%} -> {after:.1%}.")
-            before, pending = after, []
-    frequent = np.bincount(labels).max() / len(labels)
+        chain = () if untrained or mixed else _search(trials)
+        before, after = (trials.correct(x, trials.rows).mean().item() for x in ((), chain))
+    if chain:
+        cures = " and then ".join(f"`{step.cure}`" for step in chain)
+        faults = ". ".join(step.fault for step in chain)
+        findings.append(f"{faults}. With {cures}: accuracy {before:.1%} -> {after:.1%}.")
     mend = (lambda x, y: (_mended(x, chain), _relabeled(y, chain))) if chain else None
-    numbers = map(float, (accuracies[0], frequent, accuracies[len(chain)]))
+    numbers = before, float(np.bincount(labels).max() / len(labels)), after
     return InputReport(tuple(findings), *numbers, len(labels), tuple(remarks), mend)
 
 
+def _parts(chain):
+    """-> (steps that change the images, Python that puts the labels in order)."""
+    ordered = chain and chain[-1].kind == "order"
+    return (chain[:-1], chain[-1].cure) if ordered else (chain, "y")
+
+
 def _mended(x, chain):
-    """Images as the cures make them, which run as they are printed."""
-    for step in chain:
-        x = x if step.kind == "order" else eval(step.cure, {"x": np.asarray(x), "np": np, "tf": tf})
+    """Images as the cures make them. These are our own code, and run exactly as printed."""
+    for step in _parts(chain)[0]:
+        x = eval(step.cure, {"x": np.asarray(x), "np": np, "tf": tf})
     return np.ascontiguousarray(x, np.float32)
 
 
 def _relabeled(y, chain):
-    cures = [step.cure for step in chain if step.kind == "order"]
-    return eval(cures[0], {"y": y, "np": np}) if cures else y
+    return eval(_parts(chain)[1], {"y": y, "np": np})
+
+
+def _of_images(chain):
+    return tuple(step.cure for step in _parts(chain)[0])
 
 
 class _Trials:
     """Predictions for images and labels of which something is undone, each computed once."""
 
-    def __init__(self, model, images, labels, start):
-        self.model, self.images, self.labels, self.start = model, images, labels, start
-        self.started, self.known = _mended(images, start), {}
-        self.sources, self.rows = _sources(self.started), np.arange(len(labels))
-        self.plain = eval(_code(self.sources[0], PLAIN), {"x": self.started})
+    def __init__(self, model, images, labels):
+        self.model, self.images, self.labels, self.known = model, images, labels, {}
+        self.sources, self.rows = _sources(images), np.arange(len(labels))
         by_class = labels.argsort(kind="stable")
         self.chooses, self.confirms = by_class[::2], by_class[1::2]
-        layers.check_labels(labels, self.predict(start, by_class).shape[1])
-        self.recognizes = self.beats_chance(start)
+        layers.check_labels(labels, self.predict((), by_class).shape[1])
 
     def predict(self, chain, rows):
         known = self.known.setdefault(_of_images(chain), {})
@@ -207,64 +206,6 @@ class _Trials:
         gain = self.losses(other, rows) - self.losses(chain, rows)
         return gain.mean() > least + errors * gain.std() / len(gain) ** 0.5
 
-    def ordered(self, chain, rows):
-        """The chain, with the order of labels that fits half of the rows if it fits the rest."""
-        probabilities, labels = self.predict(chain, rows[::2]), self.labels[rows[::2]]
-        order, used = np.arange(probabilities.shape[1]), np.unique(labels)
-        together = np.array([probabilities[labels == label].mean(axis=0) for label in used])
-        order[used] = linear_sum_assignment(together, maximize=True)[1]
-        moves = [f"label {i} is output {order[i]}" for i in used if order[i] != i]
-        fault = f"The labels are in another order than the outputs, {', '.join(moves[:6])}"
-        other = *chain, Step("order", fault, f"np.array({order.tolist()})[y]", None, 0.1)
-        return other if moves and self.better(other, chain, rows[1::2], 2) else chain
-
-    def ranked(self, chains, rows):
-        chains = [_changes(chain) for chain in chains]
-        chains = {_of_images(x): x for x in reversed(chains)}.values()  # the first of the same
-        chains = [self.ordered(chain, rows) for chain in reversed(chains)]
-        return sorted(chains, key=lambda chain: self.losses(chain, rows).mean())
-
-    def equal(self, pool, rows):
-        """Those that are as good as the first, the plainest ones first."""
-        tried, most = list(self.known), self.correct(pool[0], rows).mean()
-
-        def as_good(x):
-            accurate = self.correct(x, rows).mean() >= most - WORTH
-            return not self.better(pool[0], x, rows, 0, SAME[int(accurate)])
-
-        def plain(x):
-            return sum(1 + step.rarity for step in x), tried.index(_of_images(x))
-
-        return sorted(filter(as_good, pool), key=plain)
-
-    def search(self):
-        """The steps that one half of the images chooses and the other confirms."""
-        n_start, few = len(self.start), np.linspace(0, len(self.chooses) - 1, FIRST).astype(int)
-        few, pool = self.chooses[np.unique(few)], [self.start, *self.more(self.start)]
-        if self.correct(self.start, self.rows).mean() > 1 - WORTH:
-            return self.start
-        if self.images.shape[3] == 3:
-            ranges = [chain for chain in pool[1:] if chain[-1].kind == "range"]
-            pool += [(*chain, next(_colors(chain[-1].form, 3))) for chain in ranges]  # BGR
-        pool = self.ranked(pool, few)
-        for kept in (KEPT, 1):
-            fine = pool[0] == self.start and self.recognizes
-            if not fine and self.correct(pool[0], few).mean() <= ENOUGH:
-                more = [new for chain in pool[:kept] for new in self.more(chain)]
-                pool = self.ranked([*pool, *more], few)
-        pool = [self.start, *pool[:KEPT], *self.equal(pool, few)[:KEPT]]
-        pool = self.ranked(pool, self.chooses)
-        changed = [chain for chain in pool if len(chain) > n_start]
-        best = self.equal(changed, self.chooses)[0] if len(pool[0]) > n_start else self.start
-        while len(best) > n_start:
-            shorter = (best[:i] + best[i + 1 :] for i in range(n_start, len(best)))
-            spare = [chain for chain in shorter if not self.confirmed(best, chain)]
-            if not spare:
-                sure = self.beats_chance(best) and self.confirmed(best, self.start)
-                return best if sure else self.start
-            best = spare[0]
-        return self.start
-
     def confirmed(self, chain, other):
         """Whether it is worth it on all images, and surely better on those that did not choose."""
         gains = self.correct(chain, self.rows).astype(float) - self.correct(other, self.rows)
@@ -279,131 +220,131 @@ class _Trials:
         used, counts = np.unique(labels, return_counts=True)
         recall, chance = np.mean([correct[labels == x].mean() for x in used]), 1 / len(used)
         error = (chance**3 * (1 - chance) * (1 / counts).sum()) ** 0.5
-        ordered = len(_changes(chain)) < len(chain)
-        scored = any(x.kind == "range" and x.form.name not in WANTED for x in chain)
-        least = chance + max(SURE * error, LEAST[2 if scored else ordered] * (1 - chance))
+        ordered = chain != _parts(chain)[0]
+        least = chance + max(SURE * error, LEAST[ordered] * (1 - chance))
         sure = not ordered or self.predict(chain, self.confirms).max(axis=1).mean() > least
         return recall > least and sure
 
-    def more(self, chain):
-        """Chains with one more step, the plain ones first."""
-        chain = _changes(chain)
-        kinds, first = {step.kind for step in chain}, self.sources[0]
-        form = next((step.form for step in chain[::-1] if step.form), first)
-        _, height, width, channels = _mended(self.images[:1], chain).shape
-        steps, span = [], f"{self.started.min():.3g}..{self.started.max():.3g}"
-        if "range" not in kinds:
-            for source in self.sources if form is first else [form]:
-                named = "" if ".." in source.name[:11] else f" ({source.name.split(' (')[0]})"
-                for target in _targets(source, self.started, self.recognizes):
-                    fault = f"The pixels lie in {span}{named}, but the model wants {target.name}"
-                    rarity = 1.1 if target.step < 0 else 0.2 * (target.name not in USUAL)
-                    rarity += 0.1 * all(source is not form for form in FORMS)
-                    steps.append(Step("range", fault, _code(source, target), target, rarity))
-        steps += _colors(form, channels) if "color" not in kinds else []
-        for turn, cure in TURNS.items() if "turn" not in kinds else ():
-            if height == width or "swapaxes" not in cure:
-                steps.append(Step("turn", f"The images are {turn}", cure, form))
-        free = layers.input_shape(self.model)[1:3] == (None, None) and "size" not in kinds
-        for factor in (1 / 2, 2, 2 / 3, 4 / 3, 3 / 4, 3 / 2) if free else ():
-            size = round(height * factor), round(width * factor)
-            fits = 16 <= min(size) <= max(size) <= 512
-            if fits and layers.takes(self.model, (1, *size, channels)):
-                fault = f"The images are {height}x{width} pixels, and the model does better at "
-                cure = f"tf.image.resize(x, {size})"
-                steps.append(Step("size", f"{fault}{size[0]}x{size[1]}", cure, form))
-        return [(*chain, step) for step in steps]
+
+def _search(trials):
+    """The steps that one half of the images chooses and the other confirms."""
+    rows = trials.chooses
+    few = rows[np.unique(np.linspace(0, len(rows) - 1, FIRST).astype(int))]
+    if trials.correct((), trials.rows).mean() > 1 - WORTH:
+        return ()
+    pool = [(), *_longer(trials, ())]
+    ranges = [chain for chain in pool[1:] if chain[0].kind == "range"]
+    pool += [_longer(trials, chain, "color")[0] for chain in ranges]  # most often BGR
+    pool = _ranked(trials, pool, few)
+    fine = not pool[0] and trials.beats_chance(())
+    if not fine and trials.correct(pool[0], few).mean() <= ENOUGH:
+        more = [new for chain in pool[:KEPT] for new in _longer(trials, chain)]
+        pool = _ranked(trials, [*pool, *more], few)
+    kept = [(), *pool[:KEPT], *_plainest(trials, pool, few)[:KEPT]]
+    pool = _ranked(trials, kept, rows)
+    best = _plainest(trials, [chain for chain in pool if chain], rows)[0] if pool[0] else ()
+    while best:
+        parts = (part for n in range(len(best))[::-1] for part in itertools.combinations(best, n))
+        spare = next((part for part in parts if not trials.confirmed(best, part)), None)
+        if spare is None:
+            return best if trials.beats_chance(best) else ()
+        best = spare
+    return ()
 
 
-def _changes(chain):
-    """The steps of a chain that change the images."""
-    return tuple(step for step in chain if step.kind != "order")
+def _ranked(trials, chains, rows):
+    """The chains, each with the order of labels that fits, the best first."""
+    chains = {_of_images(x): x for x in reversed(chains)}.values()  # the first of the same
+    chains = [_ordered(trials, chain, rows) for chain in reversed(chains)]
+    return sorted(chains, key=lambda chain: trials.losses(chain, rows).mean())
 
 
-def _of_images(chain):
-    return tuple(step.cure for step in _changes(chain))
+def _ordered(trials, chain, rows):
+    """The chain, with the order of labels that fits half of the rows if it fits the rest."""
+    chain, _ = _parts(chain)
+    probabilities, labels = trials.predict(chain, rows[::2]), trials.labels[rows[::2]]
+    order, used = np.arange(probabilities.shape[1]), np.unique(labels)
+    together = np.array([probabilities[labels == label].mean(axis=0) for label in used])
+    order[used] = linear_sum_assignment(together, maximize=True)[1]
+    moves = [f"label {i} is output {order[i]}" for i in used if order[i] != i]
+    fault = f"The labels are in another order than the outputs, {', '.join(moves[:6])}"
+    other = *chain, Step("order", fault, f"np.array({order.tolist()})[y]", None, 0.1)
+    return other if moves and trials.better(other, chain, rows[1::2], 2) else chain
 
 
-def _colors(form, channels):
-    """Steps that undo another order of the color channels, a conversion, or an inversion."""
-    for given in SWAPS if channels == 3 else ():
-        fault, odd = f"The color channels are swapped, {given} instead of RGB", given != "BGR"
-        yield Step("color", fault, _code(form, form, given), form, 0.2 * odd)
-    for hues, unit in (("", "{}"), (" with hues in 0..180", "({}) * (255 / 180, 1, 1)")):
-        if channels == 3:
-            rgb = f"tf.image.hsv_to_rgb({unit.format(_code(form, UNIT))}).numpy()"
-            cure = _code(UNIT, form).replace("x", rgb)
-            yield Step("color", f"The images are HSV{hues}, but the model wants RGB", cure, form)
-    cure = _code(form, form, INVERTED)
-    yield Step("color", "The images are inverted, dark for bright", cure, form, 0.2)
+def _plainest(trials, pool, rows):
+    """Those that are as good as the first, the plainest ones first."""
+    tried, most = list(trials.known), trials.correct(pool[0], rows).mean()
+
+    def as_good(x):
+        accurate = trials.correct(x, rows).mean() >= most - WORTH
+        return not trials.better(pool[0], x, rows, 0, SAME[int(accurate)])
+
+    def rarity(x):
+        return sum(1 + step.rarity for step in x), tried.index(_of_images(x))
+
+    return sorted(filter(as_good, pool), key=rarity)
 
 
-def _forms(channels):
-    return [form for form in FORMS if channels == 3 or not np.ndim(form.summand)]
+def _longer(trials, chain, *kinds):
+    """Chains with one more step, of these kinds or any that is new, the plain ones first."""
+    (chain, _), images = _parts(chain), trials.images
+    kinds = {*(kinds or ("range", "color", "turn", "size"))} - {step.kind for step in chain}
+    form = chain[-1].form if chain else trials.sources[0]
+    _, height, width, channels = _mended(images[:1], chain).shape
+    span, steps = f"The pixels lie in {images.min():.3g}..{images.max():.3g}", []
+    forms = FORMS if channels == 3 else FORMS[:3]
+    pairs = itertools.product([form] if chain else trials.sources, forms)
+    for source, target in pairs if "range" in kinds else ():
+        name, cure = source.name.split(" (")[0], _then(source.undo, target.make)
+        fault = f"{span}{f' ({name})' * (' ' in name)}, but the model wants {target.name}"
+        rarity = 1.1 * (target.name == CAFFE) + 0.1 * (source not in FORMS)
+        steps += [Step("range", fault, cure, target, rarity)] * (source.name != target.name)
+    for fault, cure in COLORS.items() if "color" in kinds and form.make else ():
+        if channels == 3 or "inverted" in fault:
+            usual = "BGR" in fault or "HSV" in fault
+            cure = cure if "[" in cure and form in FORMS[:3] else _then(form.undo, cure, form.make)
+            steps.append(Step("color", fault, cure, form, 0.2 * (not usual)))
+    for turn, cure in TURNS.items() if "turn" in kinds else ():
+        if height == width or "swapaxes" not in cure:
+            steps.append(Step("turn", f"The images are {turn}", cure, form))
+    free = layers.input_shape(trials.model)[1:3] == (None, None) and "size" in kinds
+    for factor in (1 / 2, 2, 2 / 3, 4 / 3, 3 / 4, 3 / 2) if free else ():
+        size = round(height * factor), round(width * factor)
+        fits = 16 <= min(size) <= max(size) <= 512
+        if fits and layers.takes(trials.model, (1, *size, channels)):
+            fault = f"The images are {height}x{width} pixels, and the model does better at "
+            cure, rarity = f"tf.image.resize(x, {size})", 0.1 / factor  # of equals, the largest
+            steps.append(Step("size", f"{fault}{size[0]}x{size[1]}", cure, form, rarity))
+    return [(*chain, step) for step in steps]
 
 
 def _sources(images):
     """The forms that images may have: those in which they fill 0..255 best."""
-    (low, high), channels = (np.min(images, (0, 1, 2)), np.max(images, (0, 1, 2))), images.shape[3]
-    whole = Form(f"{low.min():.4g}..{high.max():.4g}", np.ptp(images) / 255 or 1, low.min())
+    low, high = np.min(images, (0, 1, 2)), np.max(images, (0, 1, 2))
+    span, factor = f"{low.min():.4g}..{high.max():.4g}", 255 / (np.ptp(images) or 255)
+    whole = Form(span, f"(x {'-' if low.min() >= 0 else '+'} {abs(low.min()):.7g}) * {factor:.7g}")
     if np.abs([images.mean((1, 2, 3)), images.std((1, 2, 3)) - 1]).max() < 0.05:
         return [EACH, whole]
-    once = _forms(channels)
-    twice = [*itertools.product(once[1:], once[1:]), *[(PLAIN, SCORES)][: channels == 3]]
-    found = []
-    for forms in (once, [_twice(*pair) for pair in twice]):
-        ends = [[(x[:: y.step] - y.summand) / y.factor for x in (low, high)] for y in forms]
-        far = np.array([abs(np.min(x)) + abs(np.max(x) - 255) for x in ends]).round(-1)
-        near = [i for i in far.argsort(kind="stable")[:3] if far[i] <= far.min() + 20]
-        if far.min() <= (30 if found else 80):
-            return [*found, *(forms[i] for i in near), *[whole][: len(found)]]
-        found = found or [forms[near[0]]]
-    return [*found, whole]
+
+    def far(form):
+        ends = eval(form.undo, {"x": np.stack([low, high])})
+        return (abs(ends.min()) + abs(ends.max() - 255)).round(-1)
+
+    usual = FORMS if len(low) == 3 else FORMS[:3]
+    forms = sorted(usual, key=far)
+    if far(forms[0]) <= 80:
+        return [form for form in forms[:3] if far(form) <= far(forms[0]) + 20]
+    twice = [Form(f"made twice into {x.name}", _then(x.undo, x.undo)) for x in usual[1:]]
+    for x, (first, undo) in itertools.product(usual[2:], BEFORE.items()):
+        twice.append(Form(f"made into {first} and then into {x.name}", _then(x.undo, undo)))
+    tight = sorted((form for form in twice if far(form) <= 20), key=far)
+    dark = [form for form in forms[:1] if far(form) < DARK]
+    return [*dark, *tight[:3], whole]
 
 
-def _twice(first, second):
-    """What comes out if images in one form are taken for 0..255 and made into another."""
-    a, b, c, d = first.factor, first.summand, second.factor, second.summand
-    c, d = (x[:: first.step] if np.ndim(x) else x for x in (c, d))
-    one, other = (form.name.split(" (")[0] for form in (first, second))
-    name = f"made into {one} and then into {other}" if one != other else f"made twice into {one}"
-    return Form(name, a * c, b * c + d, first.step * second.step)
-
-
-def _targets(source, images, recognizes):
-    """The forms that a model may want; one that recognizes much does not want standard scores.
-
-    They adapt to the images, and so may help any model, also one that was not trained on them.
-    """
-    plain = eval(_code(source, PLAIN), {"x": images})
-    forms = [form for form in _forms(plain.shape[3]) if form.name in WANTED]
-    for each, axes in (("", None), (" in each channel", (0, 1, 2)))[: 1 + (plain.shape[3] == 3)]:
-        mean, deviation = plain.mean(axes), plain.std(axes) + 1e-6
-        scores = Form(f"mean 0 and deviation 1{each}", 1 / deviation, -mean / deviation)
-        forms += [] if recognizes else [scores]
-    return [x for x in [*forms, *([] if recognizes else [EACH])] if x.name != source.name]
-
-
-def _code(source, target, color="RGB"):
-    """Python that makes images of one form another, in RGB and not inverted."""
-    if target is EACH and source is not EACH:
-        return "tf.image.per_image_standardization(x).numpy()"
-    a, b, c, d = (np.broadcast_to(x, 3) for x in (*source[1:3], *target[1:3]))
-    index = [color.index(letter) for letter in "RGB"] if color in SWAPS else [0, 1, 2]
-    offset, sign = (255, -1) if color == INVERTED else (0, 1)
-    factors = (sign * c / a[index])[:: target.step]
-    summands = (d + c * (offset - sign * (b / a)[index]))[:: target.step]
-    index = np.arange(3)[:: source.step][index][:: target.step].tolist()
-    code = {(0, 1, 2): "x", (2, 1, 0): "x[..., ::-1]"}.get(tuple(index), f"x[..., {index}]")
-    if not np.allclose(factors, 1):
-        small = np.abs(factors).max() < 1
-        code += f" / {_literal(1 / factors)}" if small else f" * {_literal(factors)}"
-    if np.abs(summands).max() < 1e-6:
-        return code
-    sign = "-" if summands.max() < 0 else "+"
-    return f"{code} {sign} {_literal(np.abs(summands) if sign == '-' else summands)}"
-
-
-def _literal(numbers):
-    texts = [f"{number:.7g}" for number in numbers]
-    return texts[0] if len({*texts}) == 1 else f"({', '.join(texts)})"
+def _then(first, *others):
+    """Python for one after the other."""
+    for code in others:
+        first = code.replace("x", first if "x" in (first, code) else f"({first})")
+    return first

@@ -26,7 +26,7 @@ PENALTIES = (0.01, 0.001)  # `C` of two fits; their mixture is chosen by cross-v
 EARLIER = 0.6  # depth of the feature map that has not memorized labels
 MEMORIZED = 0.99  # share of labels that a model predicts from which on it may have memorized them
 FEWEST = 10  # images with the largest margins, on which labels are counted
-PLATEAU, MOST = 0.5, 0.4  # share of all disagreements that must remain there; of images, at most
+PLATEAU, MOST = 0.4, 0.4  # share of all disagreements that must remain there; of images, at most
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

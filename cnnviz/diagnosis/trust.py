@@ -22,7 +22,6 @@ from cnnviz.results import Result
 
 SHARES = 0.25, 0.5, 0.75  # of the pixels that ROAD removes
 NOISE = 0.01  # of what is put in their place, a standard deviation, as a share of the value range
-NEIGHBORS = np.float32([[1, 2, 1], [2, 0, 2], [1, 2, 1]])  # of a pixel that ROAD replaces
 SWEEPS = 8  # of the solver, at each resolution; they miss the exact solution by 1 % of the range
 MOST_SHUFFLED, RESAMPLES = 24, 1000  # images with maps of shuffled weights; draws of a bootstrap
 MEASURES = {  # what a number is, and what it does not tell
@@ -72,7 +71,7 @@ class MapTrust(Result):
             best = self.best(name)
             value, low, high = frame.loc[best or "random", [name, f"{name}_low", f"{name}_high"]]
             found = f"best '{best}' with {value:.2f} ({low:.2f} to {high:.2f})"
-            found += ", which may be chance" * (low <= frame[name]["random"])
+            found += ", which may be chance" if low <= frame[name]["random"] else ""
             lines.append(f"{name}: {text}; {found if best else 'no method has a number'}.")
         counts = zip(self.methods, self.n_constant, strict=True)
         lines += [f"Empty or constant maps of '{method}': {n}." for method, n in counts if n]
@@ -160,7 +159,8 @@ def make_mosaics(model, images, labels, own, n_mosaics):
     if sizes.min() < own or len(labels) - sizes.max() < 4 - own:
         given = f"`labels` (classes {classes}, {sizes} images) must have two classes or more, with"
         raise ValueError(f"{given} at least {own} images of each and {4 - own} of others")
-    size = tuple(2 * side for side in images.shape[1:3])
+    sides = zip(layers.input_shape(model)[1:3], images.shape[1:3], strict=True)
+    size = tuple(fixed or 2 * side for fixed, side in sides)
     if not layers.takes(model, (1, *size, images.shape[3])):
         size = images.shape[1:3]
     random, chosen = np.random.default_rng(0), np.resize(classes, n_mosaics).astype(np.int32)
@@ -225,8 +225,9 @@ def impute(image, removed):
 
 
 def _sum_of_neighbors(array):
-    summed = cv2.filter2D(array, -1, NEIGHBORS, borderType=cv2.BORDER_CONSTANT)
-    return summed.reshape(array.shape)
+    ends = np.float32([1, 2, 1])  # separable filters are faster
+    summed = cv2.sepFilter2D(array, -1, ends, ends, borderType=cv2.BORDER_CONSTANT)
+    return summed.reshape(array.shape) - 4 * array
 
 
 @contextlib.contextmanager

@@ -175,7 +175,7 @@ def draw_map_trust(result: MapTrust) -> DescribedFigure:
         bars = axis.barh(rows, values, 0.5, xerr=abs(ends.T - values), color=style.TRAINING_COLOR)
         axis.bar_label(bars, [f"{value:.2f}" if value == value else "" for value in values])
         axis.axvline(np.nan_to_num(values[-2]), color="0.4", linestyle="--", linewidth=0.8)
-        axis.margins(x=0.3)
+        axis.margins(x=0.4)
         axis.set_title(title, fontsize=9)
     axes[0].set_yticks(rows, result.methods)
     axes[0].invert_yaxis()
