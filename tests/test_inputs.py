@@ -92,10 +92,7 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
             lambda x, y: (preprocessed(preprocessed(x, "torch"), "torch"), y),
             ["made twice into the form of `preprocess_input` of DenseNet"],
         ),
-        (
-            lambda x, y: (preprocessed(x / 255, "caffe"), y),
-            ["into 0..1 and then into the form of `preprocess_input`"],
-        ),
+        (lambda x, y: (preprocessed(x / 255, "caffe"), y), ["into 0..1 and then into the form of"]),
         (lambda x, y: (preprocessed(x * 257, "caffe"), y), [r"made into 0\.\.65535 and then"]),
         (lambda x, y: (tf.image.rgb_to_hsv(x / 255).numpy() * 255, y), ["The images are HSV, but"]),
         (lambda x, y: (x[..., ::-1], y), ["BGR instead of RGB"]),
@@ -129,8 +126,7 @@ def test_planted_faults_are_found_and_no_others(exacting_model, patches, plant, 
 )
 def test_turned_and_inverted_images_and_rotated_labels_are_put_right(plant, words):
     """Of gray images: which of three places is bright tells the class."""
-    dense = keras.layers.Dense(3)
-    rescaling = keras.layers.Rescaling(1 / 25)
+    dense, rescaling = keras.layers.Dense(3), keras.layers.Rescaling(1 / 25)
     model = keras.Sequential([keras.Input((4, 4, 1)), rescaling, keras.layers.Flatten(), dense])
     labels = np.tile([0, 1, 2], 40)
     places = np.eye(16)[[1, 3, 8]]

@@ -79,12 +79,12 @@ class FilterCensus(Result):
     @property
     def dead(self) -> int:
         """The number of filters that never fire."""
-        return int(self.to_frame()["never fires"].sum())
+        return sum(one.verdicts.count("never fires") for one in self.layers)
 
     @property
     def share_dead(self) -> float:
         """Share of all filters that never fire, 0..1."""
-        return self.dead / self.to_frame()["channels"].sum()
+        return self.dead / sum(len(one.verdicts) for one in self.layers)
 
     @property
     def worst(self) -> LayerCensus:
@@ -156,11 +156,9 @@ def filter_census(
         else:
             paths, skipped = layers.find_layers(call.named, layer_names), ()
             rows = {path: (path, layers.filter_map(call, path, "a census")) for path in paths}
-        ends = [layers.normalized(found.get(source, behind)) for source, behind in rows.values()]
-        gates = {path for path, end in zip(rows, ends, strict=True) if set(end.shape[1:-1]) == {1}}
-        both = zip(rows.values(), ends, strict=True)
-        results = [(*_moments(behind), *_moments(end)[:2]) for (_, behind), end in both]
-        return results, ({path: source for path, (source, _) in rows.items()}, gates, skipped)
+        both = [(found.get(source, behind), behind) for source, behind in rows.values()]
+        results = [(*_moments(y), *_moments(layers.normalized(x))[:2]) for x, y in both]
+        return results, ({path: source for path, (source, _) in rows.items()}, skipped)
 
     seen, n_images = None, 0
     options = {"key": ("census", repr(layer_names)), "name": "data", "description": "census"}
@@ -174,13 +172,12 @@ def filter_census(
         n_images += rows
     if not n_images:
         raise ValueError("`data` (without a single image) must not be empty")
-    (sources, gates, skipped), named, censuses, idle = facts, layers.named_layers(model), [], []
+    (sources, skipped), named, censuses, idle = facts, layers.named_layers(model), [], []
     for (path, source), (*moments, low, high) in zip(sources.items(), seen, strict=True):
         censuses.append(LayerCensus(path, *_verdicts(named[source], *moments)))
-        if path not in gates and _is_flat(low, high).all():
-            idle.append(source)  # only behind the normalization, perhaps
-        elif path not in gates and _is_flat(*moments[:2]).all():
-            idle.append(path)
+        normalized, shown = _is_flat(low, high).all(), _is_flat(*moments[:2]).all()
+        if (normalized or shown) and moments[2] > n_images:  # else a gate: one value an image
+            idle.append(source if normalized else path)
     return FilterCensus(tuple(censuses), n_images, tuple(idle), skipped)
 
 

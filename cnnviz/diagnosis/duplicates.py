@@ -17,7 +17,7 @@ from cnnviz.progress import progress_bar
 from cnnviz.results import Result
 
 SIDE, FREQUENCIES = 64, 12  # of a thumbnail, along each axis: pixels, and cosines to seek it by
-LIKELY, SURE = 0.7, 0.8  # least correlation of a candidate's frequencies; of a near copy's detail
+LIKELY, SURE = 0.7, 0.88  # least correlation of a candidate's frequencies; of a near copy's detail
 SMALLEST, LEAST_WAVES = 32, 40  # that tell images apart: pixels of a side, waves of the detail
 BLOCK, NEAREST = 64, 2  # images that are sought at a time; candidates for each, in each split
 MOST_DRAWN = 12  # pairs whose images are kept
@@ -69,7 +69,8 @@ def _compare(first, second, rows, columns, mirrored):
     flags, images = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (_detail(first), np.ones_like(first))
     moved, inside = (cv2.warpAffine(each, warp, first.shape, flags=flags) for each in images)
     scales = warp.diagonal()
-    if np.abs(warp[:, :2] - np.eye(2)).max() > 0.2 or (inside > 0.99).mean() < 0.7:
+    turned = max(abs(warp[0, 1]), abs(warp[1, 0]))  # alike things may fit if they are turned
+    if turned > 0.04 or np.abs(scales - 0.95).max() > 0.12 or (inside > 0.99).mean() < 0.7:
         return 0.0, ""
     # In the middle too: one frame around two photographs makes no copy.
     parts = [(moved[at], _detail(second)[at]) for at in (inside > 0.99, MIDDLE)]

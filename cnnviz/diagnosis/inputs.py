@@ -26,11 +26,11 @@ SAME = 0.02, 0.1  # difference of equal cross-entropies; where accuracies are eq
 MANY = 0.1  # share of the images whose defects are a finding, and not only a remark
 FIRST, KEPT = 48, 3  # images for the first trials; how many changes are combined with others
 LEAST = 0.2, 0.35  # of the way from chance to 100 %; with an order of labels
-DARK = 250  # less of 0..255 that images leave empty, or they are in another form
+DARK = 250  # of 0..255, what dark images may leave empty; with more, they are in another form
 BIASES = ("bias", "beta", "moving_mean")  # weights that are 0 in an untrained model
 ENOUGH = 0.95  # accuracy at which no more changes are combined
 # A form of images: Python that makes RGB in 0..255 of it, and Python that makes it of those.
-Form = namedtuple("Form", "name undo make", defaults=[""])
+Form = namedtuple("Form", "name undo make", defaults=[""])  # without `make` only a source
 CAFFE = "the form of `preprocess_input` of VGG and ResNet (BGR, less ImageNet's mean color)"
 TORCH = "the form of `preprocess_input` of DenseNet (0..1, then ImageNet's standard scores)"
 MEAN, SCALE, BGR = "(0.485, 0.456, 0.406)", "(0.229, 0.224, 0.225)", "(103.939, 116.779, 123.68)"
@@ -323,7 +323,8 @@ def _sources(images):
     """The forms that images may have: those in which they fill 0..255 best."""
     low, high = np.min(images, (0, 1, 2)), np.max(images, (0, 1, 2))
     span, factor = f"{low.min():.4g}..{high.max():.4g}", 255 / (np.ptp(images) or 255)
-    whole = Form(span, f"(x {'-' if low.min() >= 0 else '+'} {abs(low.min()):.7g}) * {factor:.7g}")
+    shifted = f"(x {'+' if low.min() < 0 else '-'} {abs(low.min()):.7g})" if low.min() else "x"
+    whole = Form(span, f"{shifted} * {factor:.7g}")
     if np.abs([images.mean((1, 2, 3)), images.std((1, 2, 3)) - 1]).max() < 0.05:
         return [EACH, whole]
 

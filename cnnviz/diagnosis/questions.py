@@ -33,6 +33,7 @@ BALANCED = 0.8  # share of one class, above which always predicting it may be th
 LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are faults
 FEW = 0.01  # share of defective images below which they only deserve a note
 RARE = 10  # times fewer images than the most frequent class has
+ENOUGH = 200  # images from which on dead filters are more than a note
 SURE = 0.95  # probability from which on a mistake is a confident one
 N_TRIED = 300  # images for the trials of `check_inputs`
 MATRIX = "cnnviz.figures.draw_confusion_matrix(labels, predicted)"
@@ -321,12 +322,15 @@ def ask_calibration(case):
 def ask_filters(case):
     """Are there filters without effect?"""
     census = filter_census(case.model, case.validation.data)
-    if not census.severity:
+    severity = census.severity
+    if not severity:
         return str(census), []
+    if severity == "suspicion" and census.n_images < ENOUGH:  # others may fire on more images
+        severity = "note"
     remedy = "Train again with a lower learning rate or with BatchNormalization."
     more = {"numbers": census.worst.share_dead, "figure": census.plot}
     about = "dead filters", str(census), remedy, "cnnviz.filter_census(model, validation)"
-    return str(census), [finding(census.severity, *about, **more)]
+    return str(census), [finding(severity, *about, **more)]
 
 
 def ask_labels(case):
