@@ -410,17 +410,13 @@ def page(done, minutes):
             for plant in (row.plant, "all") if row.group == group else ():
                 found[plant].update([row.outcome, "networks", *["first"] * row.first])
         order = sorted(found, key=lambda p: (p != "all", *(-found[p][one] for one in columns[:3])))
-        cells = [
-            [plant, *(found[plant][one] or "" for one in ("networks", *columns))] for plant in order
-        ]
-        cells = [[group, "networks", *columns], ["---"] * (len(columns) + 2), *cells]
+        heads = ["networks", *columns]
+        cells = [[plant, *(found[plant][one] or "" for one in heads)] for plant in order]
+        cells = [[group, *heads], ["---"] * (len(heads) + 1), *cells]
         parts += [f"| {' | '.join(map(str, row))} |" for row in cells] + [""]
     for bad in ("fault", "wrong", "missed", "half", "suspicion"):
-        parts += [
-            f"- {bad}: {r.network}, {r.plant} ({r.seen}). {r.text}"
-            for r in done
-            if r.outcome == bad
-        ]
+        for _, plant, name, _, _, seen, text in (row for row in done if row.outcome == bad):
+            parts.append(f"- {bad}: {name}, {plant} ({seen}). {text}")
     packages = ", ".join(f"{name} {version(name)}" for name in ("cnnviz", "keras", "tensorflow"))
     return "\n".join([*parts, f"\n{packages}, {datetime.date.today()}, {minutes:.0f} minutes.\n"])
 
@@ -428,9 +424,7 @@ def page(done, minutes):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument(
-        "--only", default="", help="a regular expression of 'group, network: plant'"
-    )
+    parser.add_argument("--only", default="", help="a pattern of 'group, network: plant'")
     parser.add_argument("--markdown", type=pathlib.Path)
     args, done, start = parser.parse_args(arguments), [], time.perf_counter()
     warnings.simplefilter("ignore", UserWarning)

@@ -14,7 +14,7 @@ def small(monkeypatch, tmp_path):
 def test_a_part_of_the_command(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("# Head\n\n| healthy | old |\n")
-    done = planted.main(["--only", ": (inverted|nan|40)$", "--markdown", str(page)])
+    done = planted.main(["--only", ": (forgotten|nan|40)$", "--markdown", str(page)])
     assert [row.outcome for row in done] == ["nothing", "named", "named"]
     assert capsys.readouterr().out.startswith("nothing   plain on faces: 40")
     assert page.read_text().startswith("# Head\n\n| healthy | networks | fault |")
