@@ -104,7 +104,7 @@ def said(share, low, high):
 
 def ask_finite(case):
     """Are weights and outputs finite?"""
-    call, remedy = "cnnviz.extract_activations(model, images)", "Train again, at a lower rate."
+    call, remedy = "cnnviz.extract_activations(model, images)", "Lower the learning rate."
     if broken := layers.broken_layer(case.model):
         text = f"The weights of layer '{broken}' hold NaN or infinity."
         return text, [finding("fault", "nan", text, remedy, call)]
@@ -152,10 +152,10 @@ def ask_inputs(case):
         if not text:
             continue
         gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
-        remedy = "Repair the code that loads the images."
+        remedy = "Repair the code that loads the data."
         if report.mend:
             results.append(f"{name}: accuracy {report.mended_accuracy:.1%} repaired")
-            remedy += " The other checks used repaired images."
+            remedy += " Later checks used the repaired data."
             before = case.model, split.data, report.mend
             more["figure"] = functools.partial(_before_and_after, *before)
             data = mended(case.model, split.data, report.mend)
@@ -286,7 +286,7 @@ def ask_one_sided(case):
         raise ValueError("it needs images of two classes or more")
     *gap, index, taken, missed = max(gaps, key=lambda gap: gap[1])
     name, others = case.name(index), split.labels != index
-    text = f"{taken:.1%} of other images are taken for {name}, {missed:.1%} of {name} for others"
+    text = f"{taken:.1%} of other images are predicted as {name}, {missed:.1%} of {name} as others"
     if gap[1] <= HIGH_COST or len(np.unique(predicted)) == 1:  # which is a collapse
         return text, []
     remedy = "Look for a mark that only one class has in training, and for rare classes."
@@ -300,7 +300,7 @@ def ask_one_sided(case):
 
 
 def ask_calibration(case):
-    """Is the model as sure as it is right?"""
+    """Is the model as confident as it is accurate?"""
     split, accuracy = case.validation, interval(*case.validation.score)
     sure = split.probabilities.max(axis=1).mean()
     error = expected_calibration_error(split.probabilities, split.labels)
@@ -327,7 +327,7 @@ def ask_filters(case):
         return str(census), []
     if severity == "suspicion" and census.n_images < ENOUGH:  # others may fire on more images
         severity = "note"
-    remedy = "Train again with a lower learning rate or with BatchNormalization."
+    remedy = "If accuracy is low, lower the learning rate or add BatchNormalization."
     more = {"numbers": census.worst.share_dead, "figure": census.plot}
     about = "dead filters", str(census), remedy, "cnnviz.filter_census(model, validation)"
     return str(census), [finding(severity, *about, **more)]
@@ -393,7 +393,7 @@ def ask_shortcuts(case):
 
 
 def ask_mistakes(case):
-    """Of which mistakes is the model sure?"""
+    """Which mistakes is the model confident of?"""
     split, confidence = case.validation, case.validation.probabilities.max(axis=1)
     wrong = np.flatnonzero((split.predicted != split.labels) & (confidence >= SURE))
     text = f"{figures.counted(len(wrong), 'mistake')} with a probability of {SURE:.0%} or more"
@@ -412,10 +412,10 @@ def ask_mistakes(case):
 
 # Name -> (question, what it does not cover); cheap ones, and causes of others, first.
 QUESTIONS = {
-    "finite numbers": (ask_finite, "How training went; cnnviz.Monitor watches one."),
+    "finite numbers": (ask_finite, "How training went; cnnviz.Monitor shows it."),
     "images": (ask_images, "What the images show."),
-    "inputs": (ask_inputs, "Faults that training had too, or that cost under 5 points."),
-    "class balance": (ask_balance, "Whether the frequencies are those in use."),
+    "inputs": (ask_inputs, "Faults that training had too, or that cost under 2 points."),
+    "class balance": (ask_balance, "Whether classes are as frequent in use."),
     "accuracy": (ask_accuracy, "Images unlike those of validation."),
     "overfitting": (ask_overfitting, "Leakage hides it."),
     "new data": (ask_new_data, "Whether the test images are like those in use."),
