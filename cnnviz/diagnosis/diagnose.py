@@ -89,9 +89,11 @@ def diagnose(
 def _read_folder(model, name, folder, class_names, value_range):
     """A folder with one folder of images for each class -> (dataset, names of the classes)."""
     folders = sorted(path.name for path in Path(folder).glob("*") if path.is_dir())
-    names = list(class_names or ())
-    names = names if set(folders) == set(names) else folders
-    files = [[p for p in sorted(Path(folder, n).iterdir()) if is_image_name(p.name)] for n in names]
+    names = list(class_names or folders)
+    if not set(folders) <= set(names):
+        given = f"`{name}` (='{folder}' with folders {', '.join(folders)})"
+        raise ValueError(f"{given} must have folders named as the classes: {', '.join(names)}")
+    files = [[p for p in sorted(Path(folder, n).glob("*")) if is_image_name(p.name)] for n in names]
     if not any(files):
         raise ValueError(f"`{name}` (='{folder}') must hold one folder of images for each class")
     labels = np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, files)))
@@ -104,4 +106,4 @@ def _read_folder(model, name, folder, class_names, value_range):
 
     data = read.map(scaled)
     data.file_paths = read.file_paths
-    return data, list(class_names or names)
+    return data, names
