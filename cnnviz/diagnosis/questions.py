@@ -57,6 +57,13 @@ class Split:
         return self.probabilities.argmax(axis=1)
 
     @property
+    def sure_mistakes(self):
+        """Indices of the mistakes with a probability of `SURE` or more, the surest first."""
+        confidence = self.probabilities.max(axis=1)
+        wrong = np.flatnonzero((self.predicted != self.labels) & (confidence >= SURE))
+        return wrong[np.argsort(-confidence[wrong], kind="stable")]
+
+    @property
     def score(self):
         """(number of right predictions, number of images)."""
         return int((self.predicted == self.labels).sum()), len(self.labels)
@@ -292,10 +299,8 @@ def ask_one_sided(case):
     remedy = "Look for a mark that only one class has in training, and for rare classes."
     more = {"cost": gap[0] * others.mean(), "numbers": gap, "figure": case.confusion(split)}
     more |= {"split": split, "indices": np.flatnonzero(others & (predicted == index))}
-    text, call = (
-        f"In {split.name} the mistakes go one way: {text}.",
-        "cnnviz.grad_cam(model, images)",
-    )
+    text = f"In {split.name} the mistakes go one way: {text}."
+    call = "cnnviz.grad_cam(model, images)"
     return text, [finding("suspicion", "mistakes", text, remedy, call, **more)]
 
 
@@ -341,8 +346,7 @@ def ask_labels(case):
     text, indices = str(suspects), suspects.ranking[: suspects.n_errors]
     severity = "fault" if numbers[1] > MISLABELED * n else "suspicion"
     if not len(indices):  # mistakes of which the model is sure may be wrong labels, too
-        sure = split.probabilities.max(axis=1) >= SURE
-        indices = np.flatnonzero(sure & (split.predicted != split.labels))
+        indices = split.sure_mistakes
         if interval(len(indices), n)[1] < MISLABELED:
             return text, []
         text += f" For {len(indices):,} images the model is sure of another class: either the label"
@@ -394,20 +398,15 @@ def ask_shortcuts(case):
 
 def ask_mistakes(case):
     """Which mistakes is the model confident of?"""
-    split, confidence = case.validation, case.validation.probabilities.max(axis=1)
-    wrong = np.flatnonzero((split.predicted != split.labels) & (confidence >= SURE))
+    split, wrong = case.validation, case.validation.sure_mistakes
     text = f"{figures.counted(len(wrong), 'mistake')} with a probability of {SURE:.0%} or more"
     if not len(wrong):
         return text, []
     mistakes = confident_mistakes(case.model, split.data, class_names=case.class_names)
-    more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split}
-    more |= {"indices": wrong[np.argsort(-confidence[wrong], kind="stable")]}
+    more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split, "indices": wrong}
     remedy = "Look at them: a label may be wrong, or training may lack such images."
-    call, share = (
-        "cnnviz.confident_mistakes(model, validation, train)",
-        len(wrong) / len(confidence),
-    )
-    return text, [finding("note", "mistakes", f"{text}.", remedy, call, share, **more)]
+    about = f"{text}.", remedy, "cnnviz.confident_mistakes(model, validation, train)"
+    return text, [finding("note", "mistakes", *about, len(wrong) / len(split.labels), **more)]
 
 
 # Name -> (question, what it does not cover); cheap ones, and causes of others, first.
