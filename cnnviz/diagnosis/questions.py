@@ -31,7 +31,7 @@ COSTS, HIGH_COST = 0.05, 0.15  # accuracy from which on a loss is a suspicion, a
 CONSTANT = 0.95  # share of the predictions that are of one class
 BALANCED = 0.8  # share of one class, above which always predicting it may be the best there is
 LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are faults
-FEW = 0.01  # share of defective images below which they only deserve a note
+FEW = 0.01  # share of the images, defective or with a copy, below which it is only a note
 RARE = 10  # times fewer images than the most frequent class has
 ENOUGH = 200  # images from which on dead filters are more than a note
 SURE = 0.95  # probability from which on a mistake is a confident one
@@ -368,7 +368,8 @@ def ask_duplicates(case):
     if len(leaked):
         share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
-        severity, cost = "fault" if share[1] > LEAKED else "suspicion", None
+        severity = "fault" if share[1] > LEAKED else "suspicion" if share[0] >= FEW else "note"
+        cost = None
         if len(clean) and split.ordered:
             right = split.predicted == split.labels
             rest = interval(right[clean].sum(), len(clean))
