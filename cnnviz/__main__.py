@@ -24,10 +24,10 @@ def main(arguments=None):
     parser.add_argument("--test", metavar="FOLDER", help="the same, from another source")
     parser.add_argument("--html", metavar="FILE", help="write a page with figures")
     parser.add_argument("--json", metavar="FILE", help="write the findings as JSON")
-    text = "pixel values that the model takes; 0 255 by default"
+    text = "lowest and highest pixel value that the model takes; 0 255 by default"
     parser.add_argument("--range", nargs=2, type=float, default=(0, 255), metavar="N", help=text)
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="folders in the model's order")
-    parser.add_argument("--trusted", action="store_true", help="load a model that runs own code")
+    parser.add_argument("--trusted", action="store_true", help="load a model that may run code")
     options = parser.parse_args(arguments)
 
     import cnnviz

@@ -1,4 +1,4 @@
-"""Watch a training while it runs: check it before its first step, and record what it does."""
+"""Watch a training while it runs: check it before its first step, and record its progress."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class Monitor(keras.callbacks.Callback, Result):
     After each epoch it records, for each layer with a kernel, dead filters (behind the activation,
     one value at all positions of all images), the spread of the activations (standard deviation of
     a filter, root mean square over filters) and the relative change of the weights per epoch; and
-    Grad-CAM maps. Of more than 60 records it drops every second one, and records half as often.
+    Grad-CAM maps. Beyond 60 records it drops every second one and records half as often.
 
-    Losses do not change. An error of its own becomes a warning, and it stops watching.
+    It does not change the losses. If the monitor itself fails, it warns and stops watching.
 
     Args:
         images: A few images in the form that `fit` gets; the first 8 get heat maps.
-        labels: Their labels. The maps explain these classes, else the predicted ones.
+        labels: Their labels. The maps explain these classes; without labels, the predicted ones.
         validation_data: A dataset or arrays; filters are counted on its first 4 batches of at most
             32 images, which are read once. None counts on `images`.
         every: Epochs from one record to the next.
-        folder: Where to write the records, too: as `monitor.csv` and `maps.npz`.
+        folder: Where to write the records: `monitor.csv` and `maps.npz`. None writes no files.
         stop_on_fault: Whether a plain fault is an error; else it is a warning.
         class_names: The names of the classes, by index, for the figure.
 
@@ -102,7 +102,7 @@ class Monitor(keras.callbacks.Callback, Result):
                 layers.warn(f"the monitor stops watching: {error}")
         for text in dict.fromkeys(str(one.message) for one in caught):
             if stop and any(map(text.count, FAULTS)):
-                raise ValueError(f"{text}; `stop_on_fault=False` trains nevertheless")
+                raise ValueError(f"{text}; `stop_on_fault=False` trains anyway")
             if text not in self.notes:
                 self.notes.append(text)
                 layers.warn(text)

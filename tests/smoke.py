@@ -41,8 +41,12 @@ def calls_without_model(folder):
     file = next((folder / "train" / "cats").iterdir())
 
     def train():
-        splits = (cnnviz.load_split(folder / name, image_size=SIZE) for name in ("train", "test"))
-        return cnnviz.train(cnnviz.build_model(width=4), *splits, epochs=1, verbose=0)
+        splits = [cnnviz.load_split(folder / name, image_size=SIZE) for name in ("train", "test")]
+        model = cnnviz.build_model(width=4)
+        cnnviz.train(model, *splits, epochs=1, verbose=0)
+        monitor = cnnviz.Monitor(next(iter(splits[1]))[0], stop_on_fault=False)
+        model.fit(splits[0], callbacks=[monitor], verbose=0)
+        return monitor
 
     def load_pretrained():
         image = cnnviz.sample_image()
@@ -87,6 +91,8 @@ def calls_with_model(model, layer, folder):
         "top_patches": lambda: cnnviz.top_patches(model, images, layer, [0, 1], n_patches=3),
         "grad_cam": grad_cam,
         "explore": lambda: cnnviz.explore(model, few),
+        "diagnose": lambda: cnnviz.diagnose(model, data, train=data),
+        "find_duplicates": lambda: cnnviz.find_duplicates(data, few),
         "check_inputs": lambda: cnnviz.check_inputs(model, data),
         "suspect_labels": lambda: cnnviz.suspect_labels(model, data),
         "filter_census": lambda: cnnviz.filter_census(model, train),

@@ -215,7 +215,8 @@ def test_the_program_tells_by_its_exit_code(folders, capsys):
     assert json.loads((folders / "a.json").read_text())["images"] == {"validation": 40}
     assert main([model, photos, *options, "--train", photos]) == 1
     assert "FAULT, leakage" in capsys.readouterr().out
-    for wrong in ([model, str(folders / "none")], [photos, photos]):
+    names = ["--classes", "red", "green"]
+    for wrong in ([model, str(folders / "none")], [photos, photos], [model, photos, *names]):
         assert main([*wrong, *options]) == 2
         error = capsys.readouterr().err
         assert error.startswith("cnnviz: ") and error.count("\n") == 1

@@ -96,7 +96,7 @@ def test_right_inputs_raise_no_alarm(exacting_model, patches):
         (lambda x, y: (preprocessed(x * 257, "caffe"), y), [r"made into 0\.\.65535 and then"]),
         (lambda x, y: (tf.image.rgb_to_hsv(x / 255).numpy() * 255, y), ["The images are HSV, but"]),
         (lambda x, y: (x[..., ::-1], y), ["BGR instead of RGB"]),
-        (lambda x, y: (x, 1 - y), ["another order .*, label 0 is output 1, label 1 is output 0"]),
+        (lambda x, y: (x, 1 - y), ["another order .*: label 0 is output 1, label 1 is output 0"]),
         (lambda x, y: (x[:, ::2, ::2], y), ["16x16 pixels, and the model does better at 32x32"]),
         (lambda x, y: (x[..., ::-1] / 255, y), [r"model wants 0\.\.255", "BGR"]),
     ],

@@ -13,7 +13,7 @@ import tensorflow as tf
 from cnnviz import layers
 from cnnviz.results import Result
 
-# Layers, and functions of `keras.ops`, behind which a filter may be silent; in small letters.
+# Layers, and functions of `keras.ops`, after which a filter may be silent; in lower case.
 ACTIVATIONS = "activation relu relu6 leakyrelu prelu elu selu celu gelu silu hardsilu".split()
 FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
 NO_EFFECT = 1e-3  # of the layer's median spread: less is what a GELU leaves of a dead filter
@@ -42,7 +42,7 @@ class LayerCensus(Result):
         verdicts: C words: "ok", "never fires" (dead: 0 everywhere, or nearly), "same everywhere"
             (one other value), "always fires" (a ReLU then does nothing), or "copy of 7".
         correlation: (C,) float32, with the most similar other filter, -1..1: of activations, or
-            the cosine of the kernels if they are copies. 0 if the filter fires too seldom.
+            the cosine of the kernels if they are copies. 0 if the filter fires too rarely.
     """
 
     layer_name: str
@@ -64,7 +64,7 @@ class LayerCensus(Result):
 class FilterCensus(Result):
     """What the filters of a model do over a dataset: layer by layer, on `n_images` images.
 
-    `idle` are layers without any effect: each filter has one value everywhere, perhaps only behind
+    `idle` are layers without any effect: each filter has one value everywhere, perhaps only after
     the normalization. `not_judged` are (name, reason) of what was not counted.
     """
 
@@ -127,15 +127,15 @@ def filter_census(
 ) -> FilterCensus:
     """Count, over a dataset, the filters that never fire, always fire, are constant or copies.
 
-    A filter whose values can be negative, as behind a GELU, is dead if its values hardly differ.
+    A filter whose values can be negative, as after a GELU, is dead if its values hardly differ.
     Copies have the same activations, or the same kernel up to its sign.
 
     Args:
         model: keras.Model of any kind; it is left as it was.
         data: Dataset of batches, with labels or without, or what else `grad_cam` takes.
         layer_names: Names of layers that output feature maps (N, h, w, C). None takes all
-            activations and convolutions. A convolution is counted behind the activation function
-            that follows it, such as `tf.nn.relu`, or, without one, behind its normalization.
+            activations and convolutions. A convolution is counted after the activation function
+            that follows it, such as `tf.nn.relu`, or, without one, after its normalization.
 
     Raises:
         ValueError: If a layer is unknown or outputs no feature maps, or NaN comes out.

@@ -31,19 +31,19 @@ def diagnose(
 ) -> Diagnosis:
     """Run every check of a classifier and its data, and rank what is found.
 
-    If the images of a split come in another form than the model wants, this is a finding, and the
-    other checks go on with the repaired images.
+    If a split comes in a form that the model was not trained on, this is a finding, and the checks
+    after it use the repaired data.
 
     Args:
         model: keras.Model, a trained classifier of any kind; it is left as it was.
-        validation: What the model was not trained on: a dataset of batches (images, labels), read
-            several times, a pair of arrays, or a folder with one folder for each class. Load
+        validation: Data that the model was not trained on: a dataset of batches (images, labels),
+            read several times, a pair of arrays, or a folder with one folder for each class. Load
             datasets with shuffle=False, so that findings name images by their indices.
-        train: The same, of what it was trained on, for overfitting and leakage.
-        test: The same, from another source if there is one, for shortcuts.
+        train: Its training data, in one of these forms, to find overfitting and leakage.
+        test: Test data, best from another source, where a shortcut shows.
         class_names: The names of the classes, by index. None takes those of a dataset or a folder.
-        paths: The files of `validation`, in order, where the dataset no longer tells them.
-        value_range: Lowest and highest pixel value, to which images from folders are scaled.
+        paths: The files of `validation`, in order, if the dataset has no `file_paths`.
+        value_range: The lowest and highest pixel value of the model; folders are scaled to it.
 
     Returns:
         Diagnosis: `.findings`, ranked, and `.checks`. It displays itself in Jupyter;
@@ -89,9 +89,11 @@ def diagnose(
 def _read_folder(model, name, folder, class_names, value_range):
     """A folder with one folder of images for each class -> (dataset, names of the classes)."""
     folders = sorted(path.name for path in Path(folder).glob("*") if path.is_dir())
-    names = list(class_names or ())
-    names = names if set(folders) == set(names) else folders
-    files = [[p for p in sorted(Path(folder, n).iterdir()) if is_image_name(p.name)] for n in names]
+    names = list(class_names or folders)
+    if not set(folders) <= set(names):
+        given = f"`{name}` (='{folder}' with folders {', '.join(folders)})"
+        raise ValueError(f"{given} must have folders named as the classes: {', '.join(names)}")
+    files = [[p for p in sorted(Path(folder, n).glob("*")) if is_image_name(p.name)] for n in names]
     if not any(files):
         raise ValueError(f"`{name}` (='{folder}') must hold one folder of images for each class")
     labels = np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, files)))
@@ -104,4 +106,4 @@ def _read_folder(model, name, folder, class_names, value_range):
 
     data = read.map(scaled)
     data.file_paths = read.file_paths
-    return data, list(class_names or names)
+    return data, names

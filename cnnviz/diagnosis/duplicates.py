@@ -109,7 +109,7 @@ def near_copies(thumbnails, splits):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Duplicates(Result):
-    """P pairs of copies, those in two splits first; of identical images, each with the first.
+    """P pairs of copies, those across splits first. Each exact copy is paired with the first one.
 
     Attributes:
         split, index: (P, 2) int: of both images, the split (an index of `names`) and the index.
@@ -175,10 +175,10 @@ def find_duplicates(
     """Find images that the data hold twice: exact and near copies, within and across splits.
 
     It finds copies that were encoded again, resized, cropped by up to 10 %, mirrored, or made
-    brighter or darker. Candidates have thumbnails with like low frequencies. A pair counts if its
+    brighter or darker. Candidates have similar low frequencies. A pair counts if its
     fine detail correlates after alignment (Evangelidis and Psarakis 2008,
     https://doi.org/10.1109/TPAMI.2008.113). Of images below 32 pixels, or with little detail, only
-    exact copies are found. An image takes 17 KB; the time grows with the square of their number.
+    exact copies are found. Memory: 17 KB per image. Time: quadratic in the number of images.
 
     Args:
         data, *others: Splits: datasets of batches, pairs (images, labels) or images alone, of 1 or

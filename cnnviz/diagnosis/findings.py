@@ -34,7 +34,7 @@ class Finding(Result):
             else None.
         cost: The accuracy that it may cost, or by which the accuracy is overstated, in 0..1; None
             if that is not known.
-        indices: (n,) int, the images that it is about, in `split`; empty if it is about all.
+        indices: (n,) int, its images in `split`; empty if it is about all, or data are shuffled.
         files: Their files, where they are known.
         split: "validation", "train" or "test".
         figure: A figure, or None.
@@ -83,7 +83,7 @@ class Diagnosis(Result):
     """What is wrong with a model and its data: findings, the worst first, and all checks.
 
     Attributes:
-        findings: Each a `Finding`: faults, then suspicions, then notes; of equals the costlier one.
+        findings: Each a `Finding`: faults, suspicions, notes; in each group the costliest first.
         checks: Each a `Check`, in the order in which they ran.
         model_name: The model's name.
         n_images: The number of images of each split.

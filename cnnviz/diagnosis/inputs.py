@@ -92,11 +92,11 @@ def check_inputs(
 ) -> InputReport:
     """Find out whether images and labels come in the form that a trained model was trained on.
 
-    Each fault is undone on trial, alone and with another: a value range or `preprocess_input` that
+    It tries to undo each fault, alone and with another: a value range or `preprocess_input` that
     is missing, repeated or another family's, swapped or converted color channels, inverted, turned
     or mirrored images, another image size, and labels in another order. One half of the images
-    chooses by cross-entropy, and the other must confirm it. A fault that costs less than 2 % of
-    accuracy is not named. Augmented, black, repeated images are found too.
+    chooses the repair by cross-entropy, and the other half must confirm it. A fault that costs less
+    than 2 points of accuracy is not named. Augmented, black and repeated images are found too.
 
     Args:
         model: keras.Model, trained, that `class_probabilities` takes; it is left as it was.
@@ -267,7 +267,7 @@ def _ordered(trials, chain, rows):
     together = np.array([probabilities[labels == label].mean(axis=0) for label in used])
     order[used] = linear_sum_assignment(together, maximize=True)[1]
     moves = [f"label {i} is output {order[i]}" for i in used if order[i] != i]
-    fault = f"The labels are in another order than the outputs, {', '.join(moves[:6])}"
+    fault = f"The labels are in another order than the outputs: {', '.join(moves[:6])}"
     other = *chain, Step("order", fault, f"np.array({order.tolist()})[y]", None, 0.1)
     return other if moves and trials.better(other, chain, rows[1::2], 2) else chain
 

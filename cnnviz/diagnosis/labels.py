@@ -97,18 +97,18 @@ def suspect_labels(
 ) -> SuspectLabels:
     """Rank images by how likely their label is wrong, and estimate how many labels are wrong.
 
-    Logistic regressions on the model's features are fitted in cross-validation, so that no label
-    speaks for itself. The model's own probabilities count as much, unless they fit worse. The less
-    probable a label is then, compared with others of its class, the more suspect it is, as in
-    confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068). Mistakes become
-    rare where the prediction is certain; wrong labels do not. That tells them apart.
+    Logistic regressions on the model's features are fitted in cross-validation, so that no fit has
+    seen the label that it judges. The model's own probabilities count as much, unless they fit
+    worse. The less probable a label is, compared with others of its class, the more suspect it is,
+    as in confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068). Among sure
+    predictions, mistakes are rare; wrong labels are as frequent as elsewhere. So they are counted.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
         data: Dataset of batches (images, labels), read twice, or a pair of arrays. Labels are class
             indices, or one-hot. A warning says if the data are shuffled, as indices then mean
             nothing.
-        n_folds: Folds of the cross-validation, 2 or more; each class needs as many images.
+        n_folds: Folds of the cross-validation, 2 or more; each class needs at least as many images.
         retrain: `retrain(images, labels)` -> a new keras.Model, trained on these arrays (labels are
             class indices). It is called for each fold, and its models judge the labels instead of
             `model`. Needed if `model` was trained on the data and has memorized their errors.

@@ -31,7 +31,7 @@ COSTS, HIGH_COST = 0.05, 0.15  # accuracy from which on a loss is a suspicion, a
 CONSTANT = 0.95  # share of the predictions that are of one class
 BALANCED = 0.8  # share of one class, above which always predicting it may be the best there is
 LEAKED, MISLABELED = 0.02, 0.05  # shares of images from which on they are faults
-FEW = 0.01  # share of defective images below which they only deserve a note
+FEW = 0.01  # share of the images, defective or with a copy, below which it is only a note
 RARE = 10  # times fewer images than the most frequent class has
 ENOUGH = 200  # images from which on dead filters are more than a note
 SURE = 0.95  # probability from which on a mistake is a confident one
@@ -55,6 +55,13 @@ class Split:
         if not np.isfinite(self.probabilities).all():
             raise ValueError(f"the predictions for {self.name} hold NaN or infinity")
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def sure_mistakes(self):
+        """Indices of the mistakes with a probability of `SURE` or more, the surest first."""
+        confidence = self.probabilities.max(axis=1)
+        wrong = np.flatnonzero((self.predicted != self.labels) & (confidence >= SURE))
+        return wrong[np.argsort(-confidence[wrong], kind="stable")]
 
     @property
     def score(self):
@@ -104,7 +111,7 @@ def said(share, low, high):
 
 def ask_finite(case):
     """Are weights and outputs finite?"""
-    call, remedy = "cnnviz.extract_activations(model, images)", "Train again, at a lower rate."
+    call, remedy = "cnnviz.extract_activations(model, images)", "Lower the learning rate."
     if broken := layers.broken_layer(case.model):
         text = f"The weights of layer '{broken}' hold NaN or infinity."
         return text, [finding("fault", "nan", text, remedy, call)]
@@ -152,10 +159,10 @@ def ask_inputs(case):
         if not text:
             continue
         gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
-        remedy = "Repair the code that loads the images."
+        remedy = "Repair the code that loads the data."
         if report.mend:
             results.append(f"{name}: accuracy {report.mended_accuracy:.1%} repaired")
-            remedy += " The other checks used repaired images."
+            remedy += " Later checks used the repaired data."
             before = case.model, split.data, report.mend
             more["figure"] = functools.partial(_before_and_after, *before)
             data = mended(case.model, split.data, report.mend)
@@ -286,21 +293,19 @@ def ask_one_sided(case):
         raise ValueError("it needs images of two classes or more")
     *gap, index, taken, missed = max(gaps, key=lambda gap: gap[1])
     name, others = case.name(index), split.labels != index
-    text = f"{taken:.1%} of other images are taken for {name}, {missed:.1%} of {name} for others"
+    text = f"{taken:.1%} of other images are predicted as {name}, {missed:.1%} of {name} as others"
     if gap[1] <= HIGH_COST or len(np.unique(predicted)) == 1:  # which is a collapse
         return text, []
     remedy = "Look for a mark that only one class has in training, and for rare classes."
     more = {"cost": gap[0] * others.mean(), "numbers": gap, "figure": case.confusion(split)}
     more |= {"split": split, "indices": np.flatnonzero(others & (predicted == index))}
-    text, call = (
-        f"In {split.name} the mistakes go one way: {text}.",
-        "cnnviz.grad_cam(model, images)",
-    )
+    text = f"In {split.name} the mistakes go one way: {text}."
+    call = "cnnviz.grad_cam(model, images)"
     return text, [finding("suspicion", "mistakes", text, remedy, call, **more)]
 
 
 def ask_calibration(case):
-    """Is the model as sure as it is right?"""
+    """Is the model as confident as it is accurate?"""
     split, accuracy = case.validation, interval(*case.validation.score)
     sure = split.probabilities.max(axis=1).mean()
     error = expected_calibration_error(split.probabilities, split.labels)
@@ -327,7 +332,7 @@ def ask_filters(case):
         return str(census), []
     if severity == "suspicion" and census.n_images < ENOUGH:  # others may fire on more images
         severity = "note"
-    remedy = "Train again with a lower learning rate or with BatchNormalization."
+    remedy = "If accuracy is low, lower the learning rate or add BatchNormalization."
     more = {"numbers": census.worst.share_dead, "figure": census.plot}
     about = "dead filters", str(census), remedy, "cnnviz.filter_census(model, validation)"
     return str(census), [finding(severity, *about, **more)]
@@ -341,8 +346,7 @@ def ask_labels(case):
     text, indices = str(suspects), suspects.ranking[: suspects.n_errors]
     severity = "fault" if numbers[1] > MISLABELED * n else "suspicion"
     if not len(indices):  # mistakes of which the model is sure may be wrong labels, too
-        sure = split.probabilities.max(axis=1) >= SURE
-        indices = np.flatnonzero(sure & (split.predicted != split.labels))
+        indices = split.sure_mistakes
         if interval(len(indices), n)[1] < MISLABELED:
             return text, []
         text += f" For {len(indices):,} images the model is sure of another class: either the label"
@@ -364,7 +368,8 @@ def ask_duplicates(case):
     if len(leaked):
         share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
         words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
-        severity, cost = "fault" if share[1] > LEAKED else "suspicion", None
+        severity = "fault" if share[1] > LEAKED else "suspicion" if share[0] >= FEW else "note"
+        cost = None
         if len(clean) and split.ordered:
             right = split.predicted == split.labels
             rest = interval(right[clean].sum(), len(clean))
@@ -393,29 +398,24 @@ def ask_shortcuts(case):
 
 
 def ask_mistakes(case):
-    """Of which mistakes is the model sure?"""
-    split, confidence = case.validation, case.validation.probabilities.max(axis=1)
-    wrong = np.flatnonzero((split.predicted != split.labels) & (confidence >= SURE))
+    """Which mistakes is the model confident of?"""
+    split, wrong = case.validation, case.validation.sure_mistakes
     text = f"{figures.counted(len(wrong), 'mistake')} with a probability of {SURE:.0%} or more"
     if not len(wrong):
         return text, []
     mistakes = confident_mistakes(case.model, split.data, class_names=case.class_names)
-    more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split}
-    more |= {"indices": wrong[np.argsort(-confidence[wrong], kind="stable")]}
+    more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split, "indices": wrong}
     remedy = "Look at them: a label may be wrong, or training may lack such images."
-    call, share = (
-        "cnnviz.confident_mistakes(model, validation, train)",
-        len(wrong) / len(confidence),
-    )
-    return text, [finding("note", "mistakes", f"{text}.", remedy, call, share, **more)]
+    about = f"{text}.", remedy, "cnnviz.confident_mistakes(model, validation, train)"
+    return text, [finding("note", "mistakes", *about, len(wrong) / len(split.labels), **more)]
 
 
 # Name -> (question, what it does not cover); cheap ones, and causes of others, first.
 QUESTIONS = {
-    "finite numbers": (ask_finite, "How training went; cnnviz.Monitor watches one."),
+    "finite numbers": (ask_finite, "How training went; cnnviz.Monitor shows it."),
     "images": (ask_images, "What the images show."),
-    "inputs": (ask_inputs, "Faults that training had too, or that cost under 5 points."),
-    "class balance": (ask_balance, "Whether the frequencies are those in use."),
+    "inputs": (ask_inputs, "Faults that training had too, or that cost under 2 points."),
+    "class balance": (ask_balance, "Whether classes are as frequent in use."),
     "accuracy": (ask_accuracy, "Images unlike those of validation."),
     "overfitting": (ask_overfitting, "Leakage hides it."),
     "new data": (ask_new_data, "Whether the test images are like those in use."),

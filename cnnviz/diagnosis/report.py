@@ -46,7 +46,7 @@ def _finding_html(finding):
     parts.append(f"{finding.kind}</p><p class='sentence'>{text[0]}</p>")
     parts.append(f"<p><b>What to do:</b> {html.escape(finding.remedy)}</p>")
     if finding.cost:
-        parts.append(f"<p>It may cost {100 * finding.cost:.1f} points of accuracy.</p>")
+        parts.append(f"<p>Possible effect on accuracy: {100 * finding.cost:.1f} points.</p>")
     parts.append(f"<p class='more'>More: <code>{html.escape(finding.call)}</code></p>")
     listed = finding.files if len(finding.files) else finding.indices
     if len(listed):

@@ -1,4 +1,4 @@
-"""Measure how far the heat maps of a model can be trusted, without any marking by hand."""
+"""Measure how far the heat maps of a model can be trusted, without masks drawn by hand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MapTrust(Result):
     """How far the maps of M methods can be trusted: (M,) numbers of each measure.
 
     Attributes:
-        methods: M names; the last two are baselines, "random" values and a hill in the "center".
+        methods: M names; the last two are baselines: "random" noise, a Gaussian in the "center".
         focus: Share of the evidence on the two images of the class in a mosaic of four
             (Arias-Duart et al. 2022, https://arxiv.org/abs/2109.15035).
         pointing: The same with one such image (Rao et al. 2022, https://arxiv.org/abs/2205.10435).
@@ -102,12 +102,12 @@ def map_trust(
 ) -> MapTrust:
     """Measure how far heat maps of a model can be trusted, for several methods.
 
-    Where the evidence should lie is known because an image is a mosaic of others, because parts of
-    it are removed, or because the weights are shuffled.
+    No masks are needed: what a good map does is known for mosaics of images, for images from which
+    pixels are removed, and for shuffled weights.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        images: (N, H, W, C) in the model's input range, or a dataset; sixty of each class will do.
+        images: (N, H, W, C) in the model's input range, or a dataset; 60 of each class are enough.
         labels: (N,) class indices, or one-hot.
         methods: Methods of `grad_cam`.
         n_mosaics, n_shuffles: How many mosaics are made, and how often the weights are shuffled.
