@@ -68,7 +68,7 @@ def diagnose(
             names = names or getattr(data, "class_names", None)
             files = (paths if name == "validation" else ()) or getattr(data, "file_paths", ())
             splits[name] = measured(model, name, data, files)
-        case = Case(model, splits, tuple(names or ()))
+        case = Case(model, splits, dict(splits), tuple(names or ()))
         with progress_bar(len(QUESTIONS), "diagnosis", "check") as bar:
             for name, (ask, limits) in QUESTIONS.items():
                 started, ran = time.perf_counter(), True

@@ -75,6 +75,7 @@ class Case:
 
     model: Any
     splits: dict[str, Split]
+    given: dict[str, Split]  # before their inputs were repaired
     class_names: tuple[str, ...]
     told: set[str] = dataclasses.field(default_factory=set)  # sentences on defects of images
 
@@ -229,17 +230,21 @@ def ask_balance(case):
 
 def ask_accuracy(case):
     """Is the model better than always predicting one class?"""
-    split, predicted = case.validation, case.validation.predicted
-    n, counts = len(split.labels), np.bincount(split.labels)
+    split, n = case.validation, len(case.validation.labels)
+    counts = np.bincount(split.labels)
     accuracy, frequent = interval(*split.score), counts.max() / n
     text = f"accuracy {said(*accuracy)}; {frequent:.1%} are {case.name(counts.argmax())}"
-    often = np.bincount(predicted).argmax()
-    share, own = interval((predicted == often).sum(), n), (split.labels == often).mean()
+    given = case.given["validation"]  # a range that repairs a collapsed model may be no cause
+    often = np.bincount(given.predicted).argmax()
+    share, own = interval((given.predicted == often).sum(), n), (given.labels == often).mean()
     more = {"cost": 1 - accuracy[0], "figure": case.confusion(split)}
     if share[0] >= CONSTANT and own <= BALANCED and share[1] > own:
-        words = f"The model predicts {case.name(often)} for {said(*share)} of the images; "
+        words = f"The model predicts {case.name(often)} for {said(*share)} of the images"
+        words += f" as they are given; {own:.1%} have this label."
         remedy = "Train again: lower the learning rate, shuffle, and weight rare classes."
-        found = "fault", "collapse", f"{words}{own:.1%} have this label.", remedy, MATRIX, share
+        severity = "fault" if given is split else "suspicion"
+        more["figure"] = case.confusion(given)
+        found = severity, "collapse", words, remedy, MATRIX, share
     elif accuracy[1] <= frequent:
         words = f"The accuracy, {said(*accuracy)}, is not above that of always predicting "
         severe = frequent <= BALANCED and accuracy[2] - frequent < 2 * COSTS
