@@ -323,7 +323,8 @@ def ask_calibration(case):
     call = "cnnviz.diagnosis.expected_calibration_error(probabilities, labels)"
     bins = calibration_bins(split.probabilities, split.labels)
     numbers = sure - accuracy[0], sure - accuracy[2], sure - accuracy[1]
-    severity, text = "suspicion" if gap > COSTS else "note", f"The model is {words}: {text}."
+    severity = "suspicion" if sure - accuracy[2] > COSTS else "note"  # caution does no harm
+    text = f"The model is {words}: {text}."
     more = {"cost": 0.0, "numbers": numbers}
     more["figure"] = lambda: figures.draw_calibration(bins, error)
     return text, [finding(severity, "calibration", text, remedy, call, **more)]
