@@ -242,7 +242,9 @@ def ask_accuracy(case):
         words = f"The model predicts {case.name(often)} for {said(*share)} of the images"
         words += f" as they are given; {own:.1%} have this label."
         remedy = "Train again: lower the learning rate, shuffle, and weight rare classes."
-        severity = "fault" if given is split else "suspicion"
+        severity = "fault"
+        if given is not split:
+            severity, remedy = "suspicion", "Repair the inputs first; train again if it stays."
         more["figure"] = case.confusion(given)
         found = severity, "collapse", words, remedy, MATRIX, share
     elif accuracy[1] <= frequent:
