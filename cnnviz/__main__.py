@@ -4,10 +4,7 @@ The exit code is 0 if no fault is found, 1 if there are faults, and 2 if the inp
 """
 
 import argparse
-import os
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # this is a program, not an import
 
 
 def main(arguments=None):

@@ -229,7 +229,9 @@ def _read(data, name):
     """Hashes, labels and thumbnails of all images of a split."""
     hashes, classes, shown = [], [], []
     for images, labels in layers.batches(None, data, name=name, description=name, labels=None):
-        hashes += [hashlib.sha256(f"{i.shape}".encode() + i.tobytes()).hexdigest() for i in images]
+        for image in images:  # of one color they are no copies, but defective: each has its own
+            code = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+            hashes.append(code if np.ptp(image) else f"{id(hashes)}, {len(hashes)}")
         classes += [-1] * len(images) if labels is None else labels.tolist()
         shown += map(thumbnail, images)
     return hashes, classes, shown
