@@ -257,7 +257,7 @@ FAULTS = {  # plant -> kinds that name it, words, other kinds that are true
     ),
     "mixed 50%": ("images|inputs", r"0\.\.1\b", "inputs"),
     "imbalance 20:1": ("imbalance", "images of", ""),
-    "overfitted": ("overfitting", "in train", ""),
+    "overfitted": ("overfitting", "in train", "mistakes"),
     "shortcut": ("mistakes|shortcut", "in test", ""),
     "leaked exact 50%": ("leakage", "copy", ""),
 }

@@ -349,6 +349,8 @@ def ask_filters(case):
 def ask_labels(case):
     """Are there images with a wrong label?"""
     split, n = case.validation, len(case.validation.labels)
+    if interval(*split.score)[1] <= np.bincount(split.labels).max() / n:
+        raise ValueError("it needs a model that is better than always predicting one class")
     suspects = suspect_labels(case.model, split.data, class_names=case.class_names)
     numbers = suspects.n_errors, suspects.n_errors_low, suspects.n_errors_high
     text, indices = str(suspects), suspects.ranking[: suspects.n_errors]
