@@ -57,7 +57,7 @@ TABLE_TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 class SeparationError(ValueError):
-    """An expected failure, told in one line."""
+    """An expected failure, stated in one line."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike
 
 from cnnviz import layers
 from cnnviz.checks import check_integer
+from cnnviz.diagnosis.measures import is_flat
 from cnnviz.grad_cam import grad_cam
 from cnnviz.results import Result
 
 MOST_IMAGES, MOST_BATCHES = 8, 4  # that get heat maps; of 32 or less, that filters are counted on
 MOST_RECORDS = 60  # that are kept; then every second one goes
-FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
 FAULTS = "look too small", "are all the same", "are constant", "for the loss"  # in a warning
 LOSSES = "sparsecategoricalcrossentropy", "categoricalcrossentropy", "binarycrossentropy"
 
@@ -131,7 +131,7 @@ class Monitor(keras.callbacks.Callback, Result):
         for path, moments in zip(paths, found, strict=True):
             low, high = moments[:, 0].min(0), moments[:, 1].max(0)
             mean, square = moments[:, 2:].mean(0)
-            dead = high - low <= FLAT * np.maximum(np.abs(low), np.abs(high))
+            dead = is_flat(low, high)
             spread = np.sqrt(np.maximum(square - mean**2, 0).mean())
             change = np.linalg.norm(self._weights[path] - before[path]) / self._step
             change /= np.linalg.norm(before[path])

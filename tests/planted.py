@@ -244,7 +244,7 @@ FAULTS = {  # plant -> kinds that name it, words, other kinds that are true
     "collapse by bias": ("collapse", "predicts", "mistakes"),
     "dead 100%": ("dead filters", "never fire", "collapse|mistakes"),
     "dead 50%": ("dead filters", "never fire", "collapse|mistakes"),
-    "logits x5": ("calibration", "surer", ""),
+    "logits x5": ("calibration", "overconfident", ""),
     "untrained": ("mistakes|collapse", "", "mistakes|collapse"),
     "random labels": ("mistakes|label errors", "", "mistakes|label errors"),
     "few random labels": ("", "", "mistakes|collapse|label errors"),

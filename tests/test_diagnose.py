@@ -166,7 +166,7 @@ def test_one_sided_imbalance_and_calibration_are_no_faults(color_model, data):
     assert {"mistakes", "calibration"} <= set(kinds(found, "suspicion"))
 
 
-def test_a_collapse_is_told_even_if_another_range_repairs_it(color_model, data):
+def test_a_collapse_is_reported_even_if_another_range_repairs_it(color_model, data):
     found = diagnose(copy(color_model, bias=99), data)
     assert kinds(found) == ["inputs"] and "collapse" in kinds(found, "suspicion")
 

@@ -58,7 +58,7 @@ def preprocessed(images, mode):
 
 
 def check_cures(model, images, labels, report):
-    """`mend`, and the Python of the sentences run by hand, lead to the accuracy that is told."""
+    """`mend`, and the Python of the sentences run by hand, lead to the accuracy that they state."""
     for_hand = {"x": np.float32(images), "y": labels, "np": np, "tf": tf}
     for code in re.findall(CURE, " ".join(report.findings)):
         for_hand["y" if "[y]" in code else "x"] = eval(code, for_hand)

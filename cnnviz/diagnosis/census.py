@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz import layers
+from cnnviz.diagnosis.measures import is_flat
 from cnnviz.results import Result
 
 # Layers, and functions of `keras.ops`, after which a filter may be silent; in lower case.
 ACTIVATIONS = "activation relu relu6 leakyrelu prelu elu selu celu gelu silu hardsilu".split()
-FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
 NO_EFFECT = 1e-3  # of the layer's median spread: less is what a GELU leaves of a dead filter
 COPY_CORRELATION = 0.9999  # of activations, from which on two filters count as one
 COPY_POSITIONS = 50  # where a filter fires less often, its activations say nothing about copies
@@ -175,7 +175,7 @@ def filter_census(
     (sources, skipped), named, censuses, idle = facts, layers.named_layers(model), [], []
     for (path, source), (*moments, low, high) in zip(sources.items(), seen, strict=True):
         censuses.append(LayerCensus(path, *_verdicts(named[source], *moments)))
-        normalized, shown = _is_flat(low, high).all(), _is_flat(*moments[:2]).all()
+        normalized, shown = is_flat(low, high).all(), is_flat(*moments[:2]).all()
         if (normalized or shown) and moments[2] > n_images:  # else a gate: one value an image
             idle.append(source if normalized else path)
     return FilterCensus(tuple(censuses), n_images, tuple(idle), skipped)
@@ -224,15 +224,10 @@ def _moments(maps):
     return *extremes, count, fired, tf.reduce_sum(flat, 1), products
 
 
-def _is_flat(lowest, highest):
-    """Whether each filter has one value everywhere."""
-    return highest - lowest <= FLAT * np.maximum(np.abs(lowest), np.abs(highest))
-
-
 def _verdicts(convolution, *moments):
     """-> (share of positions at which each filter fires, a word for each, correlations)."""
     lowest, highest, count, fired, total, products = (moment[0] for moment in moments)
-    flat, spread, signed = _is_flat(lowest, highest), highest - lowest, lowest.min() < 0
+    flat, spread, signed = is_flat(lowest, highest), highest - lowest, lowest.min() < 0
     least = NO_EFFECT * np.median(spread[~flat]) if signed and not flat.all() else 0
     flat |= spread <= least
     dead = flat & (np.maximum(np.abs(lowest), np.abs(highest)) <= least)

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cnnviz import figures, layers
-from cnnviz.diagnosis.measures import _features, interval, pick
+from cnnviz.diagnosis.measures import interval, mean_features, pick
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
 
@@ -70,10 +70,8 @@ class SuspectLabels(Result):
     def __str__(self) -> str:
         total, limits = f"{len(self.labels):,}", f"{self.n_errors_low:,} to {self.n_errors_high:,}"
         if self.n_errors:
-            text = (
-                f"About {self.n_errors:,} of {total} labels are wrong (95 % interval: {limits}); "
-            )
-            return f"{text}they are probably the first {self.n_errors:,} of the ranking."
+            text = f"About {self.n_errors:,} of {total} labels are wrong (95 % interval: {limits})"
+            return f"{text}; they are probably the first {self.n_errors:,} of the ranking."
         text = f"No label is surely wrong; of {total}, up to {self.n_errors_high:,} may be."
         return text + " The model has probably memorized the labels." * self.memorized
 
@@ -178,7 +176,7 @@ def _measures(call):
     else:  # nothing says which one the labels belong to
         own = tf.zeros((tf.shape(earlier)[0], 0))
     means = tf.reduce_mean(earlier, list(range(1, earlier.shape.rank - 1)))
-    return (_features(call)[0], means, own), None
+    return (mean_features(call)[0], means, own), None
 
 
 def _of_classes(own, classes):
@@ -215,9 +213,8 @@ def _is_memorized(earlier, own, columns, folds):
         return False
     fitted = _fitted(earlier, columns, folds, 10 * PENALTIES[0])
     # In healthy models the difference was at most 0.04 (of 150 images) and 0.02 (of 500).
-    return bool(
-        share - np.mean(fitted.argmax(axis=1) == columns) > 0.04 + 0.3 / len(columns) ** 0.5
-    )
+    gap = share - np.mean(fitted.argmax(axis=1) == columns)
+    return bool(gap > 0.04 + 0.3 / len(columns) ** 0.5)
 
 
 def _scores(features, own, columns, folds):

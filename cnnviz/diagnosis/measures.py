@@ -11,21 +11,38 @@ from scipy.stats import binomtest
 from cnnviz import layers
 from cnnviz.grad_cam import last_feature_map, positions
 
+FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
+
 
 def image_features(model, data, **options):
     """Yield (inputs, labels, means of the last feature map) of each batch; as `layers.stream`."""
     options |= {"key": "features", "record": layers.every_layer}
-    for *batch, features, _ in layers.stream(model, data, _features, **options):
+    for *batch, features, _ in layers.stream(model, data, mean_features, **options):
         yield *batch, features
 
 
-def _features(call):
+def mean_features(call):
+    """-> ((N, C) means of the last feature map, None), of a model that is being called."""
     outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
     if len(outputs) == 1:  # of several, nothing says which one the labels belong to
         layers.classifier_output(call)
     score = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
     _, feature_map, _ = last_feature_map(call, lambda x: tf.gradients(score, x)[0])
     return tf.reduce_mean(tf.cast(feature_map, tf.float32), positions(feature_map)), None
+
+
+def predictions(model, data, **options):
+    """As `layers.stream` of labeled data; the results are (B, classes) probabilities."""
+    return layers.stream(model, data, _probabilities, key="predictions", labels=True, **options)
+
+
+def _probabilities(call):
+    return layers.probabilities(layers.classifier_output(call)), None
+
+
+def is_flat(lowest, highest):
+    """Whether values differ by rounding alone, from the lowest and the highest of each filter."""
+    return highest - lowest <= FLAT * np.maximum(np.abs(lowest), np.abs(highest))
 
 
 def pick(model, data, indices):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 
 from cnnviz import figures, layers
 from cnnviz.checks import check_integer
-from cnnviz.diagnosis.measures import image_features
+from cnnviz.diagnosis.measures import image_features, predictions
 from cnnviz.grad_cam import GradCAM, Method, grad_cam
 from cnnviz.results import Result
 
@@ -111,14 +111,10 @@ def confident_mistakes(
 
 
 def _worst(model, test, n_mistakes):
-    """Inputs, indices, labels and probabilities; of equally sure ones, the least probable label."""
-
-    def compute(call):
-        return layers.probabilities(layers.classifier_output(call)), None
-
+    """Inputs, indices, labels and probabilities; of equals, the least probable label."""
     worst, start = [], 0
-    options = {"key": "mistakes", "name": "test", "description": "mistakes", "labels": True}
-    for inputs, labels, found, _ in layers.stream(model, test, compute, **options):
+    options = {"name": "test", "description": "mistakes"}
+    for inputs, labels, found, _ in predictions(model, test, **options):
         layers.check_labels(labels, found.shape[1], "test")
         wrong = np.flatnonzero(found.argmax(axis=1) != labels)
         new = [layers.take(inputs, wrong), start + wrong, labels[wrong], found[wrong]]

@@ -14,7 +14,8 @@ from cnnviz import figures, layers
 from cnnviz.diagnosis.census import filter_census
 from cnnviz.diagnosis.duplicates import find_duplicates
 from cnnviz.diagnosis.findings import Finding
-from cnnviz.diagnosis.inputs import check_inputs, find_image_faults
+from cnnviz.diagnosis.images import find_image_faults
+from cnnviz.diagnosis.inputs import check_inputs
 from cnnviz.diagnosis.labels import suspect_labels
 from cnnviz.diagnosis.measures import (
     calibration_bins,
@@ -22,6 +23,7 @@ from cnnviz.diagnosis.measures import (
     expected_calibration_error,
     interval,
     pick,
+    predictions,
 )
 from cnnviz.diagnosis.mistakes import confident_mistakes
 
@@ -58,7 +60,7 @@ class Split:
 
     @property
     def sure_mistakes(self):
-        """Indices of the mistakes with a probability of `SURE` or more, the surest first."""
+        """Indices of mistakes with a probability of `SURE` or more, the most confident first."""
         confidence = self.probabilities.max(axis=1)
         wrong = np.flatnonzero((self.predicted != self.labels) & (confidence >= SURE))
         return wrong[np.argsort(-confidence[wrong], kind="stable")]
@@ -77,7 +79,7 @@ class Case:
     splits: dict[str, Split]
     given: dict[str, Split]  # before their inputs were repaired
     class_names: tuple[str, ...]
-    told: set[str] = dataclasses.field(default_factory=set)  # sentences on defects of images
+    defects: set[str] = dataclasses.field(default_factory=set)  # sentences on defects of images
 
     @property
     def validation(self):
@@ -135,7 +137,7 @@ def ask_images(case):
         read = layers.batches(case.model, split.data)
         images = (layers.image_of(case.model, inputs) for inputs, _ in read)
         for sentence, indices in find_image_faults(images):
-            case.told.add(sentence)
+            case.defects.add(sentence)
             share = len(indices) / len(split.labels)
             severity = "fault" if share >= COSTS else "suspicion" if share >= FEW else "note"
             more = {"numbers": share, "cost": share, "split": split, "indices": indices}
@@ -155,8 +157,8 @@ def ask_inputs(case):
     for name, split in case.splits.items():
         report = check_inputs(case.model, split.data, n_images=N_TRIED)
         results.append(f"{name}: accuracy {report.accuracy:.1%} as given")
-        results += [f"{name}: {one}" for one in report.remarks if one not in case.told]
-        text = " ".join(one for one in report.findings if one not in case.told)
+        results += [f"{name}: {one}" for one in report.remarks if one not in case.defects]
+        text = " ".join(one for one in report.findings if one not in case.defects)
         if not text:
             continue
         gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
@@ -198,8 +200,8 @@ def mended(model, data, mend):
 
 def measured(model, name, data, files):
     """The `Split` of some data; its predictions need not be finite."""
-    options = {"name": name, "description": name, "labels": True, "finite": False}
-    parts = [part[1:3] for part in layers.stream(model, data, _predict, key="predict", **options)]
+    options = {"name": name, "description": name, "finite": False}
+    parts = [part[1:3] for part in predictions(model, data, **options)]
     labels, probabilities = (np.concatenate(both) for both in zip(*parts, strict=True))
     layers.check_labels(labels, probabilities.shape[1], name)
     if not len(labels):
@@ -208,10 +210,6 @@ def measured(model, name, data, files):
         raise ValueError(f"`paths` ({len(files)}) must be one for each of {len(labels)} images")
     ordered = not layers.warn_if_shuffled(data, name)
     return Split(name, data, labels, probabilities, tuple(files), ordered)
-
-
-def _predict(call):
-    return layers.probabilities(layers.classifier_output(call)), None
 
 
 def ask_balance(case):
@@ -320,7 +318,7 @@ def ask_calibration(case):
     gap = max(sure - accuracy[2], accuracy[1] - sure)
     if gap <= COSTS / 2:
         return text, []
-    words = "surer than it is right" if sure > accuracy[0] else "less sure than it is right"
+    words = "overconfident" if sure > accuracy[0] else "underconfident"
     remedy = "Divide the logits by a temperature that is fitted on validation images."
     call = "cnnviz.diagnosis.expected_calibration_error(probabilities, labels)"
     bins = calibration_bins(split.probabilities, split.labels)

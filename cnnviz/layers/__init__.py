@@ -50,7 +50,6 @@ from cnnviz.layers.names import (
     leaf_layers,
     leaves,
     named_layers,
-    own_weights,
     weights_by_owner,
 )
 from cnnviz.layers.recorded import (
