@@ -255,7 +255,7 @@ FAULTS = {  # plant -> kinds that name it, words, other kinds that are true
         "repeat|Copies",
         "images|duplicates|collapse|mistakes|label errors",
     ),
-    "mixed 50%": ("images|inputs", r"0\.\.1\b", "inputs"),
+    "mixed 50%": ("images", "while others", "inputs"),
     "imbalance 20:1": ("imbalance", "images of", ""),
     "overfitted": ("overfitting", "in train", "mistakes"),
     "shortcut": ("mistakes|shortcut", "in test", ""),

@@ -59,7 +59,7 @@ def diagnose(
     """
     given = {"validation": validation, "train": train, "test": test}
     given = {name: data for name, data in given.items() if data is not None}
-    names, splits, checks, findings = class_names, {}, [], []
+    names, splits, checks = class_names, {}, []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the findings say it
         for name, data in given.items():
@@ -68,18 +68,18 @@ def diagnose(
             names = names or getattr(data, "class_names", None)
             files = (paths if name == "validation" else ()) or getattr(data, "file_paths", ())
             splits[name] = measured(model, name, data, files)
-        case = Case(model, splits, dict(splits), tuple(names or ()))
+        case = Case(model, splits, tuple(names or ()))
         with progress_bar(len(QUESTIONS), "diagnosis", "check") as bar:
             for name, (ask, limits) in QUESTIONS.items():
                 started, ran = time.perf_counter(), True
                 try:
-                    result, found = ask(case)
+                    result = ask(case)
                 except Exception as error:  # one check must not end the others
                     reason = " ".join(str(error).split()) or type(error).__name__
-                    result, found, ran = f"could not run: {reason}", [], False
-                findings += found
+                    result, ran = f"could not run: {reason}", False
                 checks.append(Check(name, result, limits, ran, time.perf_counter() - started))
                 bar.update()
+    findings = case.findings
     findings.sort(key=lambda one: (SEVERITIES.index(one.severity), -(one.cost or 0)))
     findings.sort(key=lambda one: one.kind != "nan")  # the cause of whatever else is found
     counts = {name: len(split.labels) for name, split in splits.items()}

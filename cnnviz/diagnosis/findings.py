@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cnnviz import figures
 from cnnviz.diagnosis.report import page, report_html
 from cnnviz.results import Result
@@ -118,13 +116,12 @@ class Diagnosis(Result):
         return report_html(self)
 
     def _columns(self):
-        names = "severity", "kind", "sentence", "number", "low", "high", "cost", "remedy", "call"
+        names = [field.name for field in dataclasses.fields(Finding) if field.name != "figure"]
         return {name: [getattr(one, name) for one in self.findings] for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """All but the figures, for `json.dumps`; "schema" changes when a key does."""
-        fields = [field.name for field in dataclasses.fields(Finding) if field.name != "figure"]
-        rows = [{name: _plain(getattr(one, name)) for name in fields} for one in self.findings]
+        rows = json.loads(self.to_frame().to_json(orient="records", double_precision=15))
         checks = [dataclasses.asdict(check) for check in self.checks]
         about = {"schema": SCHEMA, "model": self.model_name, "images": self.n_images}
         return about | {"verdict": self.verdict, "findings": rows, "checks": checks}
@@ -137,13 +134,3 @@ class Diagnosis(Result):
         is_page = path.suffix == ".html"
         text = page(self) if is_page else json.dumps(self.to_dict(), indent=1)
         path.write_text(text, encoding="utf-8")
-
-
-def _plain(value):
-    """A value as JSON holds it; NaN and infinity, which JSON does not know, become None."""
-    if isinstance(value, str) or value is None:
-        return value
-    if np.ndim(value):
-        return [_plain(one) for one in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return value if np.isfinite(value) else None

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-MIXED = "lie in 0..1, while others reach up to 255"
+MIXED = "while others reach up to"
 FAULTS = {
     "hold": "NaN or infinity",
     "have": "a single color all over",
     "repeat": "an earlier image",
 }
-LARGE = 30  # an image in 0..255 reaches it, one that was rescaled does not
+OFTEN = 3  # times that an image must be there to be a defect; two are near duplicates
+SMALL, GAP = 5, 8  # largest value of rescaled images; how many times smaller their contrast is
 
 
 def find_image_faults(batches: Iterable[np.ndarray]) -> tuple[tuple[str, np.ndarray], ...]:
@@ -23,7 +24,8 @@ def find_image_faults(batches: Iterable[np.ndarray]) -> tuple[tuple[str, np.ndar
 
     Returns:
         (sentence, (n,) indices) of each fault: images that hold NaN or infinity, have a single
-        color, repeat an earlier image, or lie in 0..1 while others reach up to 255.
+        color, repeat an image that is there three times or more, or were rescaled, to 0..1 for
+        instance, while others were not.
 
     Example:
         >>> from cnnviz.diagnosis.images import find_image_faults
@@ -33,30 +35,41 @@ def find_image_faults(batches: Iterable[np.ndarray]) -> tuple[tuple[str, np.ndar
         >>> sentence
         '1 of 9 images has a single color all over: check how it is made and loaded.'
     """
-    kinds, seen, found = [], set(), []
-    for image in (image for images in batches for image in images):
-        kind, key = _kind(image), hash(image.tobytes())
-        kinds.append("repeat" if key in seen and kind not in FAULTS else kind)
-        seen.add(key)
-    kinds, n = np.array(kinds, object), len(kinds)
+    rows = [_described(image) for images in batches for image in images]
+    if not (n := len(rows)):
+        return ()
+    kinds, hashes, *rest = (np.array(column) for column in zip(*rows, strict=True))
+    _, first, group, counts = np.unique(hashes, True, True, True)
+    again = (counts[group] >= OFTEN) & (first[group] != np.arange(n))
+    kinds = np.where((kinds == "") & again, "repeat", kinds)
+    found = []
     for does, what in FAULTS.items():
         if len(indices := np.flatnonzero(kinds == does)):
-            number = f"All {n}" if len(indices) == n else f"{len(indices)} of {n}"
+            number = f"{len(indices)} of {n}" if len(indices) < n else f"All {n}"
             does, they = (does, "they are") if len(indices) > 1 else (f"{does}s", "it is")
             text = f"{number} images {does.replace('haves', 'has')} {what}"
             found.append((f"{text}: check how {they} made and loaded.", indices))
-    small, large = np.flatnonzero(kinds == "0..1"), np.flatnonzero(kinds == "large")
-    if len(small) and len(large) and not (kinds == "between").any():
-        text = f"{len(small)} of {n} images {MIXED}: give all of them in the same range."
-        found.append((text, small))
-    return tuple(found)
+    return (*found, *_find_mixed(np.flatnonzero(kinds == ""), *rest))
 
 
-def _kind(image):
+def _described(image):
+    """(what is wrong with an image, its hash, lowest and highest value, whether it is whole)."""
     if not np.isfinite(image).all():
-        return "hold"
-    if (image == image[:1, :1]).all():
-        return "have"
-    if 0 <= image.min() and image.max() <= 1 and (image % 1).any():
-        return "0..1"  # whole numbers would be a very dark image
-    return "large" if image.max() > LARGE else "between"
+        return "hold", hash(image.tobytes()), 0, 0, True
+    kind = "have" if (image == image[:1, :1]).all() else ""
+    return kind, hash(image.tobytes()), image.min(), image.max(), not (image % 1).any()
+
+
+def _find_mixed(indices, lows, highs, whole):
+    """Images that were rescaled, if others were not: a wide gap separates their contrasts."""
+    spans = (highs - lows)[indices]
+    order = spans.argsort(kind="stable")
+    jumps = spans[order][1:] / spans[order][:-1]
+    if not len(jumps) or jumps.max() <= GAP:
+        return ()
+    small = np.sort(indices[order[: jumps.argmax() + 1]])
+    low, high = lows[small].min(), highs[small].max()
+    if max(-low, high) > SMALL or whole[small].any():  # whole numbers are a very dark image
+        return ()
+    text = f"{len(small)} of {len(lows)} images lie in {low:.3g}..{high:.3g}, {MIXED} "
+    return ((f"{text}{highs.max():.4g}: give all of them in the same range.", small),)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
-from scipy.special import logsumexp
+from scipy.special import log_softmax
 
 from cnnviz import layers
 from cnnviz.checks import check_integer
@@ -65,10 +65,10 @@ Step = namedtuple("Step", "kind fault cure form rarity", defaults=[0])
 class InputReport(Result):
     """What does not fit between a model and `n_images` of its data.
 
-    `findings` are sentences, each a fault and how much it costs. `remarks` may be intended.
-    `accuracy` is that of the data as they come, `mended_accuracy` that with the faults undone, and
-    `most_frequent` that of always predicting the most frequent class. `mend(images, labels)` undoes
-    what can be undone; it is None if there is nothing.
+    `findings` are sentences, each a fault and how much it costs; `remarks` may be intended, and
+    `defects` are those of both that are about single images. `accuracy` is that of the data as they
+    come, `mended_accuracy` that with the faults undone, `most_frequent` that of always predicting
+    the most frequent class. `mend(images, labels)` undoes what can be undone, or is None.
     """
 
     findings: tuple[str, ...]
@@ -77,6 +77,7 @@ class InputReport(Result):
     mended_accuracy: float
     n_images: int
     remarks: tuple[str, ...] = ()
+    defects: tuple[str, ...] = ()
     mend: Callable | None = dataclasses.field(default=None, repr=False)
 
     _html = ()
@@ -114,7 +115,7 @@ def check_inputs(
     """
     check_integer("n_images", n_images, 2)
     layers.only_images(model, "`check_inputs`")
-    seen, findings, remarks = [], [], []
+    seen, findings, remarks, defects = [], [], [], []
 
     def reading():
         for images, _ in layers.batches(model, data, description="reading", labels=True):
@@ -123,6 +124,7 @@ def check_inputs(
 
     for text, which in find_image_faults(reading()):
         (findings if len(which) >= MANY * len(seen) else remarks).append(text)
+        defects.append(text)
     mixed = any(MIXED in text for text in findings)  # no one change fits all images then
     indices = np.sort(np.random.default_rng(0).permutation(len(seen))[:n_images])
     images, labels = pick(model, data, indices) if len(indices) else ((), ())
@@ -149,7 +151,8 @@ def check_inputs(
         findings.append(f"{faults}. With {cures}: accuracy {before:.1%} -> {after:.1%}.")
     mend = (lambda x, y: (_mended(x, chain), _relabeled(y, chain))) if chain else None
     numbers = before, float(np.bincount(labels).max() / len(labels)), after
-    return InputReport(tuple(findings), *numbers, len(labels), tuple(remarks), mend)
+    texts = tuple(remarks), tuple(defects)
+    return InputReport(tuple(findings), *numbers, len(labels), *texts, mend)
 
 
 def _parts(chain):
@@ -198,20 +201,19 @@ class _Trials:
         used, own, counts = np.unique(self.labels[rows], return_inverse=True, return_counts=True)
         probabilities = self.predict(chain, rows)[:, _relabeled(used, chain)]
         logits = np.log(np.clip(probabilities.astype(float), 1e-12, 1))
-        scaled = (logits / temperature for temperature in 2.0 ** np.arange(-3, 8))
-        each = (logsumexp(one, axis=1) - one[self.rows[: len(own)], own] for one in scaled)
+        scaled = (log_softmax(logits / t, axis=1) for t in 2.0 ** np.arange(-3, 8))
+        each = (-one[self.rows[: len(own)], own] for one in scaled)
         return min((x / counts[own] * len(own) / len(used) for x in each), key=np.mean)
 
     def better(self, chain, other, rows, errors, least=0.0):
-        gain = self.losses(other, rows) - self.losses(chain, rows)
-        return gain.mean() > least + errors * gain.std() / len(gain) ** 0.5
+        return _surely(self.losses(other, rows) - self.losses(chain, rows), least, errors)
 
     def confirmed(self, chain, other):
         """Whether it is worth it on all images, and surely better on those that did not choose."""
         gains = self.correct(chain, self.rows).astype(float) - self.correct(other, self.rows)
-        there, rows = gains[self.confirms], self.confirms
-        sure = there.mean() > HELPS * there.std() / len(there) ** 0.5
-        sure = sure and self.better(chain, other, rows, 0) or self.better(chain, other, rows, HELPS)
+        rows = self.confirms
+        sure = _surely(gains[rows]) and self.better(chain, other, rows, 0)
+        sure = sure or self.better(chain, other, rows, HELPS)
         return gains.mean() >= WORTH * (4 * len(chain) - 4 * len(other) - 3) and sure
 
     def beats_chance(self, chain):
@@ -224,6 +226,24 @@ class _Trials:
         least = chance + max(SURE * error, LEAST[ordered] * (1 - chance))
         sure = not ordered or self.predict(chain, self.confirms).max(axis=1).mean() > least
         return recall > least and sure
+
+    def is_biased(self, chain):
+        """Whether a bias for some classes explains as much: without it the model is good."""
+        scores, _ = layers.run(self.model, self.images, _scores, key="scores")
+        scores = log_softmax(scores - scores[self.chooses].mean(axis=0), axis=1)[self.confirms]
+        labels, right = self.labels[self.confirms], scores.argmax(axis=1)
+        right, loss = right == labels, -scores[self.rows[: len(labels)], labels].mean()
+        cured, given = (self.correct(one, self.confirms) for one in (chain, ()))
+        is_good = right.mean() > cured.mean() - WORTH and loss < np.log(scores.shape[1]) / 2
+        return is_good and _surely(right.astype(float) - given)
+
+
+def _surely(gains, least=0.0, errors=HELPS):
+    return gains.mean() > least + errors * gains.std() / len(gains) ** 0.5
+
+
+def _scores(call):
+    return layers.class_scores(layers.classifier_output(call)), None
 
 
 def _search(trials):
@@ -247,7 +267,7 @@ def _search(trials):
         parts = (part for n in range(len(best))[::-1] for part in itertools.combinations(best, n))
         spare = next((part for part in parts if not trials.confirmed(best, part)), None)
         if spare is None:
-            return best if trials.beats_chance(best) else ()
+            return best if trials.beats_chance(best) and not trials.is_biased(best) else ()
         best = spare
     return ()
 

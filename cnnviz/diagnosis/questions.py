@@ -1,4 +1,4 @@
-"""What `diagnose` asks: for each check a function from a case to its result and findings."""
+"""What `diagnose` asks: each check adds its findings to a case, and returns its result in words."""
 
 from __future__ import annotations
 
@@ -38,7 +38,33 @@ RARE = 10  # times fewer images than the most frequent class has
 ENOUGH = 200  # images from which on dead filters are more than a note
 SURE = 0.95  # probability from which on a mistake is a confident one
 N_TRIED = 300  # images for the trials of `check_inputs`
-MATRIX = "cnnviz.figures.draw_confusion_matrix(labels, predicted)"
+BROKEN = "nan", "images", "collapse", "dead filters"  # kinds that make correct labels look wrong
+# What to do about each kind of finding, and the call that shows more.
+REMEDIES = {
+    "nan": "Look for the first layer with NaN: float16 may overflow, or the learning rate is high.",
+    "images": "Look at these images, and at the code that loads them.",
+    "inputs": "Repair the code that loads the data.",
+    "collapse": "Train again: lower the learning rate, shuffle, and weight rare classes.",
+    "imbalance": "Judge each class by its own accuracy, and weight the rare ones in training.",
+    "overfitting": "Use more images, augmentation, weight decay or dropout, or a smaller model.",
+    "calibration": "Divide the logits by a temperature that is fitted on validation images.",
+    "dead filters": "If accuracy is low, lower the learning rate or add BatchNormalization.",
+    "label errors": "Look at these images; correct the labels that are wrong.",
+    "duplicates": "Keep one of each.",
+    "leakage": "Remove the copies from one of the splits.",
+    "mistakes": "Look at them: a label may be wrong, or training may lack such images.",
+}
+CALLS = {
+    "nan": "extract_activations(model, images)",
+    "images": "figures.draw_images(images[indices])",
+    "collapse": "figures.draw_confusion_matrix(labels, predicted)",
+    "imbalance": "figures.draw_confusion_matrix(labels, predicted)",
+    "overfitting": "figures.draw_learning_curves(history)",
+    "calibration": "diagnosis.expected_calibration_error(probabilities, labels)",
+    "dead filters": "filter_census(model, validation)",
+    "label errors": "suspect_labels(model, validation)",
+    "mistakes": "confident_mistakes(model, validation, train)",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,13 +99,12 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A model, its splits by name, and the names of its classes."""
+    """A model, its splits by name, the names of its classes, and what was found so far."""
 
     model: Any
     splits: dict[str, Split]
-    given: dict[str, Split]  # before their inputs were repaired
     class_names: tuple[str, ...]
-    defects: set[str] = dataclasses.field(default_factory=set)  # sentences on defects of images
+    findings: list[Finding] = dataclasses.field(default_factory=list)
 
     @property
     def validation(self):
@@ -93,18 +118,22 @@ class Case:
         classes = split.labels, split.predicted, self.class_names
         return lambda: figures.draw_confusion_matrix(*classes)
 
+    def add(self, severity, kind, sentence, numbers=(), split=None, indices=(), **more):
+        """Add a `Finding`, with its (number, low, high), and the files of its images.
 
-def finding(severity, kind, sentence, remedy, call, numbers=(), split=None, indices=(), **more):
-    """A `Finding`, with its (number, low, high), and the files of the images that it is about."""
-    more |= dict(zip(("number", "low", "high"), map(float, np.ravel(numbers)), strict=False))
-    if split is not None:
-        indices = np.asarray(indices if split.ordered else (), int)
-        files = tuple(split.files[index] for index in indices) if len(split.files) else ()
-        more |= {"split": split.name, "indices": indices, "files": files}
-    if draw := more.pop("figure", None):
-        more["figure"] = draw()
-        plt.close(more["figure"])  # or Jupyter would show it at the end of the cell
-    return Finding(severity, kind, sentence, remedy, call, **more)
+        `figure` draws one; `remedy` and `call` stand instead of the usual ones.
+        """
+        remedy = more.pop("remedy", REMEDIES[kind])
+        call = f"cnnviz.{more.pop('call', None) or CALLS[kind]}"
+        more |= dict(zip(("number", "low", "high"), map(float, np.ravel(numbers)), strict=False))
+        if split is not None:
+            indices = np.asarray(indices if split.ordered else (), int)
+            files = tuple(split.files[index] for index in indices) if len(split.files) else ()
+            more |= {"split": split.name, "indices": indices, "files": files}
+        if draw := more.pop("figure", None):
+            more["figure"] = draw()
+            plt.close(more["figure"])  # or Jupyter would show it at the end of the cell
+        self.findings.append(Finding(severity, kind, sentence, remedy, call, **more))
 
 
 def said(share, low, high):
@@ -114,68 +143,59 @@ def said(share, low, high):
 
 def ask_finite(case):
     """Are weights and outputs finite?"""
-    call, remedy = "cnnviz.extract_activations(model, images)", "Lower the learning rate."
     if broken := layers.broken_layer(case.model):
-        text = f"The weights of layer '{broken}' hold NaN or infinity."
-        return text, [finding("fault", "nan", text, remedy, call)]
+        case.add("fault", "nan", f"The weights of layer '{broken}' hold NaN or infinity.")
+        return case.findings[-1].sentence
     for split in case.splits.values():
         bad = np.flatnonzero(~np.isfinite(split.probabilities).all(axis=1))
         if len(bad):
             text = f"The model gives NaN or infinity for {len(bad):,} images of {split.name}."
-            remedy = "Look for the first layer with NaN; float16 may overflow there."
-            more = {"numbers": len(bad), "split": split, "indices": bad}
-            return text, [finding("fault", "nan", text, remedy, call, **more)]
-    return "weights and outputs are finite", []
+            case.add("fault", "nan", text, len(bad), split, bad)
+            return text
+    return "weights and outputs are finite"
 
 
 def ask_images(case):
     """Are there images that hold nothing, or come in another range than the others?"""
-    findings, n_images = [], 0
-    remedy, call = "Look at these images, and at the code that loads them.", "images[indices]"
+    n_images, n_defects = 0, 0
     for split in case.splits.values():
         n_images += len(split.labels)
         read = layers.batches(case.model, split.data)
         images = (layers.image_of(case.model, inputs) for inputs, _ in read)
         for sentence, indices in find_image_faults(images):
-            case.defects.add(sentence)
-            share = len(indices) / len(split.labels)
+            n_defects += 1
+            share, few = len(indices) / len(split.labels), (case.model, split.data, indices[:6])
             severity = "fault" if share >= COSTS else "suspicion" if share >= FEW else "note"
-            more = {"numbers": share, "cost": share, "split": split, "indices": indices}
             text = f"{split.name.capitalize()}: {sentence}"
-            few = functools.partial(pick, case.model, split.data, indices[:6])
-            more["figure"] = lambda few=few: figures.draw_images(few()[0])
-            findings.append(finding(severity, "images", text, remedy, call, **more))
-    text = f"{n_images:,} images read, {figures.counted(len(findings), 'defect')}"
+            more = {"cost": share, "figure": lambda few=few: figures.draw_images(pick(*few)[0])}
+            case.add(severity, "images", text, share, split, indices, **more)
+    text = f"{n_images:,} images read, {figures.counted(n_defects, 'defect')}"
     shuffled = [name for name, split in case.splits.items() if not split.ordered]
     text += f"; shuffled, so that images cannot be named: {', '.join(shuffled)}" if shuffled else ""
-    return text, findings
+    return text
 
 
 def ask_inputs(case):
     """Do images and labels come in the form that the model was trained on?"""
-    results, findings = [], []
+    results = []
     for name, split in case.splits.items():
         report = check_inputs(case.model, split.data, n_images=N_TRIED)
         results.append(f"{name}: accuracy {report.accuracy:.1%} as given")
-        results += [f"{name}: {one}" for one in report.remarks if one not in case.defects]
-        text = " ".join(one for one in report.findings if one not in case.defects)
+        results += [f"{name}: {one}" for one in report.remarks if one not in report.defects]
+        text = " ".join(one for one in report.findings if one not in report.defects)
         if not text:
             continue
         gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
-        remedy = "Repair the code that loads the data."
         if report.mend:
             results.append(f"{name}: accuracy {report.mended_accuracy:.1%} repaired")
-            remedy += " Later checks used the repaired data."
+            more["remedy"] = f"{REMEDIES['inputs']} Later checks used the repaired data."
             before = case.model, split.data, report.mend
             more["figure"] = functools.partial(_before_and_after, *before)
-            data = mended(case.model, split.data, report.mend)
-            case.splits[name] = measured(case.model, name, data, split.files)
-        severity = "fault" if gain >= COSTS else "suspicion"
-        call = f"cnnviz.check_inputs(model, {name})"
-        more |= {"cost": gain, "numbers": report.accuracy, "split": split}
-        found = f"{name.capitalize()}: {text}"
-        findings.append(finding(severity, "inputs", found, remedy, call, **more))
-    return "; ".join(results), findings
+            case.splits[name] = measured(case.model, name, mended(*before), split.files)
+        more |= {"cost": gain, "call": f"check_inputs(model, {name})"}
+        severity, text = "fault" if gain >= COSTS else "suspicion", f"{name.capitalize()}: {text}"
+        case.add(severity, "inputs", text, report.accuracy, split, **more)
+    return "; ".join(results)
 
 
 def _before_and_after(model, data, mend):
@@ -218,71 +238,56 @@ def ask_balance(case):
     counts = np.bincount(split.labels, minlength=split.probabilities.shape[1])
     least, *_, most = counts.argsort(kind="stable")
     text = f"{counts[most]:,} images of {case.name(most)}, {counts[least]:,} of {case.name(least)}"
-    if counts[most] < RARE * max(counts[least], 1):
-        return text, []
-    remedy = "Judge each class by its own accuracy, and weight the rare ones in training."
-    more = {"numbers": counts[least] / counts.sum(), "figure": case.confusion(split)}
-    found = finding("note", "imbalance", f"Validation holds {text}.", remedy, MATRIX, **more)
-    return text, [found]
+    if counts[most] >= RARE * max(counts[least], 1):
+        share, figure = counts[least] / counts.sum(), case.confusion(split)
+        case.add("note", "imbalance", f"Validation holds {text}.", share, figure=figure)
+    return text
 
 
 def ask_accuracy(case):
     """Is the model better than always predicting one class?"""
     split, n = case.validation, len(case.validation.labels)
-    counts = np.bincount(split.labels)
+    counts, often = np.bincount(split.labels), np.bincount(split.predicted).argmax()
     accuracy, frequent = interval(*split.score), counts.max() / n
-    text = f"accuracy {said(*accuracy)}; {frequent:.1%} are {case.name(counts.argmax())}"
-    given = case.given["validation"]  # a range that repairs a collapsed model may be no cause
-    often = np.bincount(given.predicted).argmax()
-    share, own = interval((given.predicted == often).sum(), n), (given.labels == often).mean()
+    share, own = interval((split.predicted == often).sum(), n), (split.labels == often).mean()
     more = {"cost": 1 - accuracy[0], "figure": case.confusion(split)}
     if share[0] >= CONSTANT and own <= BALANCED and share[1] > own:
-        words = f"The model predicts {case.name(often)} for {said(*share)} of the images"
-        words += f" as they are given; {own:.1%} have this label."
-        remedy = "Train again: lower the learning rate, shuffle, and weight rare classes."
-        severity = "fault"
-        if given is not split:
-            severity, remedy = "suspicion", "Repair the inputs first; train again if it stays."
-        more["figure"] = case.confusion(given)
-        found = severity, "collapse", words, remedy, MATRIX, share
+        text = f"The model predicts {case.name(often)} for {said(*share)} of the images; "
+        case.add("fault", "collapse", f"{text}{own:.1%} have this label.", share, **more)
     elif accuracy[1] <= frequent:
-        words = f"The accuracy, {said(*accuracy)}, is not above that of always predicting "
         severe = frequent <= BALANCED and accuracy[2] - frequent < 2 * COSTS
+        text = f"The accuracy, {said(*accuracy)}, is not above that of always predicting "
+        text += f"{case.name(counts.argmax())}, {frequent:.1%}."
         remedy = "Check that the labels belong to the images, and that the loss falls in training."
-        found = "fault" if severe else "suspicion", "mistakes"
-        found += f"{words}{case.name(counts.argmax())}, {frequent:.1%}.", remedy, MATRIX, accuracy
-    else:
-        return text, []
-    return text, [finding(*found, **more)]
+        more |= {"remedy": remedy, "call": CALLS["collapse"]}
+        case.add("fault" if severe else "suspicion", "mistakes", text, accuracy, **more)
+    return f"accuracy {said(*accuracy)}; {frequent:.1%} are {case.name(counts.argmax())}"
 
 
 def ask_overfitting(case):
     """Is the model better on the images that it was trained on?"""
-    remedy = "Use more images, augmentation, weight decay or dropout, or a smaller model."
-    call = "cnnviz.figures.draw_learning_curves(history)"
-    return _gap(case, "train", "validation", "Overfitting", ("overfitting", remedy, call))
+    return _gap(case, "train", "validation", "overfitting", "Overfitting")
 
 
 def ask_new_data(case):
     """Is the model as good on the images from another source?"""
     remedy = "Validate on images like those in use; look for leakage and for shortcuts."
-    call = "cnnviz.confident_mistakes(model, test, train)"
-    return _gap(case, "validation", "test", "The accuracy falls", ("mistakes", remedy, call))
+    about = {"remedy": remedy, "call": "confident_mistakes(model, test, train)"}
+    return _gap(case, "validation", "test", "mistakes", "The accuracy falls", **about)
 
 
-def _gap(case, first, second, words, about):
+def _gap(case, first, second, kind, words, **more):
     for name in (first, second):
         if name not in case.splits:
             raise ValueError(f"it needs `{name}`")
-    scores = [case.splits[name].score for name in (first, second)]
+    split, scores = case.splits[second], [case.splits[name].score for name in (first, second)]
     gap, accuracies = difference(*scores[0], *scores[1]), [said(*interval(*s)) for s in scores]
     text = f"accuracy {accuracies[0]} in {first}, {accuracies[1]} in {second}"
-    if gap[1] <= COSTS:
-        return text, []
-    severity, (kind, *rest) = "fault" if gap[1] > HIGH_COST else "suspicion", about
-    more = {"cost": gap[0], "figure": case.confusion(case.splits[second])}
-    more |= {"numbers": gap, "split": case.splits[second]}
-    return text, [finding(severity, kind, f"{words}: {text}.", *rest, **more)]
+    if gap[1] > COSTS:
+        severity = "fault" if gap[1] > HIGH_COST else "suspicion"
+        more |= {"cost": gap[0], "figure": case.confusion(split)}
+        case.add(severity, kind, f"{words}: {text}.", gap, split, **more)
+    return text
 
 
 def ask_one_sided(case):
@@ -299,14 +304,14 @@ def ask_one_sided(case):
     *gap, index, taken, missed = max(gaps, key=lambda gap: gap[1])
     name, others = case.name(index), split.labels != index
     text = f"{taken:.1%} of other images are predicted as {name}, {missed:.1%} of {name} as others"
-    if gap[1] <= HIGH_COST or len(np.unique(predicted)) == 1:  # which is a collapse
-        return text, []
-    remedy = "Look for a mark that only one class has in training, and for rare classes."
-    more = {"cost": gap[0] * others.mean(), "numbers": gap, "figure": case.confusion(split)}
-    more |= {"split": split, "indices": np.flatnonzero(others & (predicted == index))}
-    text = f"In {split.name} the mistakes go one way: {text}."
-    call = "cnnviz.grad_cam(model, images)"
-    return text, [finding("suspicion", "mistakes", text, remedy, call, **more)]
+    if gap[1] > HIGH_COST and len(np.unique(predicted)) > 1:  # else it is a collapse
+        remedy = "Look for a mark that only one class has in training, and for rare classes."
+        more = {"cost": gap[0] * others.mean(), "figure": case.confusion(split)}
+        more |= {"remedy": remedy, "call": "grad_cam(model, images)"}
+        sentence = f"In {split.name} the mistakes go one way: {text}."
+        indices = np.flatnonzero(others & (predicted == index))
+        case.add("suspicion", "mistakes", sentence, gap, split, indices, **more)
+    return text
 
 
 def ask_calibration(case):
@@ -315,33 +320,25 @@ def ask_calibration(case):
     sure = split.probabilities.max(axis=1).mean()
     error = expected_calibration_error(split.probabilities, split.labels)
     text = f"mean probability {sure:.1%}, accuracy {said(*accuracy)}, calibration error {error:.3f}"
-    gap = max(sure - accuracy[2], accuracy[1] - sure)
-    if gap <= COSTS / 2:
-        return text, []
-    words = "overconfident" if sure > accuracy[0] else "underconfident"
-    remedy = "Divide the logits by a temperature that is fitted on validation images."
-    call = "cnnviz.diagnosis.expected_calibration_error(probabilities, labels)"
-    bins = calibration_bins(split.probabilities, split.labels)
-    numbers = sure - accuracy[0], sure - accuracy[2], sure - accuracy[1]
-    severity = "suspicion" if sure - accuracy[2] > COSTS else "note"  # caution does no harm
-    text = f"The model is {words}: {text}."
-    more = {"cost": 0.0, "numbers": numbers}
-    more["figure"] = lambda: figures.draw_calibration(bins, error)
-    return text, [finding(severity, "calibration", text, remedy, call, **more)]
+    if max(sure - accuracy[2], accuracy[1] - sure) > COSTS / 2:
+        words = "overconfident" if sure > accuracy[0] else "underconfident"
+        bins = calibration_bins(split.probabilities, split.labels)
+        numbers = sure - accuracy[0], sure - accuracy[2], sure - accuracy[1]
+        severity = "suspicion" if sure - accuracy[2] > COSTS else "note"  # caution does no harm
+        more = {"cost": 0.0, "figure": lambda: figures.draw_calibration(bins, error)}
+        case.add(severity, "calibration", f"The model is {words}: {text}.", numbers, **more)
+    return text
 
 
 def ask_filters(case):
     """Are there filters without effect?"""
     census = filter_census(case.model, case.validation.data)
-    severity = census.severity
-    if not severity:
-        return str(census), []
-    if severity == "suspicion" and census.n_images < ENOUGH:  # others may fire on more images
-        severity = "note"
-    remedy = "If accuracy is low, lower the learning rate or add BatchNormalization."
-    more = {"numbers": census.worst.share_dead, "figure": census.plot}
-    about = "dead filters", str(census), remedy, "cnnviz.filter_census(model, validation)"
-    return str(census), [finding(severity, *about, **more)]
+    if severity := census.severity:
+        if severity == "suspicion" and census.n_images < ENOUGH:  # others may fire on more images
+            severity = "note"
+        number = census.worst.share_dead
+        case.add(severity, "dead filters", str(census), number, figure=census.plot)
+    return str(census)
 
 
 def ask_labels(case):
@@ -349,6 +346,8 @@ def ask_labels(case):
     split, n = case.validation, len(case.validation.labels)
     if interval(*split.score)[1] <= np.bincount(split.labels).max() / n:
         raise ValueError("it needs a model that is better than always predicting one class")
+    if broken := [f.kind for f in case.findings if f.kind in BROKEN and f.severity != "note"]:
+        raise ValueError(f"labels cannot be judged before this is repaired: {', '.join(broken)}")
     suspects = suspect_labels(case.model, split.data, class_names=case.class_names)
     numbers = suspects.n_errors, suspects.n_errors_low, suspects.n_errors_high
     text, indices = str(suspects), suspects.ranking[: suspects.n_errors]
@@ -356,48 +355,42 @@ def ask_labels(case):
     if not len(indices):  # mistakes of which the model is sure may be wrong labels, too
         indices = split.sure_mistakes
         if interval(len(indices), n)[1] < MISLABELED:
-            return text, []
+            return text
         text += f" For {len(indices):,} images the model is sure of another class: either the label"
         text += " or the model is wrong."
-    remedy = "Look at these images; correct the labels that are wrong."
-    more = {"cost": len(indices) / n, "numbers": numbers, "split": split, "indices": indices}
-    more |= {"figure": suspects.images is not None and suspects.plot}
-    call = "cnnviz.suspect_labels(model, validation)"
-    return text, [finding(severity, "label errors", text, remedy, call, **more)]
+    more = {"cost": len(indices) / n, "figure": suspects.images is not None and suspects.plot}
+    case.add(severity, "label errors", text, numbers, split, indices, **more)
+    return text
 
 
 def ask_duplicates(case):
     """Are there copies of images, within validation and in other splits?"""
-    split, n, findings = case.validation, len(case.validation.labels), []
+    split, n = case.validation, len(case.validation.labels)
     data = [each.data for each in case.splits.values()]
     copies = find_duplicates(*data, names=tuple(case.splits), class_names=case.class_names)
-    call, leaked = f"cnnviz.find_duplicates({', '.join(case.splits)})", copies.copied[0]
-    more = {"figure": len(copies.images) and copies.plot, "split": split}
+    call, leaked = f"find_duplicates({', '.join(case.splits)})", copies.copied[0]
+    more = {"call": call, "figure": len(copies.images) and copies.plot}
     if len(leaked):
         share, clean = interval(len(leaked), n), np.setdiff1d(np.arange(n), leaked)
-        words = f"Leakage: {said(*share)} of the validation images have a copy in another split."
+        text = f"Leakage: {said(*share)} of the validation images have a copy in another split."
         severity = "fault" if share[1] > LEAKED else "suspicion" if share[0] >= FEW else "note"
         cost = None
         if len(clean) and split.ordered:
             right = split.predicted == split.labels
             rest = interval(right[clean].sum(), len(clean))
-            words += f" Without them the accuracy is {said(*rest)}."
+            text += f" Without them the accuracy is {said(*rest)}."
             cost = max(right.mean() - rest[0], 0.0)
-        remedy = "Remove the copies from one of the splits."
-        about = {"indices": leaked, "cost": cost, "numbers": share}
-        findings = [finding(severity, "leakage", words, remedy, call, **more | about)]
+        case.add(severity, "leakage", text, share, split, leaked, cost=cost, **more)
     within = (copies.split == 0).all(axis=1)
     differ = within & (copies.labels[:, 0] != copies.labels[:, 1])
     for pairs, severity, kind, words, remedy in (
         (differ, "suspicion", "label errors", "with another label", "Correct one of the labels."),
         (within & ~differ, "note", "duplicates", "with the same label", "Keep one of each."),
     ):
-        indices = np.unique(copies.index[pairs, 1])
-        if len(indices):
+        if len(indices := np.unique(copies.index[pairs, 1])):
             text = f"Copies of other validation images, {words}: {len(indices):,}."
-            about = {"indices": indices, "numbers": len(indices) / n}
-            findings.append(finding(severity, kind, text, remedy, call, **more | about))
-    return " ".join(str(copies).splitlines()), findings
+            case.add(severity, kind, text, len(indices) / n, split, indices, remedy=remedy, **more)
+    return " ".join(str(copies).splitlines())
 
 
 def ask_shortcuts(case):
@@ -409,13 +402,11 @@ def ask_mistakes(case):
     """Which mistakes is the model confident of?"""
     split, wrong = case.validation, case.validation.sure_mistakes
     text = f"{figures.counted(len(wrong), 'mistake')} with a probability of {SURE:.0%} or more"
-    if not len(wrong):
-        return text, []
-    mistakes = confident_mistakes(case.model, split.data, class_names=case.class_names)
-    more = {"figure": mistakes.images.ndim == 4 and mistakes.plot, "split": split, "indices": wrong}
-    remedy = "Look at them: a label may be wrong, or training may lack such images."
-    about = f"{text}.", remedy, "cnnviz.confident_mistakes(model, validation, train)"
-    return text, [finding("note", "mistakes", *about, len(wrong) / len(split.labels), **more)]
+    if len(wrong):
+        mistakes = confident_mistakes(case.model, split.data, class_names=case.class_names)
+        figure, share = mistakes.images.ndim == 4 and mistakes.plot, len(wrong) / len(split.labels)
+        case.add("note", "mistakes", f"{text}.", share, split, wrong, figure=figure)
+    return text
 
 
 # Name -> (question, what it does not cover); cheap ones, and causes of others, first.
