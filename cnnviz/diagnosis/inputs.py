@@ -155,25 +155,24 @@ def check_inputs(
     return InputReport(tuple(findings), *numbers, len(labels), *texts, mend)
 
 
-def _parts(chain):
-    """-> (steps that change the images, Python that puts the labels in order)."""
-    ordered = chain and chain[-1].kind == "order"
-    return (chain[:-1], chain[-1].cure) if ordered else (chain, "y")
+def _of_images(chain):
+    """The steps that change the images, and not the order of the labels."""
+    return tuple(step for step in chain if step.kind != "order")
+
+
+def _cures(chain):
+    return tuple(step.cure for step in _of_images(chain))
 
 
 def _mended(x, chain):
     """Images as the cures make them. These are our own code, and run exactly as printed."""
-    for step in _parts(chain)[0]:
-        x = eval(step.cure, {"x": np.asarray(x), "np": np, "tf": tf})
+    for cure in _cures(chain):
+        x = eval(cure, {"x": np.asarray(x), "np": np, "tf": tf})
     return np.ascontiguousarray(x, np.float32)
 
 
 def _relabeled(y, chain):
-    return eval(_parts(chain)[1], {"y": y, "np": np})
-
-
-def _of_images(chain):
-    return tuple(step.cure for step in _parts(chain)[0])
+    return y if chain == _of_images(chain) else eval(chain[-1].cure, {"y": y, "np": np})
 
 
 class _Trials:
@@ -187,7 +186,7 @@ class _Trials:
         layers.check_labels(labels, self.predict((), by_class).shape[1])
 
     def predict(self, chain, rows):
-        known = self.known.setdefault(_of_images(chain), {})
+        known = self.known.setdefault(_cures(chain), {})  # {row: probabilities}
         if new := [row for row in rows if row not in known]:
             images = _mended(self.images[new], chain)
             known.update(zip(new, layers.class_probabilities(self.model, images), strict=True))
@@ -222,7 +221,7 @@ class _Trials:
         used, counts = np.unique(labels, return_counts=True)
         recall, chance = np.mean([correct[labels == x].mean() for x in used]), 1 / len(used)
         error = (chance**3 * (1 - chance) * (1 / counts).sum()) ** 0.5
-        ordered = chain != _parts(chain)[0]
+        ordered = chain != _of_images(chain)
         least = chance + max(SURE * error, LEAST[ordered] * (1 - chance))
         sure = not ordered or self.predict(chain, self.confirms).max(axis=1).mean() > least
         return recall > least and sure
@@ -274,14 +273,14 @@ def _search(trials):
 
 def _ranked(trials, chains, rows):
     """The chains, each with the order of labels that fits, the best first."""
-    chains = {_of_images(x): x for x in reversed(chains)}.values()  # the first of the same
-    chains = [_ordered(trials, chain, rows) for chain in reversed(chains)]
+    first = {_cures(chain): chain for chain in reversed(chains)}  # of those with the same cures
+    chains = [_ordered(trials, chain, rows) for chain in reversed(first.values())]
     return sorted(chains, key=lambda chain: trials.losses(chain, rows).mean())
 
 
 def _ordered(trials, chain, rows):
     """The chain, with the order of labels that fits half of the rows if it fits the rest."""
-    chain, _ = _parts(chain)
+    chain = _of_images(chain)
     probabilities, labels = trials.predict(chain, rows[::2]), trials.labels[rows[::2]]
     order, used = np.arange(probabilities.shape[1]), np.unique(labels)
     together = np.array([probabilities[labels == label].mean(axis=0) for label in used])
@@ -301,14 +300,14 @@ def _plainest(trials, pool, rows):
         return not trials.better(pool[0], x, rows, 0, SAME[int(accurate)])
 
     def rarity(x):
-        return sum(1 + step.rarity for step in x), tried.index(_of_images(x))
+        return sum(1 + step.rarity for step in x), tried.index(_cures(x))
 
     return sorted(filter(as_good, pool), key=rarity)
 
 
 def _longer(trials, chain, *kinds):
     """Chains with one more step, of these kinds or any that is new, the plain ones first."""
-    (chain, _), images = _parts(chain), trials.images
+    chain, images = _of_images(chain), trials.images
     kinds = {*(kinds or ("range", "color", "turn", "size"))} - {step.kind for step in chain}
     form = chain[-1].form if chain else trials.sources[0]
     _, height, width, channels = _mended(images[:1], chain).shape
