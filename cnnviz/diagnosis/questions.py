@@ -183,6 +183,9 @@ def ask_inputs(case):
         results.append(f"{name}: accuracy {report.accuracy:.1%} as given")
         results += [f"{name}: {one}" for one in report.remarks if one not in report.defects]
         text = " ".join(one for one in report.findings if one not in report.defects)
+        if report.mend and (idle := _idle_layers(case.model, split.data)):
+            results.append(f"{name}: not judged, as no filter of '{idle[0]}' has an effect")
+            continue  # another range may wake them, but is not the cause
         if not text:
             continue
         gain, more = max(report.mended_accuracy - report.accuracy, 0.0), {}
@@ -196,6 +199,13 @@ def ask_inputs(case):
         severity, text = "fault" if gain >= COSTS else "suspicion", f"{name.capitalize()}: {text}"
         case.add(severity, "inputs", text, report.accuracy, split, **more)
     return "; ".join(results)
+
+
+def _idle_layers(model, data):
+    try:
+        return filter_census(model, data).idle
+    except ValueError:  # without feature maps
+        return ()
 
 
 def _before_and_after(model, data, mend):
@@ -352,6 +362,8 @@ def ask_labels(case):
     numbers = suspects.n_errors, suspects.n_errors_low, suspects.n_errors_high
     text, indices = str(suspects), suspects.ranking[: suspects.n_errors]
     severity = "fault" if numbers[1] > MISLABELED * n else "suspicion"
+    if severity == "fault" and any(found.kind == "overfitting" for found in case.findings):
+        severity, text = "suspicion", f"{text} Or they are the mistakes of an overfitted model."
     if not len(indices):  # mistakes of which the model is sure may be wrong labels, too
         indices = split.sure_mistakes
         if interval(len(indices), n)[1] < MISLABELED:
