@@ -18,6 +18,8 @@ from cnnviz.diagnosis.findings import SEVERITIES, Check, Diagnosis
 from cnnviz.diagnosis.questions import QUESTIONS, Case, measured
 from cnnviz.progress import progress_bar
 
+CAUSES = ("fault", "nan"), ("fault", "dead filters")
+
 
 def diagnose(
     model: keras.Model,
@@ -81,7 +83,8 @@ def diagnose(
                 bar.update()
     findings = case.findings
     findings.sort(key=lambda one: (SEVERITIES.index(one.severity), -(one.cost or 0)))
-    findings.sort(key=lambda one: one.kind != "nan")  # the cause of whatever else is found
+    # First what is the cause of whatever else is found.
+    findings.sort(key=lambda one: (one.severity, one.kind) not in CAUSES)
     counts = {name: len(split.labels) for name, split in splits.items()}
     return Diagnosis(tuple(findings), tuple(checks), model.name, counts)
 
