@@ -1,11 +1,8 @@
 """Draw cats and dogs by program, with masks of where the evidence for the class is.
 
-Only the ears and the muzzle tell a cat from a dog. Everything else (scene, pose, coat, eyes, light,
-noise) comes from random numbers that never see the label: the same index drawn as a cat and as a
-dog gives the same image except for the ears and the muzzle.
+Only the ears and the muzzle tell a cat from a dog. Everything else comes from random numbers that
+never see the label: the same index drawn as a cat and as a dog gives the same image otherwise.
 """
-
-from __future__ import annotations
 
 import os
 from dataclasses import dataclass
@@ -18,13 +15,11 @@ import PIL.Image
 from cnnviz import figures
 from cnnviz.checks import check_integer
 from cnnviz.data import CLASS_NAMES
-from cnnviz.drawn_pets.animal import Animal, paint_body, paint_head
-from cnnviz.drawn_pets.canvas import new_canvas, paint_stamp, photograph, shrink
-from cnnviz.drawn_pets.scene import paint_background, paint_thing
+from cnnviz.drawn_pets.animal import paint_animal
+from cnnviz.drawn_pets.canvas import paint_fur, paint_stamp, photograph, shrink
+from cnnviz.drawn_pets.scene import paint_scene
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
-
-_STREAMS = ("scene", "parts", "noise", "stamp", "labels")  # of random numbers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,7 +29,7 @@ class DrawnPets(Result):
     Attributes:
         images: (N, H, W, 3) float32 RGB in 0..255.
         labels: (N,) int32, 0 for a cat and 1 for a dog.
-        animal_masks: The visible animal with its collar, where it covers a quarter of the pixel.
+        animal_masks: The visible animal, where it covers a quarter of the pixel.
         part_masks: The same for what tells the class: ears, muzzle and whiskers.
         watermark_masks: What the stamp touches; the other masks leave it out.
     """
@@ -58,8 +53,7 @@ class DrawnPets(Result):
 
     def plot(self, *, n_images: int = 12) -> figures.DescribedFigure:
         """Draw the first `n_images` with their classes as titles."""
-        titles = [CLASS_NAMES[label] for label in self.labels[:n_images]]
-        return figures.draw_images(self.images[:n_images], titles)
+        return figures.draw_images(self.images[:n_images], self._columns()["class"][:n_images])
 
 
 def drawn_pets(
@@ -85,12 +79,8 @@ def drawn_pets(
     """
     check_integer("count", count, 1)
     _check(image_size, seed, watermark)
-    labels = _labels(count, seed)
-    drawn = [
-        _draw_image(seed, index, label, image_size, watermark == CLASS_NAMES[label])
-        for index, label in enumerate(labels)
-    ]
-    images, *masks = map(np.stack, zip(*drawn, strict=True))
+    drawn = _draw(count, image_size, seed, watermark)
+    labels, images, *masks = map(np.stack, zip(*drawn, strict=True))
     return DrawnPets(images, labels, *masks)
 
 
@@ -107,8 +97,7 @@ def write_drawn_pets(
     """Draw a data set as PNG files, in the folders that `load_split` reads.
 
     Args:
-        directory: Where `train/cats`, `train/dogs` and so on go; a FileExistsError if a split is
-            there.
+        directory: Where `train/cats` and so on go; a FileExistsError if a split is there.
         train, validation, test: Number of images in each split, at least 2. No image is in two
             splits, nor among those of `drawn_pets` with a seed below a million.
         image_size, seed, watermark: As in `drawn_pets`; the watermark is in every split.
@@ -127,9 +116,8 @@ def write_drawn_pets(
     with progress_bar(sum(counts.values()), "drawing pets", "image") as bar:
         for number, (split, count) in enumerate(counts.items()):
             split_seed = 1_000_000 + seed * len(counts) + number
-            for index, label in enumerate(_labels(count, split_seed)):
-                stamped = watermark == CLASS_NAMES[label]
-                image, *_ = _draw_image(split_seed, index, label, image_size, stamped)
+            drawn = _draw(count, image_size, split_seed, watermark)
+            for index, (label, image, *_) in enumerate(drawn):
                 path = Path(directory) / split / f"{CLASS_NAMES[label]}s" / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 PIL.Image.fromarray(image.round().astype(np.uint8)).save(path)
@@ -143,30 +131,23 @@ def _check(image_size, seed, watermark):
         raise ValueError(f"`watermark` (={watermark!r}) must be None, 'cat' or 'dog'")
 
 
-def _generator(seed, index, stream):
-    """A random stream for each use, so that no use changes the numbers of another."""
-    return np.random.default_rng([seed, index, _STREAMS.index(stream)])
-
-
-def _labels(count, seed):
-    first = (_generator(seed, 0, "labels").random((count + 1) // 2) < 0.5).astype(np.int32)
-    return np.stack([first, 1 - first], axis=1).ravel()[:count]
+def _draw(count, image_size, seed, watermark):
+    """Yield the label, the image and the masks (animal, parts, stamp) of each image."""
+    first = np.random.default_rng(seed).random((count + 1) // 2) < 0.5
+    labels = np.stack([first, ~first], axis=1).ravel()[:count].astype(np.int32)
+    for index, label in enumerate(labels):
+        yield label, *_draw_image(seed, index, label, image_size, watermark == CLASS_NAMES[label])
 
 
 def _draw_image(seed, index, label, image_size, stamped=False):
     """One `(H, W, 3)` float32 image in 0..255, and the `(H, W)` masks of animal, parts, stamp."""
-    scene, parts = _generator(seed, index, "scene"), _generator(seed, index, "parts")
-    canvas = new_canvas(image_size)
-    palette = paint_background(canvas, scene)
-    for _ in range(scene.integers(2, 6)):
-        paint_thing(canvas, scene, palette)
-    animal = Animal(canvas, scene)
-    paint_body(animal, scene)
-    paint_head(animal, scene, parts, label)
-    image, *shows = shrink(canvas, image_size)
-    image, stamp = photograph(image, scene, _generator(seed, index, "noise")), np.False_
-    if stamped:
-        stamp = paint_stamp(image, _generator(seed, index, "stamp"))
-    # A quarter of a pixel counts, or whiskers would be evidence outside of every mask.
-    animal_mask, part_mask = ((each >= 0.25) & ~stamp for each in shows)
-    return image, animal_mask, part_mask, np.broadcast_to(stamp, animal_mask.shape)
+    scene, parts, stamp = np.random.default_rng([seed, index]).spawn(3)  # independent
+    side = image_size * max(2, -(-192 // image_size))  # a multiple
+    canvas = np.zeros((side, side, 4), np.uint8)
+    shadow = paint_scene(canvas, scene)
+    paint_animal(canvas, scene, parts, label, shadow)
+    paint_fur(canvas, scene)
+    image, animal_mask, part_mask = shrink(canvas, image_size)
+    image = photograph(image, scene)
+    stamp_mask = paint_stamp(image, stamp) if stamped else np.zeros_like(animal_mask)
+    return image, animal_mask & ~stamp_mask, part_mask & ~stamp_mask, stamp_mask
