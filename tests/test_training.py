@@ -37,6 +37,7 @@ def brightness_model(weight=0.0):
     layers = [L.Rescaling(1 / 127.5, offset=-1), L.GlobalAveragePooling2D(), L.Dense(1)]
     model = keras.Sequential([keras.Input((None, None, 3)), *layers])
     model.set_weights([np.full((3, 1), weight, np.float32), np.zeros(1, np.float32)])
+    model.supports_jit = False  # XLA takes longer to compile than this model trains
     return model
 
 
@@ -354,7 +355,9 @@ def small_network():
     keras.utils.set_random_seed(0)
     layers = [L.Rescaling(1 / 127.5, offset=-1), L.Conv2D(4, 3, activation="relu")]
     layers += [L.GlobalAveragePooling2D(), L.Dense(1)]
-    return keras.Sequential([keras.Input((None, None, 3)), *layers])
+    model = keras.Sequential([keras.Input((None, None, 3)), *layers])
+    model.supports_jit = False
+    return model
 
 
 def test_a_distribution_strategy_trains_as_one_device_does():
