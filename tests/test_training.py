@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import without_xla
 
 from cnnviz import training
 from cnnviz.model import build_model
@@ -33,17 +34,10 @@ def brightness_task(labels_correct=True, image_size=16, seed=0):
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(64 // BATCHES)
 
 
-def without_xla(layers):
-    """XLA takes longer to compile than these models train."""
-    model = keras.Sequential([keras.Input((None, None, 3)), *layers])
-    model.supports_jit = False
-    return model
-
-
 def brightness_model(weight=0.0):
     """A classifier of four numbers: the weighted mean color. It trains in no time."""
     layers = [L.Rescaling(1 / 127.5, offset=-1), L.GlobalAveragePooling2D(), L.Dense(1)]
-    model = without_xla(layers)
+    model = without_xla(keras.Sequential([keras.Input((None, None, 3)), *layers]))
     model.set_weights([np.full((3, 1), weight, np.float32), np.zeros(1, np.float32)])
     return model
 
@@ -175,8 +169,9 @@ def test_mixed_images_count_as_their_larger_part():
 def small_network():
     """A convolution, for Muon, and no batch normalization, which would be of half a batch."""
     keras.utils.set_random_seed(0)
-    layers = [L.Rescaling(1 / 127.5, offset=-1), L.Conv2D(4, 3, activation="relu")]
-    return without_xla([*layers, L.GlobalAveragePooling2D(), L.Dense(1)])
+    layers = [keras.Input((None, None, 3)), L.Rescaling(1 / 127.5, offset=-1)]
+    layers += [L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(1)]
+    return without_xla(keras.Sequential(layers))
 
 
 def test_steps_are_those_of_the_stated_optimizer_and_loss_on_several_devices_too():
