@@ -82,31 +82,18 @@ class SourceFile:
         return folder if folder in FOLDERS else by_name[1] if by_name else ""
 
 
-def separate(
-    source, destination, *, shares=(80, 10, 10), n_images=None, size=None, keep_together=False
-):
-    """Separate the photographs of `source` into `destination` -> its SourceFiles.
-
-    Args:
-        source: Path of the zip or folder.
-        destination: Path of a new or empty folder, or of an earlier separation, to be replaced.
-        shares: Three numbers on any scale, for train, validation and test.
-        n_images: How many labeled photographs to take, half of each class, the first by natural
-            order of names; and at most as many unlabeled ones. None takes all.
-        size: Photographs with a longer side are shrunk to it and stored as JPEG, as are all that
-            are not JPEG; the others are copied. None copies all.
-        keep_together: Whether near copies share a split: that of the one with the lowest hash.
-    """
-    source, destination = Path(source).resolve(), Path(destination).resolve()
+def separate(given):
+    """Do what the command line asks -> SourceFiles, in natural order of their names."""
+    source, destination = given.source.resolve(), given.destination.resolve()
     if not source.exists():
         raise SeparationError(f"SOURCE {source} does not exist.")
     check_destination(source, destination)
     with working_folder(destination) as working:
         files = list_files(source)
         examine(files)
-        pairs = near_copies(files, shares)
-        leaders = leaders_of(pairs) if keep_together else {}
-        place(files, shares, n_images, size is not None, leaders)
+        pairs = near_copies(files, given.shares)
+        leaders = leaders_of(pairs) if given.keep_near_copies_together else {}
+        place(files, given, leaders)
         mark_near_copies(files, pairs)
         found = {file.label for file in files if file.destination}
         if missing := [folder for label, folder in FOLDERS.items() if label not in found]:
@@ -114,22 +101,21 @@ def separate(
                 f"{source} holds no readable photographs of {' and '.join(missing)}: they must lie "
                 f"in folders Cat and Dog, or be named like cat.0.jpg and dog.0.jpg."
             )
-        write_photographs(files, working, size)
+        write_photographs(files, working, given.size)
         write_table(files, working / TABLE)
     return files
 
 
 def list_files(source):
-    """List the files of a folder or a zip, and of the zips in it, as SourceFile."""
+    """List the files of a folder or a zip, and of the zips in it; `9.jpg` is before `10.jpg`."""
+
+    def natural_key(file):
+        pieces = re.split(r"(\d+)", file.name.casefold())
+        return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], file.name
+
     folder = source.is_dir()
     files = _files_in_folder(source) if folder else _files_in_zip(source, source.name, "")
-    return sorted(files, key=lambda file: natural_key(file.name))
-
-
-def natural_key(name):
-    """Sort key by which `cat.9.jpg` comes before `cat.10.jpg`."""
-    pieces = re.split(r"(\d+)", name.casefold())
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
+    return sorted(files, key=natural_key)
 
 
 def _is_zip(path):
@@ -241,18 +227,18 @@ def split_of(sha256, shares):
     return "validation" if position < test + validation else "train"
 
 
-def place(files, shares, n_images, as_jpeg, leaders):
-    """Decide where each file goes; `leaders` holds hashes that decide a split instead of its own.
+def place(files, given, leaders):
+    """Decide where each file goes; `leaders` maps hashes to those that decide their split.
 
     Identical images share their split. Only where they share the name too (a folder beside its own
     zip) is the same file there twice, and left out the second time. Duplicates and double labels
-    are sought among all files, so that a larger `n_images` takes back nothing.
+    are sought among all files, so that a larger `--count` takes back nothing.
     """
     first, first_of_name = {}, {}
     for file in files:
         first.setdefault((file.sha256, file.label), file)
         first_of_name.setdefault((file.sha256, file.label, file.base_name), file)
-    n_most = sys.maxsize if n_images is None else n_images
+    n_most = sys.maxsize if given.count is None else given.count
     limits = {"": n_most, "cat": (n_most + 1) // 2, "dog": n_most // 2}
     taken, names = collections.Counter(), set()
     for file in (file for file in files if not file.reason):
@@ -266,8 +252,8 @@ def place(files, shares, n_images, as_jpeg, leaders):
             file.reason = "beyond --count"
         else:
             taken[file.label] += 1
-            split = split_of(leaders.get(file.sha256, file.sha256), shares)
-            file.destination = _destination(file, split, names, as_jpeg)
+            split = split_of(leaders.get(file.sha256, file.sha256), given.shares)
+            file.destination = _destination(file, split, names, as_jpeg=bool(given.size))
 
 
 def _destination(file, split, names, as_jpeg):
@@ -318,7 +304,6 @@ def shrink(data, size):
 
 
 def write_table(files, path):
-    """Write one row a file of the source, of COLUMNS."""
     rows = [(f.name, f.label, f.destination, f.reason, f.sha256, f.near_copy) for f in files]
     with open(path, "w", **TABLE_TEXT) as table:
         csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
@@ -467,9 +452,7 @@ def main(argv=None):
         if given.download:
             check_destination(given.source.resolve(), given.destination.resolve())
             download(given.source)
-        options = {"shares": given.shares, "n_images": given.count, "size": given.size}
-        options["keep_together"] = given.keep_near_copies_together
-        print(summary(separate(given.source, given.destination, **options)))
+        print(summary(separate(given)))
     except (SeparationError, OSError, csv.Error) as error:
         print(f"data_separator.py: {error}", file=sys.stderr)
         return 2
