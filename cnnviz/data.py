@@ -40,11 +40,13 @@ def decode_image(data):
                 if image.format in ("PNG", "GIF"):  # Pillow accepts them without their last bytes
                     tf.io.decode_image(data, expand_animations=False)
                 pixels = _to_rgb(image)
-            stored = PIL.Image.fromarray(pixels)
             # After the pixels: Pillow turns a TIFF upright and then forgets its orientation.
             with contextlib.suppress(Exception):  # no orientation, or unreadable EXIF data
-                stored.getexif()[ORIENTATION] = image.getexif()[ORIENTATION]
-            return np.asarray(PIL.ImageOps.exif_transpose(stored))
+                orientation = image.getexif()[ORIENTATION]
+                stored = PIL.Image.fromarray(pixels)
+                stored.getexif()[ORIENTATION] = orientation
+                pixels = np.asarray(PIL.ImageOps.exif_transpose(stored))
+            return pixels
     except PIL.UnidentifiedImageError:
         raise ValueError("not an image in a known format") from None
     except tf.errors.InvalidArgumentError:  # its message tells a user nothing more

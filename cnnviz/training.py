@@ -104,8 +104,8 @@ def train(
         callbacks.append(keras.callbacks.BackupAndRestore(folder, **keep))
     options = {"callbacks": callbacks, "verbose": verbose, "shuffle": False}  # the data shuffles
     try:
-        for size, stage in itertools.groupby(range(epochs), sizes.__getitem__):
-            best.image_size, stage = size, list(stage)
+        for size, of_size in itertools.groupby(range(epochs), sizes.__getitem__):
+            best.image_size, stage = size, list(of_size)
             how = {"strength": float(augment), "cut_mix": cut_mix, "seed": seed + stage[0]}
             data = augmented(train_data, image_size=size, **how)
             options["validation_data"] = augmented(validation_data, image_size=size)
