@@ -7,9 +7,8 @@ each. It is left as it is. Photographs without a label go to `DEST/unlabeled/`.
 
 The split of a photograph depends only on its decoded pixels. So a second run, or one with more
 photographs, moves nothing, and identical images never lie in two splits. Near copies (encoded
-again, resized, cropped by 10 %, mirrored, brighter) can lie in two: they are reported. With
-`--keep-near-copies-together` they share a split. A second run then still moves nothing, but one
-with more photographs can move those that have a near copy among the new ones.
+again, resized, cropped by 10 %, mirrored, brighter) can: they are reported, or share a split with
+`--keep-near-copies-together`. Then more photographs can move those that are near copies of them.
 """
 
 import argparse
@@ -21,7 +20,6 @@ import functools
 import hashlib
 import http.client
 import io
-import itertools
 import os
 import re
 import shutil
@@ -31,7 +29,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -60,12 +58,17 @@ class SeparationError(ValueError):
     """An expected failure, stated in one line."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SourceFile:
-    """One file of the source: its path inside, and how to read its bytes."""
+    """One file of the source, and what becomes of it."""
 
-    name: str
+    name: str  # its path in the source
     read: Callable[[], bytes]
+    sha256: str = ""  # of its decoded pixels and their shape
+    thumbnail: np.ndarray | None = None
+    destination: str = ""  # relative to DEST; empty where `reason` says why
+    reason: str = ""
+    near_copy: str = ""  # destination of a near copy in another split
 
     @property
     def base_name(self):
@@ -79,88 +82,52 @@ class SourceFile:
         return folder if folder in FOLDERS else by_name[1] if by_name else ""
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where one file goes, a path relative to DEST; empty where `reason` says why it does not."""
-
-    file: SourceFile
-    destination: str
-    reason: str
-    sha256: str
-    near_copy: str = ""  # destination of a near copy in another split
-
-
-def separate(
-    source, destination, *, shares=(80, 10, 10), n_images=None, size=None, keep_together=False
-):
-    """Separate the photographs of `source` into `destination`.
-
-    Args:
-        source: Path of the zip or folder.
-        destination: Path of a new or empty folder, or of an earlier separation, to be replaced.
-        shares: Three numbers on any scale, for train, validation and test.
-        n_images: How many labeled photographs to take, half of each class, the first by natural
-            order of names; and at most as many unlabeled ones. None takes all.
-        size: Photographs with a longer side are shrunk to it and stored as JPEG, as are all that
-            are not JPEG; the others are copied. None copies all.
-        keep_together: Whether near copies share a split: that of the one with the lowest hash.
-
-    Returns:
-        List of Placement, one a file, in natural order of names. A SeparationError says why the
-        source or the destination, which then is as it was, cannot be used.
-    """
-    source, destination = Path(source).resolve(), Path(destination).resolve()
+def separate(given):
+    """Do what the command line asks -> SourceFiles, in natural order of their names."""
+    source, destination = given.source.resolve(), given.destination.resolve()
     if not source.exists():
         raise SeparationError(f"SOURCE {source} does not exist.")
     check_destination(source, destination)
     with working_folder(destination) as working:
         files = list_files(source)
-        found = examine(files)
-        pairs = near_copies(files, found, shares)
-        options = {
-            "as_jpeg": size is not None,
-            "leaders": leaders_of(pairs if keep_together else ()),
-        }
-        placements = with_near_copies(place(files, found, shares, n_images, **options), pairs)
-        found = {placement.file.label for placement in placements if placement.destination}
+        examine(files)
+        pairs = near_copies(files, given.shares)
+        leaders = leaders_of(pairs) if given.keep_near_copies_together else {}
+        place(files, given, leaders)
+        mark_near_copies(files, pairs)
+        found = {file.label for file in files if file.destination}
         if missing := [folder for label, folder in FOLDERS.items() if label not in found]:
             raise SeparationError(
                 f"{source} holds no readable photographs of {' and '.join(missing)}: they must lie "
                 f"in folders Cat and Dog, or be named like cat.0.jpg and dog.0.jpg."
             )
-        write_photographs(placements, working, size)
-        write_table(placements, working / TABLE)
-    return placements
+        write_photographs(files, working, given.size)
+        write_table(files, working / TABLE)
+    return files
 
 
 def list_files(source):
-    """List the files of a folder or a zip, and of the zips in it, as SourceFile."""
+    """List the files of a folder or a zip, and of the zips in it; `9.jpg` is before `10.jpg`."""
+
+    def natural_key(file):
+        pieces = re.split(r"(\d+)", file.name.casefold())
+        return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], file.name
+
     folder = source.is_dir()
     files = _files_in_folder(source) if folder else _files_in_zip(source, source.name, "")
-    return sorted(files, key=lambda file: natural_key(file.name))
-
-
-def natural_key(name):
-    """Sort key by which `cat.9.jpg` comes before `cat.10.jpg`."""
-    pieces = re.split(r"(\d+)", name.casefold())
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
+    return sorted(files, key=natural_key)
 
 
 def _is_zip(path):
     return path.suffix.lower() == ".zip" and not path.name.startswith(".")
 
 
-def _cnnviz_data():
-    """The module that decodes, imported late: it takes seconds, for which --help need not wait."""
+def _library():
+    """What decodes and compares, imported late: it takes seconds, and --help need not wait."""
     import cnnviz.data
-
-    return cnnviz.data
-
-
-def _cnnviz_duplicates():
     import cnnviz.diagnosis.duplicates
 
-    return cnnviz.diagnosis.duplicates
+    return cnnviz.data, cnnviz.diagnosis.duplicates
 
 
 def _files_in_folder(folder):
@@ -201,32 +168,32 @@ def _read_member(archive, member, name):
 
 
 def examine(files):
-    """Decode every photograph: (SHA-256 of its shape and pixels, "", thumbnail) for each file.
+    """Decode each photograph: give it a hash and a thumbnail, or the reason why it has none."""
+    data, duplicates = _library()
 
-    Where that fails: ("", reason, None).
-    """
-    are_images = [_cnnviz_data().is_image_name(file.base_name) for file in files]
-    found = _in_threads(fingerprint, list(itertools.compress(files, are_images)), "decoding")
-    return [next(found) if is_image else ("", "not a photograph", None) for is_image in are_images]
+    def fingerprint(content):
+        try:
+            image = data.decode_image(content)  # as the training will
+        except ValueError as error:
+            return "", None, f"unreadable: {error}"
+        code = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+        return code, duplicates.thumbnail(image), ""
+
+    photographs = [file for file in files if data.is_image_name(file.base_name)]
+    for file in files:
+        file.reason = "not a photograph"
+    found = _in_threads(fingerprint, photographs, "decoding")
+    for file, one in zip(photographs, found, strict=True):
+        file.sha256, file.thumbnail, file.reason = one
 
 
-def fingerprint(data):
-    """Decode one photograph as the training will; see `examine`."""
-    try:
-        image = _cnnviz_data().decode_image(data)
-    except ValueError as error:
-        return "", f"unreadable: {error}", None
-    code = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-    return code, "", _cnnviz_duplicates().thumbnail(image)
-
-
-def near_copies(files, found, shares):
-    """Pairs of hashes of labeled near copies, of what `examine` found, in the order of hashes."""
-    labeled = {one[0]: one[2] for file, one in zip(files, found, strict=True) if file.label}
-    names = sorted(labeled.keys() - {""})  # whatever the order of the files
+def near_copies(files, shares):
+    """Pairs of hashes of labeled near copies, in the order of hashes."""
+    labeled = {file.sha256: file.thumbnail for file in files if file.label and file.sha256}
+    names = sorted(labeled)  # whatever the order of the files
     splits = np.array([SPLITS.index(split_of(name, shares)) for name in names])
     small = np.array([labeled[name] for name in names])
-    pairs = _cnnviz_duplicates().near_copies(small, splits) if names else ()
+    pairs = _library()[1].near_copies(small, splits) if names else ()
     return sorted((names[i], names[j]) for i, j in pairs)
 
 
@@ -239,16 +206,16 @@ def leaders_of(pairs):
     return {name: min(group) for name, group in groups.items()}
 
 
-def with_near_copies(placements, pairs):
-    """The placements, with a near copy in another split where there is one."""
-    placed = {p.sha256: p.destination for p in placements if p.destination and p.file.label}
+def mark_near_copies(files, pairs):
+    """Set the near copy in another split where there is one."""
+    placed = {file.sha256: file.destination for file in files if file.destination and file.label}
     others = {}
     for pair in pairs:
         paths = [placed[name] for name in pair if name in placed]
         if len({path.split("/")[0] for path in paths}) == 2:
             others |= zip(pair, reversed(paths), strict=True)
-    found = [others.get(item.sha256, "") if item.destination else "" for item in placements]
-    return [replace(item, near_copy=one) for item, one in zip(placements, found, strict=True)]
+    for file in files:
+        file.near_copy = others.get(file.sha256, "") if file.destination else ""
 
 
 def split_of(sha256, shares):
@@ -260,46 +227,43 @@ def split_of(sha256, shares):
     return "validation" if position < test + validation else "train"
 
 
-def place(files, fingerprints, shares, n_images=None, as_jpeg=False, leaders=None):
-    """Decide where each file goes; see `separate`.
-
-    The hash in `leaders` of a near copy, if there is one, decides its split instead of its own.
+def place(files, given, leaders):
+    """Decide where each file goes; `leaders` maps hashes to those that decide their split.
 
     Identical images share their split. Only where they share the name too (a folder beside its own
     zip) is the same file there twice, and left out the second time. Duplicates and double labels
-    are sought among all files, so that a larger `n_images` takes back nothing.
+    are sought among all files, so that a larger `--count` takes back nothing.
     """
     first, first_of_name = {}, {}
-    for file, (sha256, *_) in zip(files, fingerprints, strict=True):
-        first.setdefault((sha256, file.label), file)
-        first_of_name.setdefault((sha256, file.label, file.base_name), file)
-    n_most = sys.maxsize if n_images is None else n_images
+    for file in files:
+        first.setdefault((file.sha256, file.label), file)
+        first_of_name.setdefault((file.sha256, file.label, file.base_name), file)
+    n_most = sys.maxsize if given.count is None else given.count
     limits = {"": n_most, "cat": (n_most + 1) // 2, "dog": n_most // 2}
-    taken, names, placements = collections.Counter(), set(), []
-    for file, (sha256, reason, _) in zip(files, fingerprints, strict=True):
-        same = first_of_name[sha256, file.label, file.base_name]
-        opposite = first.get((sha256, OTHER_LABEL.get(file.label)))
-        if not reason and opposite is not None:
-            reason = f"both labels: also {opposite.name}"
-        elif not reason and same is not file:
-            reason = f"duplicate: also {same.name}"
-        elif not reason and taken[file.label] == limits[file.label]:
-            reason = "beyond --count"
-        taken[file.label] += not reason
-        split = split_of((leaders or {}).get(sha256, sha256), shares) if sha256 else ""
-        destination = "" if reason else _destination(file, sha256, split, names, as_jpeg)
-        placements.append(Placement(file, destination, reason, sha256))
-    return placements
+    taken, names = collections.Counter(), set()
+    for file in (file for file in files if not file.reason):
+        same = first_of_name[file.sha256, file.label, file.base_name]
+        opposite = first.get((file.sha256, OTHER_LABEL.get(file.label)))
+        if opposite is not None:
+            file.reason = f"both labels: also {opposite.name}"
+        elif same is not file:
+            file.reason = f"duplicate: also {same.name}"
+        elif taken[file.label] == limits[file.label]:
+            file.reason = "beyond --count"
+        else:
+            taken[file.label] += 1
+            split = split_of(leaders.get(file.sha256, file.sha256), given.shares)
+            file.destination = _destination(file, split, names, as_jpeg=bool(given.size))
 
 
-def _destination(file, sha256, split, names, as_jpeg):
+def _destination(file, split, names, as_jpeg):
     # Only the base name: a member called ../../0.jpg must not climb out of DEST.
     name = PurePosixPath(file.base_name)
     if as_jpeg and name.suffix.lower() not in (".jpg", ".jpeg"):
         name = name.with_suffix(".jpg")
     folder = f"{split}/{FOLDERS[file.label]}" if file.label else "unlabeled"
     while f"{folder}/{name}".casefold() in names:  # two folders of the source can hold one name
-        name = name.with_stem(f"{name.stem}-{sha256[:16]}")
+        name = name.with_stem(f"{name.stem}-{file.sha256[:16]}")
     names.add(f"{folder}/{name}".casefold())
     return f"{folder}/{name}"
 
@@ -316,21 +280,20 @@ def _in_threads(function, files, doing):
             yield pending.popleft().result()
 
 
-def write_photographs(placements, folder, size):
+def write_photographs(files, folder, size):
     """Copy what is placed into `folder`, shrunk where `size` is given."""
-    placed = [placement for placement in placements if placement.destination]
+    placed = [file for file in files if file.destination]
     for name in (f"{split}/{name}" for split in SPLITS for name in FOLDERS.values()):
         (folder / name).mkdir(parents=True)
     function = functools.partial(shrink, size=size) if size else bytes
-    contents = _in_threads(function, [item.file for item in placed], "writing")
-    for item, content in zip(placed, contents, strict=True):
-        (folder / item.destination).parent.mkdir(exist_ok=True)  # unlabeled/
-        (folder / item.destination).write_bytes(content)
+    for file, content in zip(placed, _in_threads(function, placed, "writing"), strict=True):
+        (folder / file.destination).parent.mkdir(exist_ok=True)  # unlabeled/
+        (folder / file.destination).write_bytes(content)
 
 
 def shrink(data, size):
     """An image's bytes -> those of a JPEG whose longer side has at most `size` pixels."""
-    pixels = _cnnviz_data().decode_image(data)
+    pixels = _library()[0].decode_image(data)
     if max(pixels.shape) <= size and data.startswith(b"\xff\xd8"):  # a JPEG, small enough
         return data
     image = PIL.Image.fromarray(pixels)
@@ -340,29 +303,25 @@ def shrink(data, size):
     return encoded.getvalue()
 
 
-def write_table(placements, path):
-    """Write one row a file of the source, of COLUMNS."""
-    rows = [
-        (p.file.name, p.file.label, p.destination, p.reason, p.sha256, p.near_copy)
-        for p in placements
-    ]
-    with open(path, "w", **TABLE_TEXT) as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+def write_table(files, path):
+    rows = [(f.name, f.label, f.destination, f.reason, f.sha256, f.near_copy) for f in files]
+    with open(path, "w", **TABLE_TEXT) as table:
+        csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
-def summary(placements):
+def summary(files):
     """How many files went where, as text."""
     counts = collections.Counter(
-        item.destination.rpartition("/")[0] or "left out: " + item.reason.partition(":")[0]
-        for item in placements
+        file.destination.rpartition("/")[0] or "left out: " + file.reason.partition(":")[0]
+        for file in files
     )
-    rows = [*sorted(counts.items()), ("files in the source", len(placements))]
+    rows = [*sorted(counts.items()), ("files in the source", len(files))]
     lines = [f"{name:28}{number:8,}" for name, number in rows]
-    pairs = [(item.destination, item.near_copy) for item in placements if item.near_copy]
+    pairs = [tuple(sorted((f.destination, f.near_copy))) for f in files if f.near_copy]
     if pairs:
         lines.append(f"{len(pairs):,} photographs have a near copy in another split, such as")
-        pairs = list(dict.fromkeys(tuple(sorted(pair)) for pair in pairs))
-        lines += [f"  {first} and {second}" for first, second in pairs[:MOST_SHOWN]]
+        shown = list(dict.fromkeys(pairs))[:MOST_SHOWN]
+        lines += [f"  {first} and {second}" for first, second in shown]
         lines.append("`--keep-near-copies-together` puts near copies into one split.")
     return "\n".join(lines)
 
@@ -377,7 +336,7 @@ def check_destination(source, destination):
     if (destination / TABLE).is_file():
         with open(destination / TABLE, **TABLE_TEXT) as file:
             table = csv.DictReader(file)
-            if table.fieldnames in (COLUMNS, COLUMNS[:-1]):  # the last one came later
+            if table.fieldnames == COLUMNS:
                 known = {row["destination"] for row in table} | {TABLE}
     for path in destination.rglob("*"):
         name = path.relative_to(destination).as_posix()
@@ -493,9 +452,7 @@ def main(argv=None):
         if given.download:
             check_destination(given.source.resolve(), given.destination.resolve())
             download(given.source)
-        options = {"shares": given.shares, "n_images": given.count, "size": given.size}
-        options["keep_together"] = given.keep_near_copies_together
-        print(summary(separate(given.source, given.destination, **options)))
+        print(summary(separate(given)))
     except (SeparationError, OSError, csv.Error) as error:
         print(f"data_separator.py: {error}", file=sys.stderr)
         return 2

@@ -24,12 +24,11 @@ def augmented(data, *, image_size=0, strength=0.0, cut_mix=0.0, seed=0):
             images = np.stack([resize_image(image, image_size) for image in np.float32(images)])
         if cut_mix:
             images, labels = cut_mix_batch(images, labels, rng, share=cut_mix)
-        return np.float32(images), labels
+        return np.float32(images), np.float32(labels)
 
     def change_batch(batch, seed):
         images, labels = batch
-        types = tf.float32, tf.float32 if cut_mix else labels.dtype
-        changed, mixed = tf.numpy_function(change, [images, labels, seed], types)
+        changed, mixed = tf.numpy_function(change, [images, labels, seed], [tf.float32] * 2)
         # The size stays open, so that a model is traced once for all sizes.
         changed.set_shape((images.shape[0], None, None, images.shape[3]))
         return changed, tf.ensure_shape(mixed, labels.shape)

@@ -1,5 +1,6 @@
 """Loads image files: one as an array, or a split of cats and dogs as batches."""
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import tensorflow as tf
 from cnnviz.checks import check_integer
 
 CLASS_NAMES = ("cat", "dog")  # the index is the label; the folders of a split are `cats` and `dogs`
+ORIENTATION = 0x0112  # the tag of EXIF
 IMAGE_SUFFIXES = set(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .avif".split())
 
 
@@ -39,7 +41,12 @@ def decode_image(data):
                     tf.io.decode_image(data, expand_animations=False)
                 pixels = _to_rgb(image)
             # After the pixels: Pillow turns a TIFF upright and then forgets its orientation.
-            return _turn_upright(pixels, image)
+            with contextlib.suppress(Exception):  # no orientation, or unreadable EXIF data
+                orientation = image.getexif()[ORIENTATION]
+                stored = PIL.Image.fromarray(pixels)
+                stored.getexif()[ORIENTATION] = orientation
+                pixels = np.asarray(PIL.ImageOps.exif_transpose(stored))
+            return pixels
     except PIL.UnidentifiedImageError:
         raise ValueError("not an image in a known format") from None
     except tf.errors.InvalidArgumentError:  # its message tells a user nothing more
@@ -58,19 +65,6 @@ def _to_rgb(image):
         image = image.convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))
-
-
-def _turn_upright(pixels, image):
-    """Apply the EXIF orientation (TIFF 6.0, tag 0x0112) that the header of `image` has."""
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # unreadable EXIF data beside whole pixels
-        orientation = 1
-    if orientation == 1:
-        return pixels
-    stored = PIL.Image.fromarray(pixels)
-    stored.getexif()[0x0112] = orientation
-    return np.asarray(PIL.ImageOps.exif_transpose(stored))
 
 
 def resize_image(image, image_size):
@@ -95,8 +89,9 @@ def load_image(
         >>> import skimage
         >>> image = cnnviz.load_image(skimage.data_dir + "/chelsea.png", image_size=160)
     """
-    for side in () if image_size is None else np.ravel(np.array(image_size, object)):
-        check_integer("image_size", side, 1)
+    if image_size is not None:
+        for side in np.ravel(image_size).tolist():
+            check_integer("image_size", side, 1)
     try:
         image = decode_image(Path(path).read_bytes())
     except ValueError as error:

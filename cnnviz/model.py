@@ -1,5 +1,6 @@
 """The cats-versus-dogs classifier: its architecture, its shipped weights, and models in files."""
 
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -46,11 +47,11 @@ def build_model(
     images = keras.Input((image_size, image_size, 3), name="images")
     features = keras.layers.Rescaling(1 / 127.5, -1, name="rescaling", dtype=precision)(images)
     for block, (convolutions, times) in enumerate(BLOCKS, start=1):
-        options = {"filters": round(width * times), "dtype": precision, "strides": 2}
-        features = _convolve(features, f"block{block}_conv1", batch_normalization, **options)
+        options = {"normalize": batch_normalization, "dtype": precision}
+        convolve = functools.partial(_convolve, filters=round(width * times), **options)
+        features = convolve(features, f"block{block}_conv1", strides=2)
         for index in range(2, convolutions + 1):
-            name, options["strides"] = f"block{block}_conv{index}", 1
-            both = [features, _convolve(features, name, batch_normalization, **options)]
+            both = [features, convolve(features, f"block{block}_conv{index}")]
             features = keras.layers.Add(name=f"block{block}_add{index}", dtype=precision)(both)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooling", dtype=precision)(features)
     # float32 whatever the precision policy: the loss needs exact logits.
@@ -58,12 +59,12 @@ def build_model(
     return keras.Model(images, logit, name="cats_vs_dogs")
 
 
-def _convolve(features, name, batch_normalization, dtype, **options):
+def _convolve(features, name, *, filters, strides=1, normalize, dtype):
     """Convolution and ReLU, as one layer or, for training, with normalization between them."""
-    options |= {"kernel_size": 3, "padding": "same", "kernel_initializer": "he_normal"}
-    options |= {"use_bias": False} if batch_normalization else {"activation": "relu"}
-    features = keras.layers.Conv2D(name=name, dtype=dtype, **options)(features)
-    if not batch_normalization:
+    options = {"padding": "same", "kernel_initializer": "he_normal", "name": name, "dtype": dtype}
+    options |= {"use_bias": False} if normalize else {"activation": "relu"}
+    features = keras.layers.Conv2D(filters, 3, strides, **options)(features)
+    if not normalize:
         return features
     norm = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm", dtype=dtype)
     return keras.layers.ReLU(name=f"{name}_relu", dtype=dtype)(norm(features))

@@ -58,10 +58,9 @@ def train(
             the recipe's, 0..2. A short training learns more with 0.4.
         cut_mix: Fraction of the training images, 0..1, with a piece of another image and a mixed
             label (CutMix); for long trainings. Accuracy takes the label of the larger part.
-        checkpoint: A `.keras` file for the best weights so far, beside which `<checkpoint>.csv`
-            holds the history and the folder `<checkpoint>.resume` the latest state. The same call
-            again continues a training that was killed or interrupted, after its last full epoch. A
-            training that ended deletes the folder; the next renames files to `*.earlier.keras`.
+        checkpoint: A `.keras` file for the best weights so far; `<checkpoint>.csv` beside it holds
+            the history. The same call again continues a training that was killed or interrupted,
+            after its last full epoch; after one that ended, it renames files to `*.earlier.keras`.
         seed: Seed of the augmentation.
         verbose: As in `keras.Model.fit`.
 
@@ -105,12 +104,12 @@ def train(
         callbacks.append(keras.callbacks.BackupAndRestore(folder, **keep))
     options = {"callbacks": callbacks, "verbose": verbose, "shuffle": False}  # the data shuffles
     try:
-        for size, (first, *more) in itertools.groupby(range(epochs), sizes.__getitem__):
-            best.image_size, last = size, first + len(more) + 1
-            how = {"strength": float(augment), "cut_mix": cut_mix, "seed": seed + first}
+        for size, of_size in itertools.groupby(range(epochs), sizes.__getitem__):
+            best.image_size, stage = size, list(of_size)
+            how = {"strength": float(augment), "cut_mix": cut_mix, "seed": seed + stage[0]}
             data = augmented(train_data, image_size=size, **how)
             options["validation_data"] = augmented(validation_data, image_size=size)
-            model.fit(data, initial_epoch=first, epochs=last, **options)
+            model.fit(data, initial_epoch=stage[0], epochs=stage[-1] + 1, **options)
             if best.diverged_in is not None:
                 break
         if checkpoint:
@@ -174,7 +173,7 @@ def _begin_or_continue(checkpoint):
     earlier = Path(checkpoint).with_suffix(".earlier.keras")
     for file, kept in ((Path(checkpoint), earlier), (rows, f"{earlier}.csv")):
         if file.exists():
-            os.replace(file, kept)
+            file.replace(kept)
     folder.mkdir(parents=True)
     return {}
 
@@ -225,7 +224,7 @@ def _check_data(name, data, is_augmented):
 
 
 def _check_model(model, images):
-    """Raise a ValueError unless the model returns one logit for each image."""
+    """The model must return one logit for each image."""
     blank = np.zeros_like(images[:1])
     probability, output = layers.class_probabilities(model, blank)[0, -1], np.float32(model(blank))
     if output.shape != (1, 1) or abs(probability - tf.sigmoid(output)[0, 0]) > 1e-3:
@@ -234,13 +233,11 @@ def _check_model(model, images):
 
 
 def _check_arguments(epochs, sizes, augment, cut_mix, checkpoint):
-    """Raise a ValueError unless the options are in range."""
     for size in sizes if any(sizes) else ():
         check_integer("image_sizes", size, 1)
     if len(sizes) != epochs:
-        raise ValueError(
-            f"`image_sizes` (={sizes}) must have one size for each of the {epochs} `epochs`"
-        )
+        must = f"must have one size for each of the {epochs} `epochs`"
+        raise ValueError(f"`image_sizes` (={sizes}) {must}")
     for name, value, most in (("augment", augment, 2), ("cut_mix", cut_mix, 1)):
         if not (isinstance(value, numbers.Real) and 0 <= value <= most):
             raise ValueError(f"`{name}` (={value!r}) must be a number in 0..{most}")

@@ -25,6 +25,12 @@ def nobody():
         os.seteuid(0)
 
 
+def without_xla(model):
+    """The model, set to train without XLA, which compiles longer than small networks train."""
+    model.supports_jit = False
+    return model
+
+
 @pytest.fixture
 def images():
     """Three images of 12x12 pixels in 0..1."""

@@ -358,7 +358,6 @@ ONLY_CATS = {name: data for name, data in TRAIN.items() if "cat" in name}
 EMPTY_DOGS = {f"train/dog.{i}.jpg": b"" for i in range(3)}
 BAD_SOURCES = {
     "page": (b"\n<!DOCTYPE html><html>Sign in</html>", "have accepted its rules"),
-    "text": (b"some text", "source.zip is not a complete zip"),
     "cut": (zip_of(MICROSOFT)[:-2000], "source.zip is not a complete zip"),
     "cut inside": (zip_of({"train.zip": ZIPS["train.zip"][:-2000]}), "train.zip is not a complete"),
     "damaged": (damaged(), "train/cat.2.jpg cannot be unpacked (Bad CRC-32"),

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import without_xla
 
 import cnnviz
 import train_photographs
@@ -23,6 +24,8 @@ def run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(train_photographs, "STORED_SIZES", {"best": 48})
     monkeypatch.setattr(train_photographs, "USED_SIZES", {"best": 56})
     monkeypatch.setattr("cnnviz.model.BLOCKS", ((1, 1), (2, 1)))  # two blocks of the four
+    build = cnnviz.build_model
+    monkeypatch.setattr(cnnviz, "build_model", lambda **options: without_xla(build(**options)))
 
     def run_with():
         argv = ["", str(tmp_path / "photos"), str(tmp_path / "pets.keras")]

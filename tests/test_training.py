@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import shutil
 import weakref
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import without_xla
 
 from cnnviz import training
 from cnnviz.model import build_model
@@ -35,7 +37,7 @@ def brightness_task(labels_correct=True, image_size=16, seed=0):
 def brightness_model(weight=0.0):
     """A classifier of four numbers: the weighted mean color. It trains in no time."""
     layers = [L.Rescaling(1 / 127.5, offset=-1), L.GlobalAveragePooling2D(), L.Dense(1)]
-    model = keras.Sequential([keras.Input((None, None, 3)), *layers])
+    model = without_xla(keras.Sequential([keras.Input((None, None, 3)), *layers]))
     model.set_weights([np.full((3, 1), weight, np.float32), np.zeros(1, np.float32)])
     return model
 
@@ -80,9 +82,10 @@ def raise_interrupt(model):
 
 
 @pytest.fixture(scope="module")
-def whole():
-    """(model, history) of `train_astray`, left alone."""
-    return train_astray()
+def whole(tmp_path_factory):
+    """(model, history, checkpoint) of `train_astray`, left alone."""
+    path = tmp_path_factory.mktemp("whole") / "new folder" / "best.keras"
+    return *train_astray(checkpoint=path), path
 
 
 @pytest.fixture
@@ -125,9 +128,8 @@ def test_learns_a_planted_task_with_the_whole_recipe(monkeypatch):
     assert max(history["val_accuracy"]) > 0.9
 
 
-def test_best_weights_are_left_in_the_model_and_in_the_checkpoint(tmp_path):
-    path = tmp_path / "new folder" / "best.keras"
-    model, history = train_astray(checkpoint=path)
+def test_best_weights_are_left_in_the_model_and_in_the_checkpoint(whole):
+    model, history, path = whole
     accuracies = history.history["val_accuracy"]
     assert accuracies[-1] < 0.1 < 0.9 < max(accuracies)
     assert accuracy_of(model) == max(accuracies) == accuracies[history.best_epoch]
@@ -164,15 +166,26 @@ def test_mixed_images_count_as_their_larger_part():
     assert metrics["accuracy"] == 0.5
 
 
-def test_steps_are_those_of_the_stated_optimizer_and_loss():
-    model, twin = small_network(), small_network()
-    options = {"epochs": 2, "learning_rate": 0.01, "augment": False, "verbose": 0}
-    history = train(model, CORRECT, CORRECT, **options).history
+def small_network():
+    """A convolution, for Muon, and no batch normalization, which would be of half a batch."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((None, None, 3)), L.Rescaling(1 / 127.5, offset=-1)]
+    layers += [L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(1)]
+    return without_xla(keras.Sequential(layers))
+
+
+def test_steps_are_those_of_the_stated_optimizer_and_loss_on_several_devices_too():
+    twin, options = small_network(), {"epochs": 2, "learning_rate": 0.01, "augment": False}
     optimizer = ConvolutionMuon(one_cycle(0.01, 2 * BATCHES), weight_decay=0.02)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     twin.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.05))
-    expected = twin.fit(CORRECT, epochs=2, shuffle=False, verbose=0).history
-    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+    expected = twin.fit(CORRECT, validation_data=CORRECT, epochs=2, shuffle=False, verbose=0)
+    for scope in (contextlib.nullcontext(), tf.distribute.MirroredStrategy(["CPU:0"]).scope()):
+        with scope:
+            model = small_network()
+        history = train(model, CORRECT, CORRECT, verbose=0, **options).history
+        for name in ("loss", "val_loss"):
+            np.testing.assert_allclose(history[name], expected.history[name], rtol=1e-4)
 
 
 def test_weight_decay_is_of_kernels_alone():
@@ -224,17 +237,28 @@ def test_each_epoch_trains_and_validates_at_its_image_size(killed_after, at_epoc
         np.testing.assert_allclose(history[name], np.array([16, 36, 36, 81]) / 2, rtol=0.06)
 
 
-@pytest.mark.parametrize("epochs", [0, 4])
-def test_interrupt_keeps_the_best_weights_and_the_history_so_far(epochs, at_epoch, capsys):
-    at_epoch(epochs, raise_interrupt)
+def test_interrupt_in_the_first_epoch_leaves_the_model_as_it_came(at_epoch, capsys):
+    at_epoch(0, raise_interrupt)
     model, history = train_astray()
-    accuracies = history.history.get("val_accuracy", [])
-    assert len(accuracies) == epochs and "Interrupted" in capsys.readouterr().out
-    if epochs:
-        assert accuracies[-1] < max(accuracies) == accuracy_of(model)
-    else:
-        assert history.best_epoch is None
-        assert_same_weights(model, brightness_model(weight=0.3))
+    assert "Interrupted" in capsys.readouterr().out
+    assert history.best_epoch is None and history.history == {}
+    assert_same_weights(model, brightness_model(weight=0.3))
+
+
+def test_interrupt_keeps_the_best_weights_and_the_history_and_training_continues(
+    at_epoch, tmp_path, capsys
+):
+    at_epoch(4, raise_interrupt)
+    model, history = train_astray(checkpoint=tmp_path / "best.keras")
+    assert "Call `train` again to continue." in capsys.readouterr().out
+    accuracies = history.history["val_accuracy"]
+    assert len(accuracies) == 4 and accuracies[-1] < max(accuracies) == accuracy_of(model)
+    steps = []
+    at_epoch(4, lambda model: steps.append(int(model.optimizer.iterations)))
+    model, history = train_astray(checkpoint=tmp_path / "best.keras")
+    assert steps == [4 * BATCHES] and len(history.history["loss"]) == 6
+    _, second = train_astray(model, epochs=1)  # which does not begin at epoch 4
+    assert len(second.history["loss"]) == 1
 
 
 def test_nan_ends_the_training_and_keeps_the_best_weights(at_epoch, tmp_path):
@@ -256,12 +280,23 @@ def test_nan_in_the_first_epoch_leaves_the_model_as_it_came(tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("epochs", [0, 3])
-def test_killed_training_continues_after_its_last_full_epoch(epochs, killed_after, whole):
+def damage_files(path):
+    """Half of the latest state, and the history of an epoch whose state was not written."""
+    state = path.with_name("best.keras.resume") / "latest.weights.h5"
+    state.write_bytes(state.read_bytes()[:1000])
+    file = path.with_name("best.keras.csv")
+    *rows, last = file.read_text().splitlines()
+    file.write_text("\n".join([*rows, last, last.replace("2,", "3,", 1), ""]))
+
+
+@pytest.mark.parametrize("epochs, damaged", [(0, False), (3, False), (3, True)])
+def test_killed_training_continues_after_its_last_full_epoch(epochs, damaged, killed_after, whole):
     """And does not replace better weights by worse ones."""
-    expected = whole[1]
+    _, expected, _ = whole
     assert max(expected.history["val_accuracy"][3:]) < 0.9
     path = killed_after(epochs)
+    if damaged:
+        damage_files(path)
     model, history = train_astray(checkpoint=path)
     assert history.history.keys() == expected.history.keys()
     for name in history.history.keys() - {"seconds"}:
@@ -270,31 +305,6 @@ def test_killed_training_continues_after_its_last_full_epoch(epochs, killed_afte
     assert_same_weights(model, load(path))
     assert accuracy_of(model) == max(expected.history["val_accuracy"])
     assert int(model.optimizer.iterations) == 6 * BATCHES  # so the learning rate ended at zero
-
-
-def test_interrupted_training_continues_too(at_epoch, tmp_path, capsys):
-    at_epoch(2, raise_interrupt)
-    train_astray(checkpoint=tmp_path / "best.keras")
-    assert "Call `train` again to continue." in capsys.readouterr().out
-    steps = []
-    at_epoch(2, lambda model: steps.append(int(model.optimizer.iterations)))
-    model, history = train_astray(checkpoint=tmp_path / "best.keras")
-    assert steps == [2 * BATCHES] and len(history.history["loss"]) == 6
-    _, second = train_astray(model, epochs=1)  # which does not begin at epoch 2
-    assert len(second.history["loss"]) == 1
-
-
-def test_training_killed_while_it_wrote_files_continues(killed_after, whole):
-    """With half of the latest state, and the history of an epoch whose state was not written."""
-    path = killed_after(3)
-    state = path.with_name("best.keras.resume") / "latest.weights.h5"
-    state.write_bytes(state.read_bytes()[:1000])
-    file = path.with_name("best.keras.csv")
-    *rows, last = file.read_text().splitlines()
-    file.write_text("\n".join([*rows, last, last.replace("2,", "3,", 1), ""]))
-    model, history = train_astray(checkpoint=path)
-    np.testing.assert_allclose(history.history["loss"], whole[1].history["loss"], rtol=1e-5)
-    assert accuracy_of(model) == max(history.history["val_accuracy"])
 
 
 def test_training_killed_after_its_last_epoch_still_gives_the_best_weights(monkeypatch, tmp_path):
@@ -307,16 +317,14 @@ def test_training_killed_after_its_last_epoch_still_gives_the_best_weights(monke
     assert_same_weights(model, load(path))
 
 
-def test_a_training_after_one_that_ended_keeps_its_files(killed_after, tmp_path):
-    path = tmp_path / "best.keras"
-    train_astray(checkpoint=path)
+def test_a_training_after_one_that_ended_keeps_its_files(whole, tmp_path):
+    path = shutil.copytree(whole[2].parent, tmp_path / "pets") / "best.keras"
     best, curves = path.read_bytes(), path.with_name("best.keras.csv").read_bytes()
-    killed_after(1, model=brightness_model(weight=-0.3))
     model, history = train_astray(brightness_model(weight=-0.3), checkpoint=path)
     assert len(history.history["loss"]) == 6
     assert accuracy_of(load(path)) < 0.9
-    assert (tmp_path / "best.earlier.keras").read_bytes() == best
-    assert (tmp_path / "best.earlier.keras.csv").read_bytes() == curves
+    assert path.with_name("best.earlier.keras").read_bytes() == best
+    assert path.with_name("best.earlier.keras.csv").read_bytes() == curves
 
 
 def test_the_state_of_another_model_is_an_error_that_says_what_to_do(killed_after):
@@ -347,25 +355,6 @@ def test_loss_is_scaled_where_gradients_are_float16():
     optimizers = [training._optimizer(one, 0.1) for one in (model, brightness_model())]
     scaled = [isinstance(one, keras.optimizers.LossScaleOptimizer) for one in optimizers]
     assert scaled == [True, False]
-
-
-def small_network():
-    """A convolution, for Muon, and no batch normalization, which would be of half a batch."""
-    keras.utils.set_random_seed(0)
-    layers = [L.Rescaling(1 / 127.5, offset=-1), L.Conv2D(4, 3, activation="relu")]
-    layers += [L.GlobalAveragePooling2D(), L.Dense(1)]
-    return keras.Sequential([keras.Input((None, None, 3)), *layers])
-
-
-def test_a_distribution_strategy_trains_as_one_device_does():
-    histories = []
-    for scope in (contextlib.nullcontext(), tf.distribute.MirroredStrategy(["CPU:0"]).scope()):
-        with scope:
-            model = small_network()
-        options = {"epochs": 1, "learning_rate": 0.02, "augment": False, "verbose": 0}
-        histories.append(train(model, CORRECT, CORRECT, **options).history)
-    for name in ("loss", "val_loss"):
-        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-4)
 
 
 def test_a_subclassed_model_is_trained():
