@@ -116,17 +116,6 @@ def test_similarity_of_maps_is_their_rank_correlation():
     assert np.isnan(trust.map_similarity(np.ones((3, 5, 5)), maps))
 
 
-def test_interval_is_that_of_a_mean():
-    random, covered = np.random.default_rng(0), 0
-    for _ in range(100):
-        mean, low, high = trust.estimate(random.normal(0.3, 1, 60))
-        covered += low <= 0.3 <= high
-        assert low < mean < high and high - low == pytest.approx(4 / 60**0.5, rel=0.4)
-    assert 88 <= covered <= 99
-    assert np.isnan(trust.estimate([np.nan, np.nan])).all()
-    assert trust.estimate([0.5, np.nan]) == (0.5, 0.5, 0.5)
-
-
 def test_one_call_gives_the_table(color_model, spots):
     methods = ("grad-cam", "hires-cam")
     result = trust.map_trust(color_model, *spots, methods=methods, n_mosaics=6, n_shuffles=3)

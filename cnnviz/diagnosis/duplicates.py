@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -92,7 +93,8 @@ def near_copies(thumbnails, splits):
     with progress_bar(len(usable), "comparing", "image") as bar:
         for part in blocks:
             views = np.stack([_frequencies(thumbnails[part], *crop) for crop in CROPS])
-            alike = np.max([e @ whole[0].T + abs(o @ whole[1].T) for e, o in views], axis=0)
+            alike = (even @ whole[0].T + abs(odd @ whole[1].T) for even, odd in views)
+            alike = functools.reduce(np.maximum, alike)  # one crop at a time, for the memory
             alike[part[:, None] == usable] = -1
             for own in owned * NEAREST:  # the most alike of each split, then the second
                 nearest = own[alike[:, own].argmax(axis=1)]

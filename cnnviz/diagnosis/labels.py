@@ -38,15 +38,13 @@ class SuspectLabels(Result):
         labels: (N,) int32, the labels as given, in the order of the data, as in the next two.
         given: (N,) float64, the probability of the label, by fits that had not seen the image.
         predicted: (N,) int32, the most probable class.
-        images: (n, H, W, C) float32, the first `MOST_IMAGES` of the ranking; None of shuffled data,
-            signals and volumes.
-        class_names: The names of the classes, by index; may be empty.
-        n_errors: How many labels are probably wrong, the first of the ranking; 0 if that many
-            disagreements may be the model's mistakes.
-        n_errors_low, n_errors_high: The ends of a 95 % interval.
+        images: (n, H, W, C) float32, the first 24 of the ranking; None of shuffled data, signals
+            and volumes.
+        class_names, file_paths: The names of the classes; the images' files, if a dataset has any.
+        n_errors, n_errors_low, n_errors_high: How many labels are probably wrong, the first of the
+            ranking, with a 95 % interval; 0 if all disagreements may be the model's mistakes.
         memorized: Whether the model has probably memorized the labels. Then an earlier layer ranks
             them, which is less certain.
-        file_paths: The images' files, in the order of the data, if a dataset tells them; or empty.
     """
 
     ranking: np.ndarray
@@ -104,20 +102,18 @@ def suspect_labels(
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
         data: Dataset of batches (images, labels), read twice, or a pair of arrays. Labels are class
-            indices, or one-hot. A warning says if the data are shuffled, as indices then mean
-            nothing.
+            indices or one-hot. A warning says if the data are shuffled: indices then mean nothing.
         n_folds: Folds of the cross-validation, 2 or more; each class needs at least as many images.
         retrain: `retrain(images, labels)` -> a new keras.Model, trained on these arrays (labels are
-            class indices). It is called for each fold, and its models judge the labels instead of
-            `model`. Needed if `model` was trained on the data and has memorized their errors.
+            class indices), for each fold. These judge the labels instead of `model`. Needed if it
+            was trained on the data and has memorized their errors.
         class_names: The names of the classes, by index, for tables and figures.
 
     Raises:
         ValueError: If the data do not fit, or a class has fewer than `n_folds` images.
 
     Warns:
-        UserWarning: If the model has probably memorized the labels: it predicts nearly all of them,
-            and its earlier features far fewer.
+        UserWarning: If the model has probably memorized the labels.
 
     Example:
         >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()
@@ -133,37 +129,34 @@ def suspect_labels(
         given = f"`data` (classes {classes}, {counts} images) must have two classes or more, with"
         raise ValueError(f"{given} at least `n_folds` (={n_folds}) images of each")
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=0)
-    memorized = False
-    if retrain is None:
-        last, earlier, own = found
-        own = _of_classes(own, classes)
-        memorized = _is_memorized(earlier, own, columns, folds)
-        own = None if memorized else own
-        scores = _scores(earlier if memorized else last, own, columns, folds)
-    else:
+    last, earlier, own = found
+    own = _of_classes(own, classes)
+    memorized = retrain is None and _is_memorized(earlier, own, columns, folds)
+    if retrain is not None:
         own = _retrained(retrain, inputs, labels, classes, folds)
-        scores = _mixed([own], columns)[0]
-    if memorized:
+        scores, _ = _mixed([own], columns)
+    elif not memorized:
+        scores = _scores(last, own, columns, folds)
+    else:
+        own, scores = None, _scores(earlier, None, columns, folds)
         layers.warn(
             "`model` predicts nearly all labels, and its earlier features far fewer: if it was "
             "trained on these images, it has memorized their labels, and wrong ones cannot be told "
             "from right ones. Give images that it was not trained on, or `retrain=`"
         )
-    probabilities = np.exp(scores)
-    given = probabilities[np.arange(len(labels)), columns]
-    predicted, ranking = classes[probabilities.argmax(axis=1)], given.argsort(kind="stable")
+    given = np.exp(scores)[np.arange(len(labels)), columns]
+    predicted, ranking = classes[scores.argmax(axis=1)], given.argsort(kind="stable")
     judges = [scores] if own is None else [scores, np.log(np.clip(own.astype(float), 1e-30, 1))]
     n_errors = _count(max(judges, key=lambda x: (x.argmax(axis=1) == columns).mean()), columns)
     if memorized:
         n_errors = 0, 0, max(n_errors[2], int((predicted != labels).sum()))
-    ordered = not layers.warn_if_shuffled(data)
-    are_images = len(layers.input_shape(model)) == 4
-    images = pick(model, data, ranking[:MOST_IMAGES])[0] if ordered and are_images else None
-    paths = tuple(getattr(data, "file_paths", ()) if ordered else ())
-    names = tuple(class_names)
-    return SuspectLabels(
-        ranking, labels, given, predicted, images, names, paths, *n_errors, memorized
-    )
+    images, paths = None, ()
+    if not layers.warn_if_shuffled(data):
+        paths = tuple(getattr(data, "file_paths", ()))
+        if len(layers.input_shape(model)) == 4:
+            images, _ = pick(model, data, ranking[:MOST_IMAGES])
+    about = labels, given, predicted, images, tuple(class_names), paths
+    return SuspectLabels(ranking, *about, *n_errors, memorized)
 
 
 def _measures(call):
@@ -208,8 +201,7 @@ def _retrained(retrain, inputs, labels, classes, folds):
 
 def _is_memorized(earlier, own, columns, folds):
     """Whether a model predicts nearly all labels, and a fit of its earlier features far fewer."""
-    share = 0 if own is None else np.mean(own.argmax(axis=1) == columns)
-    if share < MEMORIZED:
+    if own is None or (share := np.mean(own.argmax(axis=1) == columns)) < MEMORIZED:
         return False
     fitted = _fitted(earlier, columns, folds, 10 * PENALTIES[0])
     # In healthy models the difference was at most 0.04 (of 150 images) and 0.02 (of 500).
@@ -265,17 +257,20 @@ def _count(scores, columns):
     """
     ordered, predicted = np.sort(scores, axis=1), scores.argmax(axis=1)
     margin, wrong = ordered[:, -1] - ordered[:, -2], predicted != columns
-    sides = [predicted == one for one in (0, 1)]
-    for groups in ([predicted >= 0], sides)[: 1 + (scores.shape[1] == 2)]:
-        totals = np.zeros(3)
-        for rows in (np.flatnonzero(group) for group in groups if group.any()):
-            top = rows[np.argsort(-margin[rows], kind="stable")[: max(len(rows) // 2, FEWEST)]]
-            share, often = interval(wrong[top].sum(), len(top)), wrong[rows].mean()
-            sure = share[1] > PLATEAU * often and often < MOST and len(rows) >= 2 * FEWEST
-            totals += len(rows) * np.array(share if sure else (0, 0, share[2]))
-        found = tuple(int(round(one)) for one in totals)
-        if groups is not sides:
-            whole = found
-        if found[1]:
-            return found
-    return whole
+    found = np.rint(_count_group(margin, wrong)).astype(int)
+    if not found[1] and scores.shape[1] == 2:
+        sides = [_count_group(margin[predicted == k], wrong[predicted == k]) for k in (0, 1)]
+        one_sided = np.rint(sum(sides)).astype(int)
+        found = one_sided if one_sided[1] else found
+    return tuple(found.tolist())
+
+
+def _count_group(margin, wrong):
+    """(number of wrong labels, the ends of its interval) among the images of one group."""
+    if not len(wrong):
+        return np.zeros(3)
+    top = np.argsort(-margin, kind="stable")[: max(len(wrong) // 2, FEWEST)]
+    share, often = interval(wrong[top].sum(), len(top)), wrong.mean()
+    if share[1] <= PLATEAU * often or often >= MOST or len(wrong) < 2 * FEWEST:
+        share = 0, 0, share[2]
+    return len(wrong) * np.array(share)

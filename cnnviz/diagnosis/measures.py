@@ -33,11 +33,11 @@ def mean_features(call):
 
 def predictions(model, data, **options):
     """As `layers.stream` of labeled data; the results are (B, classes) probabilities."""
-    return layers.stream(model, data, _probabilities, key="predictions", labels=True, **options)
 
+    def compute(call):
+        return layers.probabilities(layers.classifier_output(call)), None
 
-def _probabilities(call):
-    return layers.probabilities(layers.classifier_output(call)), None
+    return layers.stream(model, data, compute, key="predictions", labels=True, **options)
 
 
 def is_flat(lowest, highest):
@@ -119,9 +119,8 @@ def calibration_bins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Sort predictions by confidence, as `expected_calibration_error`, for a reliability diagram.
 
-    Returns:
-        (edges, shares, confidences, accuracies): (n_bins + 1,) array and three (n_bins,) arrays:
-        the share of the images, their mean probability of the predicted class, their accuracy.
+    -> (n_bins + 1,) edges of the bins, and for each bin the share of the images, their mean
+    probability of the predicted class, and their accuracy.
     """
     probabilities = np.asarray(probabilities, np.float64)
     is_table = probabilities.ndim == 2 and len(probabilities) and probabilities.shape[1] > 1
@@ -146,3 +145,12 @@ def difference(hits, n, other_hits, other_n):
     """Share of hits less another one, with the ends of its 95 % interval (Newcombe 1998)."""
     (p, low, high), (q, q_low, q_high) = interval(hits, n), interval(other_hits, other_n)
     return p - q, p - q - np.hypot(p - low, q_high - q), p - q + np.hypot(high - p, q - q_low)
+
+
+def bootstrapped(values, n_draws=1000):
+    """(mean, lower and upper end of its 95 % bootstrap interval) of values; NaN is left out."""
+    values, random = np.asarray(values)[np.isfinite(values)], np.random.default_rng(0)
+    if not len(values):
+        return (np.nan,) * 3
+    means = random.choice(values, (n_draws, len(values))).mean(axis=1)
+    return values.mean(), *np.quantile(means, (0.025, 0.975))

@@ -76,16 +76,15 @@ def confident_mistakes(
 ) -> Mistakes:
     """Find the mistakes that a model is most confident of, and the training images like them.
 
-    If the nearest training images have the predicted class, the model took the image for one of
-    them: look at what they share. If they have the image's own label, the last layer is at fault.
+    If these have the predicted class, the model took the image for one of them: look at what they
+    share. If they have the image's own label, the last layer is at fault.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        test: Dataset of batches (images, labels), or a pair of arrays. Labels are class indices, or
+        test: Dataset of batches (images, labels), or a pair of arrays; labels are class indices or
             one-hot. A warning says if the data are shuffled, as indices then mean nothing.
         train: The same, of what the model was trained on; None looks for no neighbors.
-        n_mistakes: Mistakes at most, 1 or more; there are fewer if the model makes fewer.
-        n_neighbors: Training images for each mistake, 1 or more.
+        n_mistakes, n_neighbors: Mistakes, and training images for each, at most; 1 or more.
         method: Of `grad_cam`, for the evidence.
         class_names: The names of the classes, by index, for tables and figures.
 
@@ -101,12 +100,13 @@ def confident_mistakes(
     check_integer("n_neighbors", n_neighbors, 1)
     with layers.warn_once():
         inputs, index, labels, found = _worst(model, test, n_mistakes)
-        images = layers.image_of(model, inputs)
-        predicted, evidence = found.argmax(axis=1).astype(np.int32), None
+        images, predicted = layers.image_of(model, inputs), found.argmax(axis=1).astype(np.int32)
+        evidence, near = None, [images[:, None][:, :0]]
+        near += [np.empty((len(images), 0), kind) for kind in (np.int32, int, np.float32)]
         if len(images):
             classes, options = (labels, predicted), {"method": method}
             evidence = tuple(grad_cam(model, inputs, class_index=one, **options) for one in classes)
-        near = _nearest(model, inputs, images, train, n_neighbors)
+            near = near if train is None else _nearest(model, inputs, train, near, n_neighbors)
     return Mistakes(images, index, labels, predicted, found, evidence, *near, tuple(class_names))
 
 
@@ -129,14 +129,10 @@ def _worst(model, test, n_mistakes):
     return worst
 
 
-def _nearest(model, inputs, images, train, n_neighbors):
-    """Images, labels, indices and similarities (n, k) of the most similar training images."""
-    shape, near = images.shape[1:], [images[:, None][:, :0]]
-    near += [np.empty((len(images), 0), kind) for kind in (np.int32, int, np.float32)]
-    if train is None or not len(images):
-        return near
+def _nearest(model, inputs, train, near, n_neighbors):
+    """Add training images to `near`: (n, k) images, labels, indices and similarities."""
     wanted = np.concatenate([normalize(part) for *_, part in image_features(model, inputs)])
-    rows, start = np.arange(len(images))[:, None], 0
+    shape, rows, start = near[0].shape[2:], np.arange(len(wanted))[:, None], 0
     options = {"name": "train", "description": "neighbors", "labels": True}
     for batch, labels, features in image_features(model, train, **options):
         batch = layers.image_of(model, batch)
