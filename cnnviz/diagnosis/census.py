@@ -25,8 +25,8 @@ MANY = 0.5  # share of dead filters from which on a layer has a problem
 KINDS = ("ok", "never fires", "always fires", "same everywhere", "copy")
 ADVICE = {  # by severity
     "fault": "This is not normal: no filter of {idle} has an effect",
-    "suspicion": "So many dead filters in one layer are not normal: if the accuracy is low, lower "
-    "the learning rate or add BatchNormalization",
+    "suspicion": "So many dead filters in one layer are not normal: if the accuracy is low, train "
+    "with a lower learning rate or BatchNormalization",
     "note": "Copies and constant filters are not normal, but only waste capacity",
     "": "These counts are normal: so few dead filters do no harm",
 }
@@ -93,14 +93,12 @@ class FilterCensus(Result):
     @property
     def severity(self) -> str:
         """ "fault": an idle layer; "suspicion": many dead filters in one; "note": copies; or ""."""
-        if self.idle:
-            return "fault"
-        if self.worst.share_dead >= MANY:
-            return "suspicion"
+        if self.idle or self.worst.share_dead >= MANY:
+            return "fault" if self.idle else "suspicion"
         return "note" if self.to_frame()[["copy", "same everywhere"]].any(axis=None) else ""
 
     def __str__(self) -> str:
-        counts, worst = self.to_frame().drop(columns=["layer", "correlation"]).sum(), self.worst
+        counts, worst = self.to_frame().sum(numeric_only=True), self.worst
         text = f"{counts['channels']:,.0f} filters in {len(self.layers)} layers on "
         text += f"{self.n_images:,} images: {self.dead:,} never fire ({self.share_dead:.0%})"
         if self.dead:
@@ -192,7 +190,7 @@ def _candidates(named):
 def _rows(named, found):
     """{path that is named: (path of the convolution, feature map)} of what is judged."""
     linear = [path for path in found if layers.is_linear_convolution(named[path])]
-    rows = {path: (path, maps) for path, maps in found.items() if path not in linear}
+    rows = {path: (path, found[path]) for path in found if path not in linear}
     for path in linear:
         behind = layers.activated(found[path])
         behind = layers.normalized(behind) if behind is found[path] else behind
@@ -220,15 +218,14 @@ def _moments(maps, before):
     maps, before = (tf.reshape(tf.cast(x, tf.float64), (-1, x.shape[-1])) for x in (maps, before))
     extremes = [[-tf.reduce_min(x, 0), tf.reduce_max(x, 0)] for x in (maps, before)]
     fired, total = tf.math.count_nonzero(maps > 0, 0, dtype=tf.float64), tf.reduce_sum(maps, 0)
-    count = tf.ones_like(total) * tf.cast(tf.shape(maps)[0], tf.float64)
+    count = tf.fill(tf.shape(total), tf.cast(tf.shape(maps)[0], tf.float64))
     products = tf.matmul(maps, maps, transpose_a=True)
     return tf.stack(extremes)[None], tf.concat([[count, fired, total], products], 0)[None]
 
 
 def _verdicts(convolution, extremes, sums):
     """-> (share of positions at which each filter fires, a word for each, correlations)."""
-    lowest, highest, (count, fired, total), products = *extremes, sums[:3], sums[3:]
-    lowest = -lowest
+    (count, fired, total), products, lowest, highest = sums[:3], sums[3:], -extremes[0], extremes[1]
     flat, spread, signed = is_flat(lowest, highest), highest - lowest, lowest.min() < 0
     least = NO_EFFECT * np.median(spread[~flat]) if signed and not flat.all() else 0
     flat |= spread <= least

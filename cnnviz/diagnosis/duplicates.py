@@ -114,8 +114,8 @@ class Duplicates(Result):
     """P pairs of copies, those across splits first. Each exact copy is paired with the first one.
 
     Attributes:
-        split, index: (P, 2) int: of both images, the split (an index of `names`) and the index.
-        labels: (P, 2) int, their class indices; -1 where there is none.
+        split, index, labels: (P, 2) int: of both images, the split (an index of `names`), the index
+            and the class index, -1 where there is none.
         kinds: P texts: "exact" (equal pixel values), "mirrored", "cropped", "mirrored and cropped",
             or "near copy" (encoded again, resized or of other brightness).
         similarity: (P,) float64, 1 for exact copies; else the correlation of the fine detail.
@@ -145,14 +145,14 @@ class Duplicates(Result):
         return np.flatnonzero((np.ptp(self.labels, axis=1) > 0) & (self.labels.min(axis=1) >= 0))
 
     def __str__(self) -> str:
-        lines = [
-            f"{name}: {len(copied):,} of {counted(n, 'image')} with a copy in another split."
-            for name, copied, n in zip(self.names, self.copied, self.n_images, strict=True)
-        ]
         within, exact = (np.ptp(self.split, axis=1) == 0).sum(), self.kinds.count("exact")
-        pairs = f"{counted(len(self.kinds), 'pair')} of copies: {exact:,} exact; {within:,} within "
-        pairs += f"a split; {len(self.conflicting):,} with different labels."
-        return "\n".join([*lines, pairs] if len(lines) > 1 else [pairs])
+        text = f"{counted(len(self.kinds), 'pair')} of copies: {exact:,} exact; {within:,} within "
+        text += f"a split; {len(self.conflicting):,} with different labels."
+        if len(self.names) == 1:
+            return text
+        of_splits = zip(self.names, self.copied, self.n_images, strict=True)
+        lines = [f"{name}: {len(i):,} of {counted(n, 'image')}" for name, i, n in of_splits]
+        return "".join(f"{line} with a copy in another split.\n" for line in lines) + text
 
     def _columns(self):
         columns = {}
@@ -177,10 +177,10 @@ def find_duplicates(
     """Find images that the data hold twice: exact and near copies, within and across splits.
 
     It finds copies that were encoded again, resized, cropped by up to 10 %, mirrored, or made
-    brighter or darker. Candidates have similar low frequencies. A pair counts if its
-    fine detail correlates after alignment (Evangelidis and Psarakis 2008,
+    brighter or darker. Candidates have similar low frequencies; the fine detail of a pair
+    correlates after alignment (Evangelidis and Psarakis 2008,
     https://doi.org/10.1109/TPAMI.2008.113). Of images below 32 pixels, or with little detail, only
-    exact copies are found. Memory: 17 KB per image. Time: quadratic in the number of images.
+    exact copies are found. Memory: 18 KB per image. Time: quadratic in the number of images.
 
     Args:
         data, *others: Splits: datasets of batches, pairs (images, labels) or images alone, of 1 or

@@ -164,10 +164,9 @@ def _measures(call):
     maps = list(layers.feature_maps(call).values())
     earlier = tf.cast(maps[round(EARLIER * (len(maps) - 1))], tf.float32)
     outputs = tf.nest.flatten(call.output)
-    if len(outputs) == 1:
+    own = tf.zeros((tf.shape(earlier)[0], 0))
+    if len(outputs) == 1:  # of several, nothing says which one the labels belong to
         own = layers.probabilities(layers.classifier_output(call))
-    else:  # nothing says which one the labels belong to
-        own = tf.zeros((tf.shape(earlier)[0], 0))
     means = tf.reduce_mean(earlier, list(range(1, earlier.shape.rank - 1)))
     return (mean_features(call)[0], means, own), None
 
@@ -226,19 +225,20 @@ def _mixed(probabilities, columns):
     """-> (the best mixture of log-probabilities, adjusted by class; the loss for each image)."""
     sources = [np.log(np.clip(one, 1e-6, 1)) for one in probabilities]
     sources = np.stack([_adjusted(log_softmax(one, axis=1), columns) for one in sources])
-    rows, classes = np.arange(len(columns)), sources.shape[2]
+    n_sources, _, n_classes = sources.shape
 
-    def mix(x):
-        return log_softmax(np.tensordot(x[: len(sources)], sources, 1) + x[len(sources) :], axis=1)
+    def mix(weights, biases=0):
+        return log_softmax(np.tensordot(weights, sources, 1) + biases, axis=1)
+
+    def losses(x):
+        return -mix(x[:n_sources], x[n_sources:])[range(len(columns)), columns]
 
     def loss(x):
-        return -mix(x)[rows, columns].mean() + 1e-3 * np.square(x[len(sources) :]).sum()
+        return losses(x).mean() + 1e-3 * np.square(x[n_sources:]).sum()
 
-    start = np.r_[np.full(len(sources), 1 / len(sources)), np.zeros(classes)]
-    bounds = [(0, 20)] * len(sources) + [(-9, 9)] * classes
-    x = minimize(loss, start, bounds=bounds).x
-    plain = mix(np.r_[x[: len(sources)], np.zeros(classes)])
-    return _adjusted(plain, columns), -mix(x)[rows, columns]
+    start = np.repeat([1 / n_sources, 0], (n_sources, n_classes))
+    x = minimize(loss, start, bounds=[(0, 20)] * n_sources + [(-9, 9)] * n_classes).x
+    return _adjusted(mix(x[:n_sources]), columns), losses(x)
 
 
 def _adjusted(scores, columns):

@@ -14,13 +14,6 @@ from cnnviz.grad_cam import last_feature_map, positions
 FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
 
 
-def image_features(model, data, **options):
-    """Yield (inputs, labels, means of the last feature map) of each batch; as `layers.stream`."""
-    options |= {"key": "features", "record": layers.every_layer}
-    for *batch, features, _ in layers.stream(model, data, mean_features, **options):
-        yield *batch, features
-
-
 def mean_features(call):
     """-> ((N, C) means of the last feature map, None), of a model that is being called."""
     outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]

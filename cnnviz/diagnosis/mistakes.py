@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 
 from cnnviz import figures, layers
 from cnnviz.checks import check_integer
-from cnnviz.diagnosis.measures import image_features, predictions
+from cnnviz.diagnosis.measures import mean_features, predictions
 from cnnviz.grad_cam import GradCAM, Method, grad_cam
 from cnnviz.results import Result
 
@@ -131,14 +131,15 @@ def _worst(model, test, n_mistakes):
 
 def _nearest(model, inputs, train, near, n_neighbors):
     """Add training images to `near`: (n, k) images, labels, indices and similarities."""
-    wanted = np.concatenate([normalize(part) for *_, part in image_features(model, inputs)])
+    options = {"key": "features", "record": layers.every_layer}
+    wanted, _ = layers.run(model, inputs, mean_features, **options)
     shape, rows, start = near[0].shape[2:], np.arange(len(wanted))[:, None], 0
-    options = {"name": "train", "description": "neighbors", "labels": True}
-    for batch, labels, features in image_features(model, train, **options):
+    options |= {"name": "train", "description": "neighbors", "labels": True}
+    for batch, labels, features, _ in layers.stream(model, train, mean_features, **options):
         batch = layers.image_of(model, batch)
         if batch.shape[1:] != shape:
             raise ValueError(f"`train` (images of {batch.shape[1:]}) must fit `test`, {shape}")
-        similar = wanted @ normalize(features).T
+        similar = normalize(wanted) @ normalize(features).T
         best = (-similar).argsort(axis=1, kind="stable")[:, :n_neighbors]
         new = batch[best], labels[best], start + best, similar[rows, best]
         near = [np.concatenate(both, axis=1) for both in zip(near, new, strict=True)]
