@@ -35,9 +35,8 @@ class SuspectLabels(Result):
 
     Attributes:
         ranking: (N,) int, indices of the images in the data, the most suspect first.
-        labels: (N,) int32, the labels as given, in the order of the data, as in the next two.
-        given: (N,) float64, the probability of the label, by fits that had not seen the image.
-        predicted: (N,) int32, the most probable class.
+        labels, given, predicted: (N,), in the order of the data: the label as given, int32; its
+            probability, float64, by fits that had not seen the image; the most probable class.
         images: (n, H, W, C) float32, the first 24 of the ranking; None of shuffled data, signals
             and volumes.
         class_names, file_paths: The names of the classes; the images' files, if a dataset has any.
@@ -96,24 +95,21 @@ def suspect_labels(
     Logistic regressions on the model's features are fitted in cross-validation, so that no fit has
     seen the label that it judges. The model's own probabilities count as much, unless they fit
     worse. The less probable a label is, compared with others of its class, the more suspect it is,
-    as in confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068). Among sure
-    predictions, mistakes are rare; wrong labels are as frequent as elsewhere. So they are counted.
+    as in confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068). Wrong labels
+    are counted among sure predictions, where mistakes are rare.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        data: Dataset of batches (images, labels), read twice, or a pair of arrays. Labels are class
+        data: Dataset of batches (images, labels), read twice, or a pair of arrays; labels are class
             indices or one-hot. A warning says if the data are shuffled: indices then mean nothing.
         n_folds: Folds of the cross-validation, 2 or more; each class needs at least as many images.
         retrain: `retrain(images, labels)` -> a new keras.Model, trained on these arrays (labels are
             class indices), for each fold. These judge the labels instead of `model`. Needed if it
-            was trained on the data and has memorized their errors.
+            was trained on the data and has memorized their errors, of which a warning says.
         class_names: The names of the classes, by index, for tables and figures.
 
     Raises:
         ValueError: If the data do not fit, or a class has fewer than `n_folds` images.
-
-    Warns:
-        UserWarning: If the model has probably memorized the labels.
 
     Example:
         >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()

@@ -50,8 +50,7 @@ class MapTrust(Result):
         survival: Rank correlation with maps of shuffled weights (Adebayo et al. 2018,
             https://arxiv.org/abs/1810.03292). Maps that survive reflect the image, not the model.
         n_constant: Maps that are empty or constant, which `road` and `survival` leave out.
-        intervals: (M, 2) by measure: the ends of its 95 % bootstrap interval, over images or
-            mosaics; of `survival`, over shuffles.
+        intervals: (M, 2) by measure: 95 % bootstrap intervals over images, mosaics or shuffles.
     """
 
     methods: tuple[str, ...]
@@ -187,10 +186,7 @@ def focus(model, mosaics, class_index, masks, **options):
 
 
 def road(model, images, maps, class_index):
-    """(N,) probabilities of the class without the weakest pixels, less those without the strongest.
-
-    NaN where a map is constant. Equal pixels are removed in random order.
-    """
+    """(N,) values of `MapTrust.road`, NaN where a map is constant; ties are broken at random."""
     shape, random = images.shape, np.random.default_rng(0)
     values = np.stack([cv2.resize(one, shape[2:0:-1]) for one in maps]).reshape(len(maps), -1)
     order = np.lexsort((random.random(values.shape), values))  # the weakest first
