@@ -23,8 +23,7 @@ class Mistakes(Result):
 
     Attributes:
         images, image_index: (n, H, W, C) float32, and (n,) int, their indices in the test data.
-        labels, predicted: (n,) int32, the label and the predicted class.
-        probabilities: (n, classes) float32.
+        labels, predicted, probabilities: (n,) int32, (n,) int32, and (n, classes) float32.
         evidence: Two GradCAM: for the label, and for the predicted class; None if n is 0.
         neighbors: (n, k, H, W, C) float32, the most similar training images, the nearest first.
         neighbor_labels, neighbor_index: (n, k) int, their labels and indices in the training data.
