@@ -93,8 +93,8 @@ def near_copies(thumbnails, splits):
     with progress_bar(len(usable), "comparing", "image") as bar:
         for part in blocks:
             views = np.stack([_frequencies(thumbnails[part], *crop) for crop in CROPS])
-            alike = (even @ whole[0].T + abs(odd @ whole[1].T) for even, odd in views)
-            alike = functools.reduce(np.maximum, alike)  # one crop at a time, for the memory
+            by_crop = (even @ whole[0].T + abs(odd @ whole[1].T) for even, odd in views)
+            alike = functools.reduce(np.maximum, by_crop)  # one after the other, for the memory
             alike[part[:, None] == usable] = -1
             for own in owned * NEAREST:  # the most alike of each split, then the second
                 nearest = own[alike[:, own].argmax(axis=1)]
@@ -145,14 +145,14 @@ class Duplicates(Result):
         return np.flatnonzero((np.ptp(self.labels, axis=1) > 0) & (self.labels.min(axis=1) >= 0))
 
     def __str__(self) -> str:
+        lines = [
+            f"{name}: {len(copied):,} of {counted(n, 'image')} with a copy in another split."
+            for name, copied, n in zip(self.names, self.copied, self.n_images, strict=True)
+        ]
         within, exact = (np.ptp(self.split, axis=1) == 0).sum(), self.kinds.count("exact")
-        text = f"{counted(len(self.kinds), 'pair')} of copies: {exact:,} exact; {within:,} within "
-        text += f"a split; {len(self.conflicting):,} with different labels."
-        if len(self.names) == 1:
-            return text
-        of_splits = zip(self.names, self.copied, self.n_images, strict=True)
-        lines = [f"{name}: {len(i):,} of {counted(n, 'image')}" for name, i, n in of_splits]
-        return "".join(f"{line} with a copy in another split.\n" for line in lines) + text
+        pairs = f"{counted(len(self.kinds), 'pair')} of copies: {exact:,} exact; {within:,} within "
+        pairs += f"a split; {len(self.conflicting):,} with different labels."
+        return "\n".join([*lines, pairs] if len(lines) > 1 else [pairs])
 
     def _columns(self):
         columns = {}
@@ -177,8 +177,8 @@ def find_duplicates(
     """Find images that the data hold twice: exact and near copies, within and across splits.
 
     It finds copies that were encoded again, resized, cropped by up to 10 %, mirrored, or made
-    brighter or darker. Candidates have similar low frequencies; the fine detail of a pair
-    correlates after alignment (Evangelidis and Psarakis 2008,
+    brighter or darker. Candidates have similar low frequencies. A pair counts if its
+    fine detail correlates after alignment (Evangelidis and Psarakis 2008,
     https://doi.org/10.1109/TPAMI.2008.113). Of images below 32 pixels, or with little detail, only
     exact copies are found. Memory: 18 KB per image. Time: quadratic in the number of images.
 
