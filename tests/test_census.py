@@ -11,15 +11,18 @@ from cnnviz.diagnosis.census import COPY_POSITIONS, filter_census
 L = keras.layers
 
 
+def sequential(*steps, shape=(16, 16, 3)):
+    return keras.Sequential([keras.Input(shape), *steps])
+
+
 @pytest.fixture
 def network():
     """Two convolutions whose filters fire here and there, as after a training."""
     keras.utils.set_random_seed(3)
     random_bias = keras.initializers.RandomNormal(stddev=0.1, seed=1)
     options = {"activation": "relu", "bias_initializer": random_bias}
-    steps = [L.Conv2D(4, 3, name="first", **options), L.Conv2D(14, 3, name="second", **options)]
-    steps += [L.GlobalAveragePooling2D(), L.Dense(1, name="logit")]
-    return keras.Sequential([keras.Input((16, 16, 3)), *steps])
+    steps = L.Conv2D(4, 3, name="first", **options), L.Conv2D(14, 3, name="second", **options)
+    return sequential(*steps, L.GlobalAveragePooling2D(), L.Dense(1, name="logit"))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +43,7 @@ def words(model, data, **options):
 
 
 def test_planted_filters_are_found_and_no_others(network, many):
-    before = words(network, many)
-    firing = filter_census(network, many, "second").layers[0].firing
+    before, firing = words(network, many), filter_census(network, many, "second").layers[0].firing
     first, second = np.sort((-firing).argsort()[:2])  # of which enough is seen to know a copy
     spare = [channel for channel in range(14) if channel not in (first, second)]
     silent, flat, zero, always, copy, scaled = spare[-6:]  # a copy comes after its original
@@ -53,8 +55,7 @@ def test_planted_filters_are_found_and_no_others(network, many):
     edit(network, "second", copy, kernel[..., first], bias[first])
     edit(network, "second", scaled, 2.5 * kernel[..., second], 2.5 * bias[second])
     edit(network, "second", always, 0.1 * kernel[..., always], 10)
-    after = words(network, many)
-    expected = before["second"].copy()
+    after, expected = words(network, many), before["second"].copy()
     expected[[silent, flat, zero]] = "never fires", "same everywhere", "never fires"
     expected[[copy, scaled, always]] = f"copy of {first}", f"copy of {second}", "always fires"
     assert after["second"].tolist() == expected.tolist()
@@ -69,13 +70,10 @@ def test_the_numbers_are_those_of_the_feature_maps(network, many):
     assert [layer.layer_name for layer in census.layers] == ["first", "second"]
     activations = extract_activations(network, many)
     for layer, maps in zip(census.layers, activations.values(), strict=True):
-        flat = maps.reshape(-1, maps.shape[3])
+        flat, verdicts = maps.reshape(-1, maps.shape[3]), np.array(layer.verdicts)
         np.testing.assert_allclose(layer.firing, (flat > 0).mean(0), atol=1e-6)
-        for word, expected in {
-            "never fires": flat.max(0) <= 0,
-            "always fires": flat.min(0) > 0,
-        }.items():
-            assert [verdict == word for verdict in layer.verdicts] == expected.tolist()
+        np.testing.assert_array_equal(verdicts == "never fires", flat.max(0) <= 0)
+        np.testing.assert_array_equal(verdicts == "always fires", flat.min(0) > 0)
 
 
 def test_batches_and_their_size_make_no_difference(network, many):
@@ -90,7 +88,7 @@ def test_batches_and_their_size_make_no_difference(network, many):
 
 
 def test_channels_that_agree_by_chance_in_few_positions_are_no_copies():
-    model = keras.Sequential([keras.Input((9, 9, 1)), L.Conv2D(2, 1, activation="relu")])
+    model = sequential(L.Conv2D(2, 1, activation="relu"), shape=(9, 9, 1))
     model.layers[0].set_weights([np.array([[[[1, 3]]]]), np.array([-0.9, -2.7])])
     for fires in (COPY_POSITIONS - 1, COPY_POSITIONS):
         images = np.zeros((2, 81), np.float32)
@@ -100,7 +98,7 @@ def test_channels_that_agree_by_chance_in_few_positions_are_no_copies():
 
 
 def test_a_negative_is_a_copy_too_and_convolutions_count_without_activations(many):
-    linear = keras.Sequential([keras.Input((16, 16, 3)), L.Conv2D(3, 3, name="conv")])
+    linear = sequential(L.Conv2D(3, 3, name="conv"))
     edit(linear, "conv", 2, -2 * linear.get_weights()[0][..., 0], 0)
     assert words(linear, many)["conv"][2] == "copy of 0"
 
@@ -111,33 +109,30 @@ def test_who_fires_is_decided_after_the_activation(function, many):
     images = keras.Input((16, 16, 3))
     maps = L.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(-500))(images)
     maps = L.BatchNormalization()(L.Conv2D(2, 3)(getattr(keras.ops, function)(maps)))
-    network = keras.Model(images, L.ReLU(name="last")(maps))
-    first, last = words(network, many[:4])
-    assert (
-        last == "last"
-        and words(network, many[:4])[first].tolist()
-        == ["ok" if function == "leaky_relu" else "never fires"] * 4
-    )
+    found = words(keras.Model(images, L.ReLU(name="last")(maps)), many[:4])
+    first, last = found
+    expected = "ok" if function == "leaky_relu" else "never fires"
+    assert last == "last" and found[first].tolist() == [expected] * 4
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "elu", "gelu", "silu"])
 def test_negative_filters_are_dead_only_without_effect(activation, many):
-    model = keras.Sequential([keras.Input((16, 16, 3)), L.Conv2D(6, 3, activation=activation)])
+    model = sequential(L.Conv2D(6, 3, activation=activation))
     kernel = model.get_weights()[0]
     kernel[..., 1], kernel[..., 2], kernel[..., 3] = -np.abs(kernel[..., 1]), 0, 0
     model.set_weights([kernel, np.array([0, -0.1, -60, -0.4, 0, 0])])
-    assert filter_census(model, many).layers[0].firing[1] == 0
-    verdicts = filter_census(model, many).layers[0].verdicts
+    (layer,) = filter_census(model, many).layers
     silent = "never fires" if activation in ("gelu", "silu") else "same everywhere"
-    assert verdicts[:4] == ("ok", "ok", silent, "same everywhere")
+    assert layer.firing[1] == 0
+    assert layer.verdicts[:4] == ("ok", "ok", silent, "same everywhere")
 
 
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_kernels_that_are_nearly_the_same_are_copies_behind_a_relu_too(norm, sign, many):
-    steps = [L.Conv2D(8, 3, name="conv"), *[L.BatchNormalization()] * norm, L.ReLU(name="relu")]
-    model = keras.Sequential([keras.Input((16, 16, 3)), *steps])
-    kernel, bias = model.get_layer("conv").get_weights()
+    norms = [L.BatchNormalization()] * norm
+    model = sequential(L.Conv2D(8, 3, name="conv"), *norms, L.ReLU(name="relu"))
+    kernel, _ = model.get_layer("conv").get_weights()
     noise = np.random.default_rng(1).normal(size=27).reshape(3, 3, 3)
     length = np.linalg.norm(kernel[..., 2])
     near = kernel[..., 2] + noise * 0.044 * length / np.linalg.norm(noise)  # a cosine of 0.999
@@ -152,18 +147,15 @@ def test_what_adds_nothing_is_named_and_so_is_what_was_not_judged(many):
     class Block(keras.Model):
         def __init__(self):
             super().__init__()
-            self.one, self.two = (
-                L.Conv2D(3, 3, padding="same", name="one"),
-                L.Conv2D(3, 1, name="two"),
-            )
-            self.norm, self.unused = L.BatchNormalization(), L.Conv2D(3, 3, name="unused")
+            self.one = L.Conv2D(3, 3, padding="same", name="one")
+            self.two, self.norm = L.Conv2D(3, 1, name="two"), L.BatchNormalization()
+            self.unused = L.Conv2D(3, 3, name="unused")
             self.unused.build(many.shape)
 
         def call(self, images):
             maps = images + self.norm(self.two(tf.nn.relu(self.one(images))))
-            return tf.reduce_mean(
-                tf.nn.relu(maps) + tf.nn.conv2d(maps, tf.ones((1, 1, 3, 3)), 1, "SAME"), (1, 2)
-            )
+            more = tf.nn.conv2d(maps, tf.ones((1, 1, 3, 3)), 1, "SAME")
+            return tf.reduce_mean(tf.nn.relu(maps) + more, (1, 2))
 
     model = Block()
     model(many)
@@ -209,9 +201,8 @@ def test_what_cannot_be_counted_is_an_error(network, data, names, message):
 
 
 def test_no_feature_maps_and_nan_are_errors_and_a_wrong_range_a_warning(network, many):
-    model = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten()])
     with pytest.raises(ValueError, match="no layer that outputs feature maps"):
-        filter_census(model, np.zeros((2, 4, 4, 1)))
+        filter_census(sequential(L.Flatten()), many)
     with pytest.warns(UserWarning, match="`data` .*too large"):
         filter_census(network, 255 * many)
     edit(network, "second", 1, np.nan, 0)

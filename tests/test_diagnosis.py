@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import cnnviz
 from cnnviz.diagnosis import calibration_bins, evidence_share, expected_calibration_error
-from cnnviz.diagnosis.measures import mean_color
+from cnnviz.diagnosis.measures import bootstrapped, mean_color
 
 
 def test_evidence_share_of_maps_that_lie_half_inside_or_are_empty_or_smaller_than_the_mask():
@@ -23,6 +23,17 @@ def test_evidence_share_of_maps_that_lie_half_inside_or_are_empty_or_smaller_tha
 def test_the_mean_color_of_many_images_is_not_rounded_away():
     images = np.broadcast_to(np.float32([120, 7, 255]), (1, 6000, 6000, 3))  # 36 million pixels
     np.testing.assert_allclose(mean_color(images), [120, 7, 255], rtol=1e-6)
+
+
+def test_interval_is_that_of_a_mean():
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(100):
+        mean, low, high = bootstrapped(random.normal(0.3, 1, 60))
+        covered += low <= 0.3 <= high
+        assert low < mean < high and high - low == pytest.approx(4 / 60**0.5, rel=0.4)
+    assert 88 <= covered <= 99
+    assert np.isnan(bootstrapped([np.nan, np.nan])).all()
+    assert bootstrapped([0.5, np.nan]) == (0.5, 0.5, 0.5)
 
 
 def two_classes(dog):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnviz.diagnosis.measures import image_features
+from cnnviz import layers
+from cnnviz.diagnosis.measures import mean_features
 from cnnviz.diagnosis.mistakes import confident_mistakes
 from cnnviz.grad_cam import grad_cam
-from cnnviz.layers import class_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def faint_spots():
 
 
 def features(model, images):
-    return np.concatenate([found for *_, found in image_features(model, images)])
+    return layers.run(model, images, mean_features, key="features", record=layers.every_layer)[0]
 
 
 def test_features_are_the_mean_of_the_last_feature_map(color_model, faint_spots):
@@ -44,7 +44,7 @@ def test_the_worst_mistakes_and_their_neighbors(color_model, faint_spots, as_dat
     options = {"n_mistakes": 5, "n_neighbors": 3, "class_names": names}
     result = confident_mistakes(color_model, data, data, **options)
 
-    probabilities = class_probabilities(color_model, images)
+    probabilities = layers.class_probabilities(color_model, images)
     given = probabilities[np.arange(90), labels]
     worst = np.argsort(given, kind="stable")[:5]
     assert set(worst) <= set(range(0, 90, 10))

@@ -30,7 +30,6 @@ ADVICE = {  # by severity
     "note": "Copies and constant filters are not normal, but only waste capacity",
     "": "These counts are normal: so few dead filters do no harm",
 }
-MERGE = (np.minimum, np.maximum, *[np.add] * 4, np.minimum, np.maximum)  # of two batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -64,8 +63,8 @@ class LayerCensus(Result):
 class FilterCensus(Result):
     """What the filters of a model do over a dataset: layer by layer, on `n_images` images.
 
-    `idle` are layers without any effect: each filter has one value everywhere, perhaps only after
-    the normalization. `not_judged` are (name, reason) of what was not counted.
+    `idle` layers have no effect: each filter has one value everywhere, perhaps only after the
+    normalization. `not_judged` are (name, reason) of what was not counted.
     """
 
     layers: tuple[LayerCensus, ...]
@@ -96,11 +95,10 @@ class FilterCensus(Result):
         """ "fault": an idle layer; "suspicion": many dead filters in one; "note": copies; or ""."""
         if self.idle or self.worst.share_dead >= MANY:
             return "fault" if self.idle else "suspicion"
-        counts = self.to_frame()
-        return "note" if counts["copy"].any() or counts["same everywhere"].any() else ""
+        return "note" if self.to_frame()[["copy", "same everywhere"]].any(axis=None) else ""
 
     def __str__(self) -> str:
-        counts, worst = self.to_frame().drop(columns=["layer", "correlation"]).sum(), self.worst
+        counts, worst = self.to_frame().sum(numeric_only=True), self.worst
         text = f"{counts['channels']:,.0f} filters in {len(self.layers)} layers on "
         text += f"{self.n_images:,} images: {self.dead:,} never fire ({self.share_dead:.0%})"
         if self.dead:
@@ -156,8 +154,8 @@ def filter_census(
         else:
             paths, skipped = layers.find_layers(call.named, layer_names), ()
             rows = {path: (path, layers.filter_map(call, path, "a census")) for path in paths}
-        both = [(found.get(source, behind), behind) for source, behind in rows.values()]
-        results = [(*_moments(y), *_moments(layers.normalized(x))[:2]) for x, y in both]
+        both = [(behind, found.get(source, behind)) for source, behind in rows.values()]
+        results = [_moments(behind, layers.normalized(before)) for behind, before in both]
         return results, ({path: source for path, (source, _) in rows.items()}, skipped)
 
     seen, n_images = None, 0
@@ -165,18 +163,18 @@ def filter_census(
     for inputs, _, new, facts in layers.stream(model, data, compute, record=record, **options):
         if not facts[0]:
             raise ValueError(f"`model` (='{model.name}') has no layer that outputs feature maps")
-        if rows := len(layers.image_of(model, inputs)):
-            pairs = zip(seen or new, new, strict=True)
-            merged = [[m(*both) for m, *both in zip(MERGE, *pair, strict=True)] for pair in pairs]
-            seen = merged if seen else new
+        rows = len(layers.image_of(model, inputs))
+        if rows and seen:
+            new = [(np.maximum(a, c), b + d) for (a, b), (c, d) in zip(seen, new, strict=True)]
+        seen = new if rows else seen
         n_images += rows
     if not n_images:
         raise ValueError("`data` (without a single image) must not be empty")
     (sources, skipped), named, censuses, idle = facts, layers.named_layers(model), [], []
-    for (path, source), (*moments, low, high) in zip(sources.items(), seen, strict=True):
-        censuses.append(LayerCensus(path, *_verdicts(named[source], *moments)))
-        normalized, shown = is_flat(low, high).all(), is_flat(*moments[:2]).all()
-        if (normalized or shown) and moments[2] > n_images:  # else a gate: one value an image
+    for (path, source), (extremes, sums) in zip(sources.items(), seen, strict=True):
+        censuses.append(LayerCensus(path, *_verdicts(named[source], extremes[0, 0], sums[0])))
+        shown, normalized = (is_flat(-low, high).all() for low, high in extremes[0])
+        if (shown or normalized) and sums[0, 0, 0] > n_images:  # else a gate: one value an image
             idle.append(source if normalized else path)
     return FilterCensus(tuple(censuses), n_images, tuple(idle), skipped)
 
@@ -192,7 +190,7 @@ def _candidates(named):
 def _rows(named, found):
     """{path that is named: (path of the convolution, feature map)} of what is judged."""
     linear = [path for path in found if layers.is_linear_convolution(named[path])]
-    rows = {path: (path, maps) for path, maps in found.items() if path not in linear}
+    rows = {path: (path, found[path]) for path in found if path not in linear}
     for path in linear:
         behind = layers.activated(found[path])
         behind = layers.normalized(behind) if behind is found[path] else behind
@@ -215,18 +213,19 @@ def _not_judged(call, found):
     return tuple(sorted(reasons.items()))
 
 
-def _moments(maps):
-    """Of each filter: extremes; number of positions and of those where it fires; sum, products."""
-    flat = tf.reshape(tf.cast(maps, tf.float64), (1, -1, maps.shape[-1]))
-    fired, count = tf.math.count_nonzero(flat > 0, 1), tf.shape(flat, tf.int64)[1:2]
-    products = tf.matmul(flat, flat, transpose_a=True)
-    extremes = tf.reduce_min(flat, 1), tf.reduce_max(flat, 1)
-    return *extremes, count, fired, tf.reduce_sum(flat, 1), products
+def _moments(maps, before):
+    """-> extremes of each filter, of both maps, the least negated; sums over all positions."""
+    maps, before = (tf.reshape(tf.cast(x, tf.float64), (-1, x.shape[-1])) for x in (maps, before))
+    extremes = [[-tf.reduce_min(x, 0), tf.reduce_max(x, 0)] for x in (maps, before)]
+    fired, total = tf.math.count_nonzero(maps > 0, 0, dtype=tf.float64), tf.reduce_sum(maps, 0)
+    count = tf.fill(tf.shape(total), tf.cast(tf.shape(maps)[0], tf.float64))
+    products = tf.matmul(maps, maps, transpose_a=True)
+    return tf.stack(extremes)[None], tf.concat([[count, fired, total], products], 0)[None]
 
 
-def _verdicts(convolution, *moments):
+def _verdicts(convolution, extremes, sums):
     """-> (share of positions at which each filter fires, a word for each, correlations)."""
-    lowest, highest, count, fired, total, products = (moment[0] for moment in moments)
+    (count, fired, total), products, lowest, highest = sums[:3], sums[3:], -extremes[0], extremes[1]
     flat, spread, signed = is_flat(lowest, highest), highest - lowest, lowest.min() < 0
     least = NO_EFFECT * np.median(spread[~flat]) if signed and not flat.all() else 0
     flat |= spread <= least

@@ -9,11 +9,8 @@ import keras
 import numpy as np
 
 from cnnviz import layers
-from cnnviz.activations import extract_activations
 from cnnviz.grad_cam import GradCAM, grad_cam
 from cnnviz.results import Result
-
-AT_ONCE = 4  # images whose feature maps are held in memory, those of all layers of both models
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -25,7 +22,6 @@ class ModelChanges(Result):
             those of its layers is one too.
         weights: (L,) float64, how far each layer's weights moved, relative to their size:
             |after - before| / |before|; exactly 0 where they are the same.
-        activations: (L,) float64, the same of the layer's outputs; NaN if it is no feature map.
         probabilities: Two (N, classes) arrays, before and after.
         maps: Two GradCAM of the same classes, those that were predicted before.
         images: (N, H, W, C) float32.
@@ -34,7 +30,6 @@ class ModelChanges(Result):
 
     layer_names: tuple[str, ...]
     weights: np.ndarray
-    activations: np.ndarray
     probabilities: tuple[np.ndarray, np.ndarray]
     maps: tuple[GradCAM, GradCAM]
     images: np.ndarray
@@ -56,7 +51,7 @@ class ModelChanges(Result):
         return f"{text}; {(before != after).sum()} of {len(before)} predictions changed"
 
     def _columns(self):
-        return {"layer": self.layer_names, "weights": self.weights, "activations": self.activations}
+        return {"layer": self.layer_names, "weights": self.weights}
 
 
 def compare_models(
@@ -67,7 +62,7 @@ def compare_models(
     class_names: Sequence[str] = (),
     value_range: tuple[float, float] | None = None,
 ) -> ModelChanges:
-    """Compare two states of one model on the same images: weights, outputs, predictions, evidence.
+    """Compare two states of one model: weights, and on the same images predictions and evidence.
 
     Args:
         before, after: keras.Models of one architecture, such as two checkpoints of a training.
@@ -85,40 +80,27 @@ def compare_models(
     """
     inputs = layers.all_images(before, layers.all_images(after, images), fewest=1)
     images = layers.image_of(before, inputs)
-    models, sums = (before, after), []
+    models = before, after
     owners = [layers.weights_by_owner(model) for model in models]
     shapes = [[[weight.shape for weight in weights] for _, weights in each] for each in owners]
     if shapes[0] != shapes[1]:
         both = f"`before` (='{before.name}') and `after` (='{after.name}')"
         raise ValueError(f"{both} must be of one architecture, with weights of the same shapes")
     # Layers are paired by their order: the names that Keras gives differ from model to model.
-    (names, weights), (new_names, new_weights) = (zip(*each, strict=True) for each in owners)
-    moved = _relative(_squares(weights, new_weights))
+    moved = [_moved(old, new) for (_, old), (_, new) in zip(*owners, strict=True)]
+    names = tuple(name for name, _ in owners[0])
     with layers.warn_once():
-        for start in range(0, len(images), AT_ONCE):
-            part = layers.take(inputs, slice(start, start + AT_ONCE))
-            old, new = (extract_activations(model, part) for model in models)
-            maps = ([old.get(path)] for path in names), ([new.get(path)] for path in new_names)
-            sums.append(_squares(*maps))
         probabilities = tuple(layers.class_probabilities(model, inputs) for model in models)
         classes = probabilities[0].argmax(axis=1)
         maps = tuple(grad_cam(model, inputs, class_index=classes) for model in models)
-    options = _relative(np.sum(sums, axis=0)), probabilities, maps, images, tuple(class_names)
-    return ModelChanges(names, moved, *options, value_range)
+    found = names, np.array(moved), probabilities, maps, images
+    return ModelChanges(*found, tuple(class_names), value_range)
 
 
-def _squares(before, after):
-    """(L, 2) sums of squares: of how far the arrays of each layer moved, and of the arrays."""
-    sums = []
-    for old, new in zip(before, after, strict=True):
-        old, new = ([np.asarray(x, np.float64) for x in arrays] for arrays in (old, new))
-        moved = sum(np.sum((y - x) ** 2) for x, y in zip(old, new, strict=True))
-        sums.append((moved, sum(np.sum(x**2) for x in old)))
-    return sums
-
-
-def _relative(squares):
-    """(L, 2) sums of squares -> (L,) how far each moved, relative to its size."""
-    moved, size = np.transpose(squares)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(moved == 0, 0, np.sqrt(moved / size))
+def _moved(before, after):
+    """How far the weights of a layer moved, relative to their size."""
+    old, new = (np.concatenate([np.ravel(w).astype(float) for w in ws]) for ws in (before, after))
+    moved, size = np.linalg.norm(new - old), np.linalg.norm(old)
+    if moved and not size:
+        return np.inf
+    return moved / size if moved else 0.0

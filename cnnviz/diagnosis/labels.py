@@ -35,18 +35,15 @@ class SuspectLabels(Result):
 
     Attributes:
         ranking: (N,) int, indices of the images in the data, the most suspect first.
-        labels: (N,) int32, the labels as given, in the order of the data, as in the next two.
-        given: (N,) float64, the probability of the label, by fits that had not seen the image.
-        predicted: (N,) int32, the most probable class.
-        images: (n, H, W, C) float32, the first `MOST_IMAGES` of the ranking; None of shuffled data,
-            signals and volumes.
-        class_names: The names of the classes, by index; may be empty.
-        n_errors: How many labels are probably wrong, the first of the ranking; 0 if that many
-            disagreements may be the model's mistakes.
-        n_errors_low, n_errors_high: The ends of a 95 % interval.
+        labels, given, predicted: (N,), in the order of the data: the label as given, int32; its
+            probability, float64, by fits that had not seen the image; the most probable class.
+        images: (n, H, W, C) float32, the first 24 of the ranking; None of shuffled data, signals
+            and volumes.
+        class_names, file_paths: The names of the classes; the images' files, if a dataset has any.
+        n_errors, n_errors_low, n_errors_high: How many labels are probably wrong, the first of the
+            ranking, with a 95 % interval; 0 if all disagreements may be the model's mistakes.
         memorized: Whether the model has probably memorized the labels. Then an earlier layer ranks
             them, which is less certain.
-        file_paths: The images' files, in the order of the data, if a dataset tells them; or empty.
     """
 
     ranking: np.ndarray
@@ -98,26 +95,21 @@ def suspect_labels(
     Logistic regressions on the model's features are fitted in cross-validation, so that no fit has
     seen the label that it judges. The model's own probabilities count as much, unless they fit
     worse. The less probable a label is, compared with others of its class, the more suspect it is,
-    as in confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068). Among sure
-    predictions, mistakes are rare; wrong labels are as frequent as elsewhere. So they are counted.
+    as in confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068). Wrong labels
+    are counted among sure predictions, where mistakes are rare.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        data: Dataset of batches (images, labels), read twice, or a pair of arrays. Labels are class
-            indices, or one-hot. A warning says if the data are shuffled, as indices then mean
-            nothing.
+        data: Dataset of batches (images, labels), read twice, or a pair of arrays; labels are class
+            indices or one-hot. A warning says if the data are shuffled: indices then mean nothing.
         n_folds: Folds of the cross-validation, 2 or more; each class needs at least as many images.
         retrain: `retrain(images, labels)` -> a new keras.Model, trained on these arrays (labels are
-            class indices). It is called for each fold, and its models judge the labels instead of
-            `model`. Needed if `model` was trained on the data and has memorized their errors.
+            class indices), for each fold. These judge the labels instead of `model`. Needed if it
+            was trained on the data and has memorized their errors, of which a warning says.
         class_names: The names of the classes, by index, for tables and figures.
 
     Raises:
         ValueError: If the data do not fit, or a class has fewer than `n_folds` images.
-
-    Warns:
-        UserWarning: If the model has probably memorized the labels: it predicts nearly all of them,
-            and its earlier features far fewer.
 
     Example:
         >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()
@@ -133,37 +125,34 @@ def suspect_labels(
         given = f"`data` (classes {classes}, {counts} images) must have two classes or more, with"
         raise ValueError(f"{given} at least `n_folds` (={n_folds}) images of each")
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=0)
-    memorized = False
-    if retrain is None:
-        last, earlier, own = found
-        own = _of_classes(own, classes)
-        memorized = _is_memorized(earlier, own, columns, folds)
-        own = None if memorized else own
-        scores = _scores(earlier if memorized else last, own, columns, folds)
-    else:
+    last, earlier, own = found
+    own = _of_classes(own, classes)
+    memorized = retrain is None and _is_memorized(earlier, own, columns, folds)
+    if retrain is not None:
         own = _retrained(retrain, inputs, labels, classes, folds)
-        scores = _mixed([own], columns)[0]
-    if memorized:
+        scores, _ = _mixed([own], columns)
+    elif not memorized:
+        scores = _scores(last, own, columns, folds)
+    else:
+        own, scores = None, _scores(earlier, None, columns, folds)
         layers.warn(
             "`model` predicts nearly all labels, and its earlier features far fewer: if it was "
             "trained on these images, it has memorized their labels, and wrong ones cannot be told "
             "from right ones. Give images that it was not trained on, or `retrain=`"
         )
-    probabilities = np.exp(scores)
-    given = probabilities[np.arange(len(labels)), columns]
-    predicted, ranking = classes[probabilities.argmax(axis=1)], given.argsort(kind="stable")
+    given = np.exp(scores)[np.arange(len(labels)), columns]
+    predicted, ranking = classes[scores.argmax(axis=1)], given.argsort(kind="stable")
     judges = [scores] if own is None else [scores, np.log(np.clip(own.astype(float), 1e-30, 1))]
     n_errors = _count(max(judges, key=lambda x: (x.argmax(axis=1) == columns).mean()), columns)
     if memorized:
         n_errors = 0, 0, max(n_errors[2], int((predicted != labels).sum()))
-    ordered = not layers.warn_if_shuffled(data)
-    are_images = len(layers.input_shape(model)) == 4
-    images = pick(model, data, ranking[:MOST_IMAGES])[0] if ordered and are_images else None
-    paths = tuple(getattr(data, "file_paths", ()) if ordered else ())
-    names = tuple(class_names)
-    return SuspectLabels(
-        ranking, labels, given, predicted, images, names, paths, *n_errors, memorized
-    )
+    images, paths = None, ()
+    if not layers.warn_if_shuffled(data):
+        paths = tuple(getattr(data, "file_paths", ()))
+        if len(layers.input_shape(model)) == 4:
+            images, _ = pick(model, data, ranking[:MOST_IMAGES])
+    about = labels, given, predicted, images, tuple(class_names), paths
+    return SuspectLabels(ranking, *about, *n_errors, memorized)
 
 
 def _measures(call):
@@ -171,10 +160,9 @@ def _measures(call):
     maps = list(layers.feature_maps(call).values())
     earlier = tf.cast(maps[round(EARLIER * (len(maps) - 1))], tf.float32)
     outputs = tf.nest.flatten(call.output)
-    if len(outputs) == 1:
+    own = tf.zeros((tf.shape(earlier)[0], 0))
+    if len(outputs) == 1:  # of several, nothing says which one the labels belong to
         own = layers.probabilities(layers.classifier_output(call))
-    else:  # nothing says which one the labels belong to
-        own = tf.zeros((tf.shape(earlier)[0], 0))
     means = tf.reduce_mean(earlier, list(range(1, earlier.shape.rank - 1)))
     return (mean_features(call)[0], means, own), None
 
@@ -208,8 +196,7 @@ def _retrained(retrain, inputs, labels, classes, folds):
 
 def _is_memorized(earlier, own, columns, folds):
     """Whether a model predicts nearly all labels, and a fit of its earlier features far fewer."""
-    share = 0 if own is None else np.mean(own.argmax(axis=1) == columns)
-    if share < MEMORIZED:
+    if own is None or (share := np.mean(own.argmax(axis=1) == columns)) < MEMORIZED:
         return False
     fitted = _fitted(earlier, columns, folds, 10 * PENALTIES[0])
     # In healthy models the difference was at most 0.04 (of 150 images) and 0.02 (of 500).
@@ -234,19 +221,20 @@ def _mixed(probabilities, columns):
     """-> (the best mixture of log-probabilities, adjusted by class; the loss for each image)."""
     sources = [np.log(np.clip(one, 1e-6, 1)) for one in probabilities]
     sources = np.stack([_adjusted(log_softmax(one, axis=1), columns) for one in sources])
-    rows, classes = np.arange(len(columns)), sources.shape[2]
+    n_sources, _, n_classes = sources.shape
 
-    def mix(x):
-        return log_softmax(np.tensordot(x[: len(sources)], sources, 1) + x[len(sources) :], axis=1)
+    def mix(weights, biases=0):
+        return log_softmax(np.tensordot(weights, sources, 1) + biases, axis=1)
+
+    def losses(x):
+        return -mix(x[:n_sources], x[n_sources:])[range(len(columns)), columns]
 
     def loss(x):
-        return -mix(x)[rows, columns].mean() + 1e-3 * np.square(x[len(sources) :]).sum()
+        return losses(x).mean() + 1e-3 * np.square(x[n_sources:]).sum()
 
-    start = np.r_[np.full(len(sources), 1 / len(sources)), np.zeros(classes)]
-    bounds = [(0, 20)] * len(sources) + [(-9, 9)] * classes
-    x = minimize(loss, start, bounds=bounds).x
-    plain = mix(np.r_[x[: len(sources)], np.zeros(classes)])
-    return _adjusted(plain, columns), -mix(x)[rows, columns]
+    start = np.repeat([1 / n_sources, 0], (n_sources, n_classes))
+    x = minimize(loss, start, bounds=[(0, 20)] * n_sources + [(-9, 9)] * n_classes).x
+    return _adjusted(mix(x[:n_sources]), columns), losses(x)
 
 
 def _adjusted(scores, columns):
@@ -265,17 +253,20 @@ def _count(scores, columns):
     """
     ordered, predicted = np.sort(scores, axis=1), scores.argmax(axis=1)
     margin, wrong = ordered[:, -1] - ordered[:, -2], predicted != columns
-    sides = [predicted == one for one in (0, 1)]
-    for groups in ([predicted >= 0], sides)[: 1 + (scores.shape[1] == 2)]:
-        totals = np.zeros(3)
-        for rows in (np.flatnonzero(group) for group in groups if group.any()):
-            top = rows[np.argsort(-margin[rows], kind="stable")[: max(len(rows) // 2, FEWEST)]]
-            share, often = interval(wrong[top].sum(), len(top)), wrong[rows].mean()
-            sure = share[1] > PLATEAU * often and often < MOST and len(rows) >= 2 * FEWEST
-            totals += len(rows) * np.array(share if sure else (0, 0, share[2]))
-        found = tuple(int(round(one)) for one in totals)
-        if groups is not sides:
-            whole = found
-        if found[1]:
-            return found
-    return whole
+    found = np.rint(_count_group(margin, wrong)).astype(int)
+    if not found[1] and scores.shape[1] == 2:
+        sides = [_count_group(margin[predicted == k], wrong[predicted == k]) for k in (0, 1)]
+        one_sided = np.rint(sum(sides)).astype(int)
+        found = one_sided if one_sided[1] else found
+    return tuple(found.tolist())
+
+
+def _count_group(margin, wrong):
+    """(number of wrong labels, the ends of its interval) among the images of one group."""
+    if not len(wrong):
+        return np.zeros(3)
+    top = np.argsort(-margin, kind="stable")[: max(len(wrong) // 2, FEWEST)]
+    share, often = interval(wrong[top].sum(), len(top)), wrong.mean()
+    if share[1] <= PLATEAU * often or often >= MOST or len(wrong) < 2 * FEWEST:
+        share = 0, 0, share[2]
+    return len(wrong) * np.array(share)

@@ -14,13 +14,6 @@ from cnnviz.grad_cam import last_feature_map, positions
 FLAT = 1e-6  # values that differ by less than this share of the largest differ by rounding alone
 
 
-def image_features(model, data, **options):
-    """Yield (inputs, labels, means of the last feature map) of each batch; as `layers.stream`."""
-    options |= {"key": "features", "record": layers.every_layer}
-    for *batch, features, _ in layers.stream(model, data, mean_features, **options):
-        yield *batch, features
-
-
 def mean_features(call):
     """-> ((N, C) means of the last feature map, None), of a model that is being called."""
     outputs = [output for output in tf.nest.flatten(call.output) if tf.is_tensor(output)]
@@ -33,11 +26,11 @@ def mean_features(call):
 
 def predictions(model, data, **options):
     """As `layers.stream` of labeled data; the results are (B, classes) probabilities."""
-    return layers.stream(model, data, _probabilities, key="predictions", labels=True, **options)
 
+    def compute(call):
+        return layers.probabilities(layers.classifier_output(call)), None
 
-def _probabilities(call):
-    return layers.probabilities(layers.classifier_output(call)), None
+    return layers.stream(model, data, compute, key="predictions", labels=True, **options)
 
 
 def is_flat(lowest, highest):
@@ -119,9 +112,8 @@ def calibration_bins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Sort predictions by confidence, as `expected_calibration_error`, for a reliability diagram.
 
-    Returns:
-        (edges, shares, confidences, accuracies): (n_bins + 1,) array and three (n_bins,) arrays:
-        the share of the images, their mean probability of the predicted class, their accuracy.
+    -> (n_bins + 1,) edges of the bins, and for each bin the share of the images, their mean
+    probability of the predicted class, and their accuracy.
     """
     probabilities = np.asarray(probabilities, np.float64)
     is_table = probabilities.ndim == 2 and len(probabilities) and probabilities.shape[1] > 1
@@ -146,3 +138,12 @@ def difference(hits, n, other_hits, other_n):
     """Share of hits less another one, with the ends of its 95 % interval (Newcombe 1998)."""
     (p, low, high), (q, q_low, q_high) = interval(hits, n), interval(other_hits, other_n)
     return p - q, p - q - np.hypot(p - low, q_high - q), p - q + np.hypot(high - p, q - q_low)
+
+
+def bootstrapped(values, n_draws=1000):
+    """(mean, lower and upper end of its 95 % bootstrap interval) of values; NaN is left out."""
+    values, random = np.asarray(values)[np.isfinite(values)], np.random.default_rng(0)
+    if not len(values):
+        return (np.nan,) * 3
+    means = random.choice(values, (n_draws, len(values))).mean(axis=1)
+    return values.mean(), *np.quantile(means, (0.025, 0.975))

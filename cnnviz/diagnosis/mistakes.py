@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 
 from cnnviz import figures, layers
 from cnnviz.checks import check_integer
-from cnnviz.diagnosis.measures import image_features, predictions
+from cnnviz.diagnosis.measures import mean_features, predictions
 from cnnviz.grad_cam import GradCAM, Method, grad_cam
 from cnnviz.results import Result
 
@@ -23,8 +23,7 @@ class Mistakes(Result):
 
     Attributes:
         images, image_index: (n, H, W, C) float32, and (n,) int, their indices in the test data.
-        labels, predicted: (n,) int32, the label and the predicted class.
-        probabilities: (n, classes) float32.
+        labels, predicted, probabilities: (n,) int32, (n,) int32, and (n, classes) float32.
         evidence: Two GradCAM: for the label, and for the predicted class; None if n is 0.
         neighbors: (n, k, H, W, C) float32, the most similar training images, the nearest first.
         neighbor_labels, neighbor_index: (n, k) int, their labels and indices in the training data.
@@ -76,16 +75,15 @@ def confident_mistakes(
 ) -> Mistakes:
     """Find the mistakes that a model is most confident of, and the training images like them.
 
-    If the nearest training images have the predicted class, the model took the image for one of
-    them: look at what they share. If they have the image's own label, the last layer is at fault.
+    If these have the predicted class, the model took the image for one of them: look at what they
+    share. If they have the image's own label, the last layer is at fault.
 
     Args:
         model: keras.Model that `grad_cam` takes; it is left as it was.
-        test: Dataset of batches (images, labels), or a pair of arrays. Labels are class indices, or
+        test: Dataset of batches (images, labels), or a pair of arrays; labels are class indices or
             one-hot. A warning says if the data are shuffled, as indices then mean nothing.
         train: The same, of what the model was trained on; None looks for no neighbors.
-        n_mistakes: Mistakes at most, 1 or more; there are fewer if the model makes fewer.
-        n_neighbors: Training images for each mistake, 1 or more.
+        n_mistakes, n_neighbors: Mistakes, and training images for each, at most; 1 or more.
         method: Of `grad_cam`, for the evidence.
         class_names: The names of the classes, by index, for tables and figures.
 
@@ -101,12 +99,13 @@ def confident_mistakes(
     check_integer("n_neighbors", n_neighbors, 1)
     with layers.warn_once():
         inputs, index, labels, found = _worst(model, test, n_mistakes)
-        images = layers.image_of(model, inputs)
-        predicted, evidence = found.argmax(axis=1).astype(np.int32), None
+        images, predicted = layers.image_of(model, inputs), found.argmax(axis=1).astype(np.int32)
+        evidence, near = None, [images[:, None][:, :0]]
+        near += [np.empty((len(images), 0), kind) for kind in (np.int32, int, np.float32)]
         if len(images):
             classes, options = (labels, predicted), {"method": method}
             evidence = tuple(grad_cam(model, inputs, class_index=one, **options) for one in classes)
-        near = _nearest(model, inputs, images, train, n_neighbors)
+            near = near if train is None else _nearest(model, inputs, train, near, n_neighbors)
     return Mistakes(images, index, labels, predicted, found, evidence, *near, tuple(class_names))
 
 
@@ -129,20 +128,17 @@ def _worst(model, test, n_mistakes):
     return worst
 
 
-def _nearest(model, inputs, images, train, n_neighbors):
-    """Images, labels, indices and similarities (n, k) of the most similar training images."""
-    shape, near = images.shape[1:], [images[:, None][:, :0]]
-    near += [np.empty((len(images), 0), kind) for kind in (np.int32, int, np.float32)]
-    if train is None or not len(images):
-        return near
-    wanted = np.concatenate([normalize(part) for *_, part in image_features(model, inputs)])
-    rows, start = np.arange(len(images))[:, None], 0
-    options = {"name": "train", "description": "neighbors", "labels": True}
-    for batch, labels, features in image_features(model, train, **options):
+def _nearest(model, inputs, train, near, n_neighbors):
+    """Add training images to `near`: (n, k) images, labels, indices and similarities."""
+    options = {"key": "features", "record": layers.every_layer}
+    wanted, _ = layers.run(model, inputs, mean_features, **options)
+    shape, rows, start = near[0].shape[2:], np.arange(len(wanted))[:, None], 0
+    options |= {"name": "train", "description": "neighbors", "labels": True}
+    for batch, labels, features, _ in layers.stream(model, train, mean_features, **options):
         batch = layers.image_of(model, batch)
         if batch.shape[1:] != shape:
             raise ValueError(f"`train` (images of {batch.shape[1:]}) must fit `test`, {shape}")
-        similar = wanted @ normalize(features).T
+        similar = normalize(wanted) @ normalize(features).T
         best = (-similar).argsort(axis=1, kind="stable")[:, :n_neighbors]
         new = batch[best], labels[best], start + best, similar[rows, best]
         near = [np.concatenate(both, axis=1) for both in zip(near, new, strict=True)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cnnviz import layers
-from cnnviz.diagnosis.measures import evidence_share, mean_color
+from cnnviz.diagnosis.measures import bootstrapped, evidence_share, mean_color
 from cnnviz.grad_cam import Method, grad_cam
 from cnnviz.results import Result
 from cnnviz.targets import ClassIndex
@@ -82,10 +82,8 @@ def reliance(
     with layers.warn_once():
         maps = grad_cam(model, inputs, **options).maps
         before, after = (layers.class_probabilities(model, x).argmax(1) for x in (inputs, painted))
-    shares = evidence_share(maps, masks)
-    shares = shares[np.isfinite(shares)]
-    mean, means = shares.mean() if len(shares) else np.nan, np.nan
-    if len(shares) > 1:
-        means = np.random.default_rng(0).choice(shares, (2000, len(shares))).mean(axis=1)
-    interval, changed = np.percentile(means, (2.5, 97.5)), (before != after).mean()
-    return Reliance(*map(float, (mean, *interval, masks.mean(), changed)), len(shares))
+    shares, changed = evidence_share(maps, masks), (before != after).mean()
+    n_images = int(np.isfinite(shares).sum())
+    share, *ends = bootstrapped(shares, 2000)
+    ends = ends if n_images > 1 else [np.nan, np.nan]
+    return Reliance(*map(float, (share, *ends, masks.mean(), changed)), n_images)

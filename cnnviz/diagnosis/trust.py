@@ -16,23 +16,23 @@ from scipy.stats import spearmanr
 from cnnviz import layers
 from cnnviz.checks import check_integer
 from cnnviz.data import resize_image
-from cnnviz.diagnosis.measures import evidence_share
+from cnnviz.diagnosis.measures import bootstrapped, evidence_share
 from cnnviz.grad_cam import METHODS, Method, grad_cam
 from cnnviz.results import Result
 
 SHARES = 0.25, 0.5, 0.75  # of the pixels that ROAD removes
 NOISE = 0.01  # of what is put in their place, a standard deviation, as a share of the value range
 SWEEPS = 8  # of the solver, at each resolution; they miss the exact solution by 1 % of the range
-MOST_SHUFFLED, RESAMPLES = 24, 1000  # images with maps of shuffled weights; draws of a bootstrap
+NEIGHBORS = np.float32([[1, 2, 1], [2, 0, 2], [1, 2, 1]])  # their weights for a removed pixel
+MOST_SHUFFLED = 12  # images with maps of shuffled weights
 MEASURES = {  # what a number is, and what it does not tell
-    "focus": "share of the evidence on the 2 images of the class in a mosaic of 4; 0.5 by chance, "
-    "high is good; it does not tell where in an image the evidence lies",
-    "pointing": "the same with 1 image of the class; 0.25 by chance, high is good; it does not "
-    "tell that either",
-    "road": "how much more probability is left when the weakest pixels are removed than when the "
-    "strongest are; 0 by chance, high is good; it does not tell whether they are a shortcut",
-    "survival": "rank correlation with maps of shuffled weights; near 0 is good; it does not tell "
-    "whether a map is right, as noise is near 0, too",
+    "focus": "evidence on the 2 images of the class in a mosaic of 4, 0.5 by chance, high is good; "
+    "not where in an image it lies",
+    "pointing": "evidence on the only image of the class, 0.25 by chance, high is good; as focus",
+    "road": "probability without the weakest pixels, less that without the strongest, 0 by chance, "
+    "high is good; not whether they are a shortcut",
+    "survival": "rank correlation with maps of shuffled weights, near 0 is good; not whether a map "
+    "is right, as noise is near 0, too",
 }
 
 
@@ -50,8 +50,7 @@ class MapTrust(Result):
         survival: Rank correlation with maps of shuffled weights (Adebayo et al. 2018,
             https://arxiv.org/abs/1810.03292). Maps that survive reflect the image, not the model.
         n_constant: Maps that are empty or constant, which `road` and `survival` leave out.
-        intervals: (M, 2) by measure: the ends of its 95 % bootstrap interval, over images or
-            mosaics; of `survival`, over shuffles.
+        intervals: (M, 2) by measure: 95 % bootstrap intervals over images, mosaics or shuffles.
     """
 
     methods: tuple[str, ...]
@@ -129,23 +128,27 @@ def map_trust(
         return grad_cam(model, images[rows], class_index=labels[rows], method=method).maps
 
     with layers.warn_once():
-        maps, shuffled, rows = [maps_of(method) for method in methods], [], []
+        maps = {method: maps_of(method) for method in methods}
+        survival = {method: [] for method in methods}
         for seed in range(n_shuffles):
             with shuffled_weights(model, seed):
-                shuffled.append([maps_of(method, few) for method in methods])
-        for method, own, others in zip(methods, maps, zip(*shuffled, strict=True), strict=True):
-            shares = [focus(model, *each, method=method) for each in mosaics]
-            survival = [map_similarity(own[few], other) for other in others]
-            rows.append([*shares, road(model, images, own, labels), survival])
+                for method in methods:
+                    similarity = map_similarity(maps[method][few], maps_of(method, few))
+                    survival[method].append(similarity)
         y, x = (np.linspace(-1, 1, side) for side in images.shape[1:3])
-        noise = np.random.default_rng(0).random(images.shape[:3], np.float32)
-        hill = np.exp(-2 * np.add.outer(y**2, x**2), dtype=np.float32) * np.ones_like(noise)
-        for baseline in noise, hill:
-            rows.append([[0.5], [0.25], road(model, images, baseline, labels), [np.nan]])
-    found = np.float32([[estimate(values) for values in row] for row in rows])
+        hill = np.exp(-2 * np.add.outer(y**2, x**2), dtype=np.float32)
+        maps["random"] = np.random.default_rng(0).random(images.shape[:3], np.float32)
+        maps["center"] = np.broadcast_to(hill, images.shape[:3])
+        values = []
+        for name, own in maps.items():
+            shares, known = [[0.5], [0.25]], survival.get(name, [np.nan])
+            if name in survival:  # no baseline
+                shares = [focus(model, *each, method=name) for each in mosaics]
+            values.append([*shares, road(model, images, own, labels), known])
+    found = np.float32([[bootstrapped(one) for one in row] for row in values])
     ends = dict(zip(MEASURES, found[..., 1:].swapaxes(0, 1), strict=True))
-    n_constant = np.array([(np.ptp(own, (1, 2)) == 0).sum() for own in [*maps, noise, hill]])
-    return MapTrust((*methods, "random", "center"), *found[..., 0].T, n_constant, ends)
+    n_constant = np.array([(np.ptp(own, (1, 2)) == 0).sum() for own in maps.values()])
+    return MapTrust(tuple(maps), *found[..., 0].T, n_constant, ends)
 
 
 def make_mosaics(model, images, labels, own, n_mosaics):
@@ -183,10 +186,7 @@ def focus(model, mosaics, class_index, masks, **options):
 
 
 def road(model, images, maps, class_index):
-    """(N,) probabilities of the class without the weakest pixels, less those without the strongest.
-
-    NaN where a map is constant. Equal pixels are removed in random order.
-    """
+    """(N,) values of `MapTrust.road`, NaN where a map is constant; ties are broken at random."""
     shape, random = images.shape, np.random.default_rng(0)
     values = np.stack([cv2.resize(one, shape[2:0:-1]) for one in maps]).reshape(len(maps), -1)
     order = np.lexsort((random.random(values.shape), values))  # the weakest first
@@ -208,26 +208,26 @@ def impute(image, removed):
     This is ROAD's linear system. A few sweeps of Jacobi's method begin at the solution of half the
     resolution, found in the same way.
     """
-    shape, known = image.shape, np.float32(~removed)
-    kept = image * known[..., None]
-    filled = np.broadcast_to(kept.sum((0, 1)) / max(known.sum(), 1), shape)
+    shape, removed = image.shape, np.repeat(np.float32(removed)[..., None], image.shape[2], axis=2)
+    known = 1 - removed
+    kept = image * known
     if max(shape[:2]) > 2:
         half = (shape[1] + 1) // 2, (shape[0] + 1) // 2
-        weight, coarse = (cv2.resize(a, half, interpolation=cv2.INTER_AREA) for a in (known, kept))
-        coarse = coarse.reshape(*half[::-1], -1)
-        coarse = impute(coarse / np.maximum(weight, 1e-6)[..., None], weight == 0)
-        filled = cv2.resize(coarse, shape[1::-1]).reshape(shape)
-    filled = kept + filled * removed[..., None]
-    gain = (removed / _sum_of_neighbors(np.ones_like(known)))[..., None]
+        halves = (cv2.resize(array, half, interpolation=cv2.INTER_AREA) for array in (known, kept))
+        weight, total = (array.reshape(*half[::-1], -1) for array in halves)
+        coarse = impute(total / np.maximum(weight, 1e-6), weight[..., 0] == 0)
+        start = cv2.resize(coarse, shape[1::-1]).reshape(shape)
+    else:
+        start = kept.sum((0, 1)) / max(known[..., 0].sum(), 1)
+    filled, gain = kept + removed * start, removed / _sum_of_neighbors(np.ones_like(kept))
     for _ in range(SWEEPS):
         filled = kept + gain * _sum_of_neighbors(filled)
     return filled
 
 
 def _sum_of_neighbors(array):
-    ends = np.float32([1, 2, 1])  # separable filters are faster
-    summed = cv2.sepFilter2D(array, -1, ends, ends, borderType=cv2.BORDER_CONSTANT)
-    return summed.reshape(array.shape) - 4 * array
+    summed = cv2.filter2D(array, -1, NEIGHBORS, borderType=cv2.BORDER_CONSTANT)
+    return summed.reshape(array.shape)
 
 
 @contextlib.contextmanager
@@ -245,12 +245,3 @@ def map_similarity(first, second):
     """Mean rank correlation (Spearman) of maps (N, h, w) with others, constant ones left out."""
     pairs = [pair for pair in zip(first, second, strict=True) if np.ptp(pair, (1, 2)).all()]
     return np.mean([spearmanr(*map(np.ravel, pair))[0] for pair in pairs]) if pairs else np.nan
-
-
-def estimate(values):
-    """(mean, lower and upper end of its 95 % bootstrap interval) of values; NaN is left out."""
-    values, random = np.asarray(values)[np.isfinite(values)], np.random.default_rng(0)
-    if not len(values):
-        return (np.nan,) * 3
-    means = random.choice(values, (RESAMPLES, len(values))).mean(axis=1)
-    return values.mean(), *np.quantile(means, (0.025, 0.975))

@@ -109,7 +109,7 @@ def draw_changes(result: ModelChanges) -> DescribedFigure:
     figure = style.new_figure(figsize=(9, max(4.2, 1 + 0.3 * len(rows))))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     axis = left.subplots()
-    looks = {"weights": (-0.2, style.TRAINING_COLOR), "activations": (0.2, style.VALIDATION_COLOR)}
+    looks = {"weights": (0, style.TRAINING_COLOR)}
     for label, (shift, color) in looks.items():
         shown = 100 * np.nan_to_num(getattr(result, label), posinf=0)
         axis.barh(rows + shift, shown, 0.4, color=color, label=label)
