@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import weakref
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from cnnviz import layers
 from cnnviz.activations import extract_activations
 from cnnviz.figures import style
 from cnnviz.figures.heat_maps import overlay
-from cnnviz.figures.tiles import filter_tiles
 from cnnviz.filter_ascent import ascend_filters
 from cnnviz.grad_cam import METHODS, grad_cam
 from cnnviz.targets import Target
@@ -31,7 +29,6 @@ def explore(
     images: layers.ImageData,
     *,
     class_names: Sequence[str] = (),
-    labels: Sequence[int] | None = None,
     value_range: tuple[float, float] = (0, 255),
     image_size: int | tuple[int, int] | None = None,
     steps: int = 30,
@@ -43,9 +40,8 @@ def explore(
 
     Returns the controls, to be the last line of a cell. The figure above them shows the image, the
     feature map of the channel, what excites it, and the evidence for the class, or the error in
-    place of one. A convolution without an activation is shown behind the activation that follows
-    it. Each choice computes all of them, so new weights count. Without a running kernel, the last
-    figure stays. The controls live as long as the model, and do not keep it alive.
+    place of one. Each choice computes all of them, so new weights count. Without a running kernel,
+    the last figure stays. The controls live as long as the model, and do not keep it alive.
 
     Args:
         model: keras.Model of any kind that takes images, in a variable; it is left as it was.
@@ -53,7 +49,6 @@ def explore(
         images: (N, H, W, C) or (H, W, C), in the model's input range, or what else `grad_cam`
             takes; 1 or more.
         class_names: The classes' names, by index; others are numbered.
-        labels: (N,) integers, the true classes, to stand over the images; or None.
         value_range: Lowest and highest pixel value that the model takes.
         image_size: Side length of the filter images; see `ascend_filters`, as for `steps`.
         steps: Steps of the ascent; fewer are faster.
@@ -61,71 +56,63 @@ def explore(
 
     Example:
         >>> pets = cnnviz.drawn_pets(2, image_size=32)
-        >>> controls = cnnviz.explore(model, pets.images, labels=pets.labels, steps=2)
+        >>> controls = cnnviz.explore(cnnviz.load_pretrained(), pets.images, steps=2)
         Figure(...)
     """
     inputs = layers.all_images(model, images, fewest=1)
     images = layers.only_image_of(model, inputs, input_name)
-    maps = extract_activations(model, layers.take(inputs, slice(1)))
+    first = layers.take(inputs, slice(1))
+    maps = extract_activations(model, first)
     channels = {name: y.shape[3] for name, y in maps.items() if y.shape[1:3] != (1, 1)}
     if not channels:
         raise ValueError(f"`model` (='{model.name}') has no feature map larger than 1x1")
-    class_probabilities = functools.partial(layers.class_probabilities, output_name=output_name)
-    classes, name_of = 0, functools.partial(style.class_name, class_names)
+    names = []
     with contextlib.suppress(Exception):  # the figure says why there are no classes
-        classes = class_probabilities(model, layers.take(inputs, slice(1))).shape[1]
-    titles = [f"image {index}" for index in range(len(images))]
-    if labels is not None:
-        labels = map(name_of, layers.class_indices(labels, len(images)))
-        titles = [f"{title}: {name}" for title, name in zip(titles, labels, strict=True)]
-    best = [name for name in layers.convolution_layers(model) if name in channels] or [*channels]
+        n = layers.class_probabilities(model, first, output_name=output_name).shape[1]
+        names = [style.class_name(class_names, index) for index in range(n)]
     options = {
-        "image": [(title, index) for index, title in enumerate(titles)],
+        "image": range(len(images)),
         "layer": list(channels),
-        "channel": [("strongest", -1), *((str(n), n) for n in range(max(channels.values())))],
+        "channel": [("strongest", None), *((str(n), n) for n in range(max(channels.values())))],
         "heat map": list(METHODS),
-        "for class": [("predicted", None), *((name_of(n), n) for n in range(classes))],
-        "signed": [("no", False), ("yes", True)],
+        "for class": [("predicted", None), *zip(names, range(len(names)), strict=True)],
     }
     menus = [widgets.Dropdown(options=each, description=name) for name, each in options.items()]
-    menus[1].value = best[-1]
+    menus[1].value = list(channels)[-1]
     box = widgets.HBox(menus, layout={"flex_flow": "row wrap"})
 
     @style.styled
     def draw(model):
-        index, layer, channel, method, class_index, signed = (menu.value for menu in menus)
-        image, given = images[[index]], layers.take(inputs, slice(index, index + 1))
-        options = {"key": ("channels", layer), "record": layers.one_layer(layer), "finite": False}
-        compute = functools.partial(layers.filter_map, path=layer, purpose="a channel")
-        (maps,), _ = layers.run(
-            model, given, lambda call: (compute(call), None), input_name=input_name, **options
-        )
-        maps = np.float32(maps)  # of any precision
-        strongest = int(maps.mean((0, 1)).argmax())
-        channel = strongest if channel < 0 else min(channel, maps.shape[-1] - 1)
+        index, layer, channel, method, class_index = (menu.value for menu in menus)
+        given = layers.take(inputs, slice(index, index + 1))
+        maps = extract_activations(model, given)[layer][0]
+        if channel is None:
+            channel = int(maps.mean((0, 1)).argmax())
+        channel = min(channel, maps.shape[-1] - 1)
         maps = maps[..., channel]
         scale = {"vmin": min(0, maps.min()), "vmax": max(1e-6, maps.max())}
-        (pixels,) = style.to_units(image, value_range)
-        gray = np.full_like(pixels, style.NOTHING_TO_SEE)
-        panels = [(pixels, titles[index]), (maps, f"{layer}, channel {channel}", scale)]
-        panels += [(gray, "what excites it"), (gray, method)]
+        pixels = style.to_unit(images[index], value_range)
+        white, title = np.ones_like(pixels), f"{layer}, channel {channel}"
+        panels = [(pixels, f"image {index}"), (maps, title, scale)]
+        panels += [(white, "what excites it"), (white, method)]
         with _errors_told(panels, 0):
-            (found,) = class_probabilities(model, given)
-            words = f"{name_of(found.argmax())} {found.max():.1%}"
-            panels[0] = pixels, f"{titles[index]}; predicted: {words}"
+            (found,) = layers.class_probabilities(model, given, output_name=output_name)
+            words = f"{names[found.argmax()]} {found.max():.1%}"
+            panels[0] = pixels, f"image {index}; predicted: {words}"
         with _errors_told(panels, 2):
             ascent = {"image_size": image_size, "steps": steps, "value_range": value_range}
             found = ascend_filters(model, layer, channel, input_name=input_name, **ascent)
             words = f"{found.verdicts[0]}, activation {found.activations[0]:.2g}"
-            panels[2] = filter_tiles(found)[0], f"what excites it: {words}"
+            image = style.to_unit(found.images[0], value_range)
+            panels[2] = image, f"what excites it: {words}"
         with _errors_told(panels, 3):
             what = {"class_index": class_index} if target is None else {"target": target}
             what |= {"output_name": output_name, "input_name": input_name, "method": method}
-            found = grad_cam(model, given, signed=signed, class_names=class_names, **what)
+            found = grad_cam(model, given, class_names=class_names, **what)
             words = f"{style.explained_name(found, 0)}: {found.verdicts[0]}"
             words = f"{method} for {words}, score {found.scores[0]:+.2f}"
             panels[3] = overlay(pixels, found.maps[0]), words
-        figure = style.draw_grid([panels], 2.1)
+        figure = style.draw_grid(panels, 4)
         plt.close(figure)
         return figure
 

@@ -1,6 +1,5 @@
 """Every figure, drawn from arrays or results; the only place that scales for the eye."""
 
-from cnnviz.figures.architecture import draw_architecture
 from cnnviz.figures.faults import (
     draw_census,
     draw_changes,

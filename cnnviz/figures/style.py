@@ -7,7 +7,6 @@ import contextlib
 import functools
 import html
 import io
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -29,11 +28,9 @@ STYLE["text.parse_math"] = False  # names of files, layers and classes may hold 
 TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # color-blind people can tell them apart
 EVIDENCE_COLORS, SIGNED_COLORS = "inferno", "PuOr_r"  # orange for the class, purple against it
 ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "borderpad": 0}  # legends
-NOTHING_TO_SEE = 0.88  # gray of a tile that holds no image
 MOST_CHANNELS = 16  # of an image; a longer last axis is a side
 MOST_ROWS = 12  # of a figure with a row for each image or filter
 COLUMNS, PAGE_WIDTH, LARGEST = 6, 8.4, 2.4  # of a grid; inches of it, and of a side of an image
-MOST_TILES, TILES_IN_A_ROW, GAP = 48, 8, 0.04  # the gap between two is a share of their width
 
 
 @contextlib.contextmanager
@@ -130,12 +127,21 @@ def limits(images, value_range=None):
 
 
 def to_unit(image, value_range):
-    """Pixel values -> (H, W, 3) in 0..1: gray, red and green, or the first three channels."""
+    """Pixel values -> (H, W, 3) in 0..1: the first three channels, or else the first as gray."""
     low, high = value_range
     unit = np.atleast_3d(np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1))
-    if unit.shape[-1] == 2:
-        unit = np.concatenate([unit, 0 * unit[..., :1]], axis=-1)
-    return unit.repeat(3, axis=-1) if unit.shape[-1] == 1 else unit[..., :3]
+    return unit[..., :3] if unit.shape[-1] >= 3 else unit[..., :1].repeat(3, axis=-1)
+
+
+def to_units(images, value_range=None, *belonging):
+    """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
+    single = getattr(images, "ndim", 4) == 3
+    if single and images.shape[2] > MOST_CHANNELS:
+        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
+    images = [images] if single else list(images)
+    check_counts(images, *belonging)
+    value_range = limits(images, value_range)
+    return [to_unit(image, value_range) for image in images]
 
 
 def check_counts(images, *belonging):
@@ -154,55 +160,31 @@ def check_drawable(result):
         )
 
 
-def to_units(images, value_range=None, *belonging):
-    """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
-    single = getattr(images, "ndim", 4) == 3
-    if single and images.shape[2] > MOST_CHANNELS:
-        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
-    images = [images] if single else list(images)
-    check_counts(images, *belonging)
-    value_range = limits(images, value_range)
-    return [to_unit(image, value_range) for image in images]
+def draw_grid(panels, columns, heading="", *, side=None, into=None):
+    """Draw panels in rows, each `side` inches wide, in a new figure or `into` one.
 
-
-def draw_grid(rows, side, heading="", into=None):
-    """Draw rows of (array, title), each array `side` inches wide, in a new figure or `into` one.
-
-    (array, title, options) has options of `imshow`, for numbers; equal neighbors share a color bar.
+    A panel is (image, title), or (numbers, title, options of `imshow`), drawn as large as the image
+    before; panels with the same options share a color bar.
     """
-    columns, (height, width) = max(map(len, rows)), np.shape(rows[0][0][0])[:2]
-    rows = [[(array, wrapped(t, 1.1 * side), *more) for array, t, *more in row] for row in rows]
-    lines = max(len(title.splitlines()) for row in rows for _, title, *_ in row)
-    wide = side * columns + 0.5 * sum(len(panel) > 2 for panel in rows[0])
-    tall = (side * height / width + 0.06 + 0.17 * lines) * len(rows) + (0.3 if heading else 0)
+    side = side or min(LARGEST, PAGE_WIDTH / columns)
+    titles, rows = [wrapped(panel[1], 1.1 * side) for panel in panels], -(-len(panels) // columns)
+    height, width = panels[0][0].shape[:2]
+    bars = {id(panel[2]) for panel in panels[:columns] if len(panel) > 2}
+    wide = side * columns + 0.5 * len(bars)
+    lines = max(title.count("\n") + 1 for title in titles)
+    tall = rows * (side * height / width + 0.06 + 0.17 * lines) + 0.3 * bool(heading)
     figure = into or new_figure(figsize=(wide, tall))
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    axes, sharing = figure.subplots(rows, columns, squeeze=False), {}
     for axis in axes.flat:
         axis.axis("off")
-    for line, row in zip(axes, rows, strict=True):
-        height, width = np.shape(row[0][0])[:2]  # numbers are drawn as large as the image
-        rights = [*(options for _, _, *options in row[1:]), []]
-        for axis, (array, title, *options), right in zip(line, row, rights, strict=False):
-            size = {"extent": (0, width, height, 0)} if options else {}
-            shown = axis.imshow(array, **size, **dict(*options))
-            axis.set_title(title, fontsize=9)
-            if options and options != right:
-                figure.colorbar(shown, ax=axis, shrink=0.8, pad=0.03).ax.tick_params(labelsize=9)
+    for axis, (array, _, *options), title in zip(axes.flat, panels, titles, strict=False):
+        height, width = (height, width) if options else array.shape[:2]
+        axis.imshow(array, extent=(0, width, height, 0), **dict(*options))
+        axis.set_title(title, fontsize=9)
+        if options:
+            sharing.setdefault(id(options[0]), []).append(axis)
+    for group in sharing.values():
+        bar = figure.colorbar(group[0].images[0], ax=group, shrink=0.8, pad=0.03)
+        bar.ax.tick_params(labelsize=9)
     figure.suptitle(wrapped(heading, wide), x=0.01, ha="left")
     return figure
-
-
-def draw_tiles(tiles, labels, **options):
-    """Lay tiles out on one axis, with labels in their corners; -> figure, axis, the last tile."""
-    ratio = tiles[0].shape[0] / tiles[0].shape[1]
-    columns = min(len(tiles), TILES_IN_A_ROW)
-    rows, side = math.ceil(len(tiles) / columns), min(LARGEST, PAGE_WIDTH / columns)
-    figure, axis = subplots(figsize=(side * columns, side * ratio * rows + 0.4))
-    box = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "linewidth": 0}
-    for place, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
-        left, top = (1 + GAP) * (place % columns), (ratio + GAP) * (place // columns)
-        shown = axis.imshow(tile, extent=(left, left + 1, top + ratio, top), **options)
-        axis.text(left, top, label, fontsize=9, va="top", color="white", bbox=box)
-    axis.set(xlim=(0, (1 + GAP) * columns - GAP), ylim=((ratio + GAP) * rows - GAP, 0))
-    axis.axis("off")
-    return figure, axis, shown
