@@ -91,7 +91,7 @@ def explore(
         channel = min(channel, maps.shape[-1] - 1)
         maps = maps[..., channel]
         scale = {"vmin": min(0, maps.min()), "vmax": max(1e-6, maps.max())}
-        pixels = style.to_unit(images[index], value_range)
+        (pixels,) = style.to_units(images[[index]], value_range)
         white, title = np.ones_like(pixels), f"{layer}, channel {channel}"
         panels = [(pixels, f"image {index}"), (maps, title, scale)]
         panels += [(white, "what excites it"), (white, method)]
@@ -103,7 +103,7 @@ def explore(
             ascent = {"image_size": image_size, "steps": steps, "value_range": value_range}
             found = ascend_filters(model, layer, channel, input_name=input_name, **ascent)
             words = f"{found.verdicts[0]}, activation {found.activations[0]:.2g}"
-            image = style.to_unit(found.images[0], value_range)
+            (image,) = style.to_units(found.images, value_range)
             panels[2] = image, f"what excites it: {words}"
         with _errors_told(panels, 3):
             what = {"class_index": class_index} if target is None else {"target": target}

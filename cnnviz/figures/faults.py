@@ -10,15 +10,7 @@ import numpy as np
 
 from cnnviz.figures import style
 from cnnviz.figures.heat_maps import overlay
-from cnnviz.figures.style import (
-    DescribedFigure,
-    class_name,
-    counted,
-    styled,
-    subplots,
-    to_unit,
-    to_units,
-)
+from cnnviz.figures.style import DescribedFigure, class_name, counted, styled, to_units
 
 if TYPE_CHECKING:
     from cnnviz.diagnosis import FilterCensus, Mistakes, ModelChanges, SuspectLabels
@@ -33,7 +25,7 @@ CENSUS_COLORS |= {"always fires": "#e69f00", "copy": "#009e73"}
 def draw_census(result: FilterCensus) -> DescribedFigure:
     """Draw what `filter_census` counts, as one bar for each layer, the first on top."""
     rows, start = np.arange(len(result.layers)), 0
-    figure, axis = subplots(figsize=(9, 1.0 + 0.28 * len(rows)))
+    figure, axis = style.subplots(figsize=(9, 1.0 + 0.28 * len(rows)))
     totals = np.array([len(one.verdicts) for one in result.layers])
     for kind, color in CENSUS_COLORS.items():
         counts = [sum(v.startswith(kind) for v in one.verdicts) for one in result.layers]
@@ -56,20 +48,22 @@ def draw_mistakes(result: Mistakes) -> DescribedFigure:
     if not len(result.images):
         return style.draw_grid([(np.ones((1, 9, 3)), "no mistakes")], 1)
     name, panels = functools.partial(class_name, result.class_names), []
-    value_range = style.limits([result.images, result.neighbors])
-    for row, image in enumerate(to_units(result.images[: style.MOST_ROWS], value_range)):
+    n, k = result.neighbors.shape[:2]
+    units = to_units([*result.images, *np.concatenate(result.neighbors)])
+    for row, image in enumerate(units[: min(n, style.MOST_ROWS)]):
         label = result.labels[row]
         panels.append((image, f"{name(label)}: {result.probabilities[row, label]:.1%}"))
         for maps in result.evidence:
             what, verdict = name(maps.class_index[row]), maps.verdicts[row]
             title = f"for {what}" if verdict == "ok" else f"{verdict} ({what})"
             panels.append((overlay(image, maps.maps[row]), title))
-        near = result.neighbors[row], result.neighbor_labels[row], result.similarity[row]
-        for neighbor, index, alike in zip(*near, strict=True):
-            panels.append((to_unit(neighbor, value_range), f"{name(index)}, {alike:.2f} alike"))
+        for place in range(k):
+            alike = f"{result.similarity[row, place]:.2f} alike"
+            title = f"{name(result.neighbor_labels[row, place])}, {alike}"
+            panels.append((units[n + row * k + place], title))
     heading = "mistakes, with the probability of the label; evidence for the label; for the "
-    heading += "prediction" + ("; nearest training images" if result.neighbors.shape[1] else "")
-    return style.draw_grid(panels, 3 + result.neighbors.shape[1], heading, side=1.3)
+    heading += "prediction" + ("; nearest training images" if k else "")
+    return style.draw_grid(panels, 3 + k, heading, side=1.3)
 
 
 @styled
@@ -98,7 +92,7 @@ def draw_duplicates(result: Duplicates) -> DescribedFigure:
             panels.append((to_units(image)[0], title))
     panels = panels or [(np.ones((1, 9, 3)), "no images to draw")]
     heading = f"{len(result.images)} of {counted(len(frame), 'pair')}, each image before its copy"
-    return style.draw_grid(panels, min(4, len(panels)), heading, side=1.8)
+    return style.draw_grid(panels, 4, heading, side=1.8)
 
 
 @styled

@@ -22,10 +22,10 @@ MOST_LINES = 4  # channels of a signal
 ON_DARK = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
 DARKEST = 0.25  # what is left of the colors where there is no evidence
 TRUST_TITLES = {
-    "focus": "high is good,\nevidence on the right\n2 of 4 images",
-    "pointing": "high is good,\nevidence on the right\n1 of 4 images",
-    "road": "high is good,\nprobability lost\nwithout the evidence",
-    "survival": "near 0 is good,\nlikeness to maps of\nshuffled weights",
+    "focus": "evidence on\nthe right 2 of 4 images\n(high is good)",
+    "pointing": "evidence on\nthe right 1 of 4 images\n(high is good)",
+    "road": "probability lost\nwithout the evidence\n(high is good)",
+    "survival": "likeness to\nmaps of shuffled weights\n(near 0 is good)",
 }
 
 
@@ -40,21 +40,20 @@ def draw_heat_maps(
 ) -> DescribedFigure:
     """Draw where the evidence lies in the first 12 images: image, heat map, overlay.
 
-    A signal's channels, the first 4, are drawn as lines upon their evidence. Of a volume or video,
-    the slice with the strongest evidence is drawn.
+    The first 4 channels of a signal are drawn as lines upon their evidence; of a volume or video,
+    the slice with the strongest evidence.
 
     Each map has a color scale of its own. If it has hundreds of cells, the scale ends at the 99.5th
-    percentile, so that a few extreme cells do not leave the rest dark. The overlay dims the image
-    where there is no evidence; signed evidence tints it orange (for the class) and purple (against
-    it). An empty map says why it is empty.
+    percentile. The overlay dims the image where there is no evidence; signed evidence tints it
+    orange (for the class) and purple (against it). An empty map says why it is empty.
 
     Args:
-        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays; see `draw_images`. Signals
-            are (N, L, C), volumes and videos (N, D, H, W, C).
+        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays; signals (N, L, C), volumes
+            and videos (N, D, H, W, C).
         results: A GradCAM for these N images, or several to stand side by side, as of two classes.
         class_names: The classes' names, by index; others are numbered.
         titles: N strings to stand over the images, or None.
-        value_range: The values of black and of white, or of a signal's ends; see `draw_images`.
+        value_range: The values of black and of white; see `draw_images`.
 
     Example:
         >>> image = cnnviz.sample_image()
@@ -69,7 +68,7 @@ def draw_heat_maps(
     if len(images) > style.MOST_ROWS:
         heading += f", the first {style.MOST_ROWS} of {len(images)} images"
     if 2 in ranks:
-        return _draw_signals(images, results, class_names, titles, value_range, heading)
+        return _draw_signals(images, results, class_names, titles, heading)
     images, panels = to_units(images, value_range, titles, *(one.maps for one in results)), []
     for row, image in enumerate(images[: style.MOST_ROWS]):
         title = f"image {row}" if titles is None else titles[row]
@@ -92,28 +91,28 @@ def _strongest_slice(n_slices, maps):
     return index, [one[index] for one in maps]
 
 
-def _draw_signals(signals, results, class_names, titles, value_range, heading):
+def _draw_signals(signals, results, class_names, titles, heading):
     """A row for each signal, a column for each result: the channels upon their evidence."""
     style.check_counts(signals, titles, *(result.maps for result in results))
-    n_rows, n_channels = min(len(signals), style.MOST_ROWS), len(signals[0][0])
-    n_lines = min(n_channels, MOST_LINES)
-    size = style.PAGE_WIDTH, 0.4 + (0.7 + 0.5 * n_lines) * n_rows
+    signals = np.asarray(signals, float)[: style.MOST_ROWS]
+    n_rows, length, n_channels = signals.shape
+    lines = np.arange(min(n_channels, MOST_LINES))
+    size = style.PAGE_WIDTH, 0.4 + (0.7 + 0.5 * len(lines)) * n_rows
     figure, axes = subplots(n_rows, len(results), figsize=size, squeeze=False, sharey="row")
     for (row, column), axis in np.ndenumerate(axes):
-        signal, names = np.asarray(signals[row], float), []
         title, scale, score = _described(results[column], row, class_names)
         title = f"{f'signal {row}' if titles is None else titles[row]}: {title}; {score}"
         axis.set_title(style.wrapped(title, 7 / len(results)), fontsize=9)
-        evidence = _resized(results[column].maps[row], len(signal))
-        extent = -0.5, len(signal) - 0.5, n_lines, 0
+        evidence = _resized(results[column].maps[row], length)
+        extent = -0.5, length - 0.5, len(lines), 0
         band = axis.imshow(evidence[None], aspect="auto", extent=extent, **scale)
         figure.colorbar(band, ax=axis, pad=0.01, aspect=10).ax.tick_params(labelsize=9)
-        for channel, values in enumerate(signal.T[:n_lines]):  # each has a scale of its own
-            low, high = value_range or (values.min(), values.max())
-            axis.plot(channel + 0.9 - 0.8 * (values - low) / ((high - low) or 1), **ON_DARK)
-            names.append(f"channel {channel}\n{low:.3g} to {high:.3g}")
-        axis.set_yticks(np.arange(n_lines) + 0.5, names, fontsize=9)
-    heading += f", {n_lines} of {n_channels} channels" if n_lines < n_channels else ""
+        shown = signals[row][:, lines]
+        low, high = shown.min(axis=0), shown.max(axis=0)  # each channel has a scale of its own
+        axis.plot(lines + 0.9 - 0.8 * (shown - low) / np.maximum(high - low, 1e-9), **ON_DARK)
+        names = [f"channel {n}\n{low[n]:.3g} to {high[n]:.3g}" for n in lines]
+        axis.set_yticks(lines + 0.5, names, fontsize=9)
+    heading += f", {len(lines)} of {n_channels} channels" if len(lines) < n_channels else ""
     figure.suptitle(style.wrapped(heading, size[0]), x=0.01, ha="left")
     return figure
 
@@ -122,11 +121,11 @@ def _described(result, row, class_names):
     """Of a map: its title, its options of `imshow`, and the score in words."""
     name, verdict = style.explained_name(result, row, class_names), result.verdicts[row]
     scale = {"cmap": style.EVIDENCE_COLORS, "vmin": 0, "vmax": _top(result.maps[row])}
-    if signed := result.maps.min() < 0:
+    title = f"{result.method} for {name}"
+    if result.maps.min() < 0:
         scale |= {"cmap": style.SIGNED_COLORS, "vmin": -scale["vmax"]}
-    size = "x".join(map(str, result.maps.shape[1:]))
-    title = f"{result.method} for{'/against' if signed else ''} {name}, "
-    title += size if verdict == "ok" else verdict
+        title = f"{result.method} for/against {name}"
+    title += "" if verdict == "ok" else f": {verdict}"
     return title, scale, f"{name}: score {result.scores[row]:+.2f}"
 
 
@@ -161,16 +160,16 @@ def overlay(image, evidence):
 @styled
 def draw_map_trust(result: MapTrust) -> DescribedFigure:
     """Draw what `map_trust` measures, a panel for each, with its 95 % intervals."""
-    rows = np.arange(len(result.methods))
-    figure, axes = subplots(1, 4, figsize=(9, 1.5 + 0.3 * len(rows)), sharex=True, sharey=True)
+    figure, axes = subplots(1, 4, figsize=(9, 1.5 + 0.3 * len(result.methods)), sharey=True)
     for axis, (measure, text) in zip(axes, TRUST_TITLES.items(), strict=True):
         values, ends = getattr(result, measure), result.intervals[measure]
-        bars = axis.barh(rows, values, 0.5, xerr=abs(ends.T - values), color=style.TRAINING_COLOR)
-        axis.bar_label(bars, [f"{value:.2f}" if value == value else "" for value in values])
+        look = {"xerr": abs(ends.T - values), "height": 0.5, "color": style.TRAINING_COLOR}
+        bars = axis.barh(result.methods, values, **look)
+        texts = [f"{value:.2f}" if np.isfinite(value) else "" for value in values]
+        axis.bar_label(bars, texts, padding=2)
         axis.axvline(np.nan_to_num(values[-2]), color="0.4", linestyle="--", linewidth=0.8)
+        axis.set(xlim=(-0.3, 1.4), xticks=[0, 0.5, 1])
         axis.set_title(f"{measure}: {text}", fontsize=9)
-    axes[0].set(xlim=(-0.3, 1.4), xticks=[0, 0.5, 1])
-    axes[0].set_yticks(rows, result.methods)
     axes[0].invert_yaxis()
     figure.suptitle("trust in heat maps; dashed: random maps", x=0.01, ha="left")
     return figure

@@ -34,18 +34,18 @@ def draw_learning_curves(
     """
     history = getattr(history, "history", history)
     figure, axes = subplots(1, 2, figsize=(9, 3.2))
-    units = {"loss": ("loss (cross-entropy, nats)", ""), "accuracy": ("accuracy (%)", "%")}
     looks = ("", "o-", style.TRAINING_COLOR), ("val_", "s-", style.VALIDATION_COLOR)
-    for axis, (name, (label, unit)) in zip(axes, units.items(), strict=True):
+    for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         for prefix, marker, color in looks:
-            values = np.asarray(history[prefix + name]) * (100 if unit else 1)
+            values = scale * np.asarray(history[prefix + name])
             epochs, who = np.arange(1, len(values) + 1), "validation" if prefix else "training"
             axis.plot(epochs, values, marker, color=color, markersize=4, label=who)
-        best = (np.fmax if unit else np.fmin).reduce(values)  # passes NaN over
-        axis.set(xlabel="epoch", title=f"{label}, best in validation {best:.3g}{unit}")
-        axis.set_xlim(0.5, len(epochs) + 0.5)
+        axis.set(xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(axis="y", alpha=0.3)
+    low, high = np.fmin.reduce(history["val_loss"]), 100 * np.fmax.reduce(history["val_accuracy"])
+    axes[0].set_title(f"loss (cross-entropy, nats), best in validation {low:.3g}")
+    axes[1].set_title(f"accuracy (%), best in validation {high:.3g}%")
     axes[0].legend(framealpha=1, edgecolor="none")  # no line of the grid through its words
     return figure
 
@@ -94,14 +94,16 @@ def draw_confusion_matrix(
     count = max(len(class_names), pairs.max() + 1)
     names = [style.wrapped(class_name(class_names, index), 1.5, 2) for index in range(count)]
     shares = 100 * confusion_matrix(*pairs, labels=range(count), normalize="true")
-    side, ticks = 1.4 + 0.75 * min(count, MOST_NUMBERED), range(0, count, -(-count // MOST_NAMED))
+    side = 1.4 + 0.75 * min(count, MOST_NUMBERED)
     figure, axis = subplots(figsize=(side + 1, side))
     look = {"include_values": count <= MOST_NUMBERED, "values_format": ".1f", "colorbar": False}
     look |= {"cmap": "cividis", "im_kw": {"vmin": 0, "vmax": 100}}
     matrix = ConfusionMatrixDisplay(shares).plot(ax=axis, **look)
+    ticks = range(0, count, math.ceil(count / MOST_NAMED))
     axis.set_xticks(ticks, names[:: ticks.step], rotation=0 if count <= 4 else 90)
-    axis.set_yticks(ticks, names[:: ticks.step])
-    axis.set(xlabel="predicted class", ylabel="true class")
+    sizes = np.bincount(pairs[0], minlength=count)
+    axis.set_yticks(ticks, [f"{names[tick]} ({sizes[tick]})" for tick in ticks])
+    axis.set(xlabel="predicted class", ylabel="true class (number of images)")
     accuracy = np.mean(pairs[0] == pairs[1])
     axis.set_title(f"accuracy {accuracy:.1%} of {counted(pairs.shape[1], 'image')}")
     figure.colorbar(matrix.im_, ax=axis, label="% of the true class", shrink=0.8)

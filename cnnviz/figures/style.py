@@ -7,6 +7,7 @@ import contextlib
 import functools
 import html
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -87,12 +88,11 @@ def class_name(names: Sequence[str] | None, index: int) -> str:
     return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"
 
 
-def explained_name(result, row: int, names: Sequence[str] | None = None) -> str:
+def explained_name(result, row: int, names: Sequence[str] = ()) -> str:
     """What a GradCAM explains in one of its images: the class's name, the target, or both."""
-    index, target = result.class_index[row], getattr(result, "target", "")
-    names = getattr(result, "class_names", ()) if names is None else names
-    words = [class_name(names, index)] if index >= 0 or not target else []
-    return " ".join([*words, target]).strip()
+    index, names = result.class_index[row], names if len(names) else result.class_names
+    name = class_name(names, index) if index >= 0 or not result.target else ""
+    return f"{name} {result.target}".strip()
 
 
 def counted(number: int, noun: str) -> str:
@@ -109,39 +109,35 @@ def wrapped(text: str, inches: float, lines: int = 5) -> str:
 
 def short_name(path: str) -> str:
     """The last part of a layer's path, without its middle where it is long."""
-    name = wrapped(path.rsplit("/", 1)[-1], 99)
+    name = wrapped(path.rsplit("/", 1)[-1], inches=99)
     return name if len(name) <= 28 else f"{name[:12]}...{name[-13:]}"
 
 
-def limits(images, value_range=None):
-    """The pixel values of black and of white: as given, or as the values of the images suggest."""
-    if value_range is not None:
-        return value_range
-    values = np.concatenate([np.ravel(image) for image in images]).astype(np.float32)
+def to_units(images, value_range=None, *belonging):
+    """One image or several -> list of (H, W, 3) in 0..1: the first 3 channels, or one as gray.
+
+    `value_range` holds the values of black and of white; None finds them. What belongs to the
+    images must be None or equally many.
+    """
+    if getattr(images, "ndim", 4) == 3:
+        if images.shape[2] > MOST_CHANNELS:
+            raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C), (H, W, C)")
+        images = [images]
+    check_counts(images, *belonging)
+    images = [np.atleast_3d(np.asarray(image, np.float32)) for image in images]
+    low, high = _value_range(images) if value_range is None else value_range
+    units = [np.clip((image - low) / (high - low), 0, 1) for image in images]
+    return [u[..., :3] if u.shape[-1] > 2 else u[..., :1].repeat(3, axis=-1) for u in units]
+
+
+def _value_range(images):
+    values = np.concatenate([image.ravel() for image in images])
     values = values[np.isfinite(values)]
     low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
     for black, white in ((0, 1), (-1, 1), (0, 255)):
         if black <= low and high <= white:
             return black, white
     return (low, high) if low < high else (low - 1, low + 1)
-
-
-def to_unit(image, value_range):
-    """Pixel values -> (H, W, 3) in 0..1: the first three channels, or else the first as gray."""
-    low, high = value_range
-    unit = np.atleast_3d(np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1))
-    return unit[..., :3] if unit.shape[-1] >= 3 else unit[..., :1].repeat(3, axis=-1)
-
-
-def to_units(images, value_range=None, *belonging):
-    """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
-    single = getattr(images, "ndim", 4) == 3
-    if single and images.shape[2] > MOST_CHANNELS:
-        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
-    images = [images] if single else list(images)
-    check_counts(images, *belonging)
-    value_range = limits(images, value_range)
-    return [to_unit(image, value_range) for image in images]
 
 
 def check_counts(images, *belonging):
@@ -154,10 +150,8 @@ def check_counts(images, *belonging):
 def check_drawable(result):
     """Raise a ValueError unless the images of a result are images (N, H, W, C)."""
     if result.images.ndim != 4:
-        raise ValueError(
-            f"`result` (of shape {result.images.shape}) must be of images (N, H, W, C) for this; "
-            "`to_frame()` gives its numbers, and `grad_cam(...).plot()` draws signals and volumes"
-        )
+        wanted = "must be of images (N, H, W, C) to be drawn; `to_frame()` gives its numbers"
+        raise ValueError(f"`result` (of shape {result.images.shape}) {wanted}")
 
 
 def draw_grid(panels, columns, heading="", *, side=None, into=None):
@@ -166,18 +160,19 @@ def draw_grid(panels, columns, heading="", *, side=None, into=None):
     A panel is (image, title), or (numbers, title, options of `imshow`), drawn as large as the image
     before; panels with the same options share a color bar.
     """
+    columns = min(columns, len(panels))
     side = side or min(LARGEST, PAGE_WIDTH / columns)
-    titles, rows = [wrapped(panel[1], 1.1 * side) for panel in panels], -(-len(panels) // columns)
+    rows, titles = math.ceil(len(panels) / columns), [wrapped(p[1], 1.1 * side) for p in panels]
     height, width = panels[0][0].shape[:2]
     bars = {id(panel[2]) for panel in panels[:columns] if len(panel) > 2}
     wide = side * columns + 0.5 * len(bars)
     lines = max(title.count("\n") + 1 for title in titles)
     tall = rows * (side * height / width + 0.06 + 0.17 * lines) + 0.3 * bool(heading)
     figure = into or new_figure(figsize=(wide, tall))
-    axes, sharing = figure.subplots(rows, columns, squeeze=False), {}
-    for axis in axes.flat:
+    axes, sharing = figure.subplots(rows, columns, squeeze=False).ravel(), {}
+    for axis in axes:
         axis.axis("off")
-    for axis, (array, _, *options), title in zip(axes.flat, panels, titles, strict=False):
+    for axis, (array, _, *options), title in zip(axes, panels, titles, strict=False):
         height, width = (height, width) if options else array.shape[:2]
         axis.imshow(array, extent=(0, width, height, 0), **dict(*options))
         axis.set_title(title, fontsize=9)

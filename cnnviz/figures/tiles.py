@@ -40,15 +40,14 @@ def draw_images(
     images = to_units(images, value_range, titles)
     titles = [""] * len(images) if titles is None else titles
     panels = list(zip(images, titles, strict=True))
-    return style.draw_grid(panels, min(style.COLUMNS, len(images)))
+    return style.draw_grid(panels, style.COLUMNS)
 
 
 @styled
 def draw_activations(maps: ArrayLike, layer_name: str) -> DescribedFigure:
     """Draw what a layer outputs for one image: its 48 strongest channels, on one color scale.
 
-    The scale ends at the 99.5th percentile, so that a few extreme values do not leave the rest
-    dark. NaN and infinity stay white.
+    The scale ends at the 99.5th percentile. NaN and infinity stay white.
 
     Args:
         maps: (h, w, C) feature maps of one image, or (L, C) of one signal; else a ValueError.
@@ -75,7 +74,7 @@ def draw_activations(maps: ArrayLike, layer_name: str) -> DescribedFigure:
     title += f"; {silent} nowhere above 0 on this image" if silent else ""
     if len(size) == 2:
         panels = [(tile, str(channel), scale) for tile, channel in zip(tiles, shown, strict=True)]
-        figure = style.draw_grid(panels, min(TILES_IN_A_ROW, len(panels)), title)
+        figure = style.draw_grid(panels, TILES_IN_A_ROW, title)
         figure.axes[-1].set_ylabel("activation")
         return figure
     figure, axis = style.subplots(figsize=(style.PAGE_WIDTH, 1 + 0.17 * len(shown)))
@@ -108,7 +107,7 @@ def draw_filters(result: FilterImages) -> DescribedFigure:
     title += f"{before:.2g} on noise, {after:.2g} on these images"
     for word in sorted({*verdicts} - {"ok"}):
         title += f"; {(verdicts == word).sum()} {word}"
-    return style.draw_grid(panels, min(TILES_IN_A_ROW, len(panels)), title)
+    return style.draw_grid(panels, TILES_IN_A_ROW, title)
 
 
 @styled
@@ -125,20 +124,22 @@ def draw_patches(
         ascended: FilterImages of the same layer, with all these filters, to stand before them.
         value_range: The values of black and of white; None finds them: see `draw_images`.
     """
-    filters, (height, width) = result.filters[: style.MOST_ROWS].tolist(), result.patches.shape[2:4]
+    filters = result.filters[: style.MOST_ROWS].tolist()
     found = [] if ascended is None else ascended.filters.tolist()
     if found and (ascended.layer_name != result.layer_name or {*filters} - {*found}):
         wanted = f"filters {filters} of layer '{result.layer_name}'"
         raise ValueError(f"`ascended` (of layer '{ascended.layer_name}') must hold the {wanted}")
-    panels, value_range = [], style.limits([result.patches], value_range)
+    images = to_units(ascended.images, ascended.value_range) if found else []
+    patches, panels = iter(to_units(np.concatenate(result.patches), value_range)), []
     for row, index in enumerate(filters):
         if found:
             place = found.index(index)
-            image = style.to_unit(ascended.images[place], ascended.value_range)
-            panels.append((image, f"filter {index}: {ascended.verdicts[place]}"))
-        for patch, value in zip(result.patches[row], result.activations[row], strict=True):
+            title = f"filter {index}: {ascended.verdicts[place]}".removesuffix(": ok")
+            panels.append((images[place], title))
+        for value in result.activations[row]:
             title = f"filter {index}: {value:.3g}" if value else f"filter {index} did not fire"
-            panels.append((style.to_unit(patch, value_range), title))
+            panels.append((next(patches), title))
+    height, width = result.patches.shape[2:4]
     heading = f"{result.layer_name}: the patches of {height}x{width} that excite "
     heading += f"{counted(len(filters), 'filter')} most, with the activation"
     heading += "; left, by gradient ascent" if found else ""
