@@ -50,8 +50,7 @@ def explore(
             takes; 1 or more.
         class_names: The classes' names, by index; others are numbered.
         value_range: Lowest and highest pixel value that the model takes.
-        image_size: Side length of the filter images; see `ascend_filters`, as for `steps`.
-        steps: Steps of the ascent; fewer are faster.
+        image_size, steps: Of the filter images: see `ascend_filters`.
         output_name, input_name, target: What to explain, and in which input: see `grad_cam`.
 
     Example:
@@ -61,21 +60,20 @@ def explore(
     """
     inputs = layers.all_images(model, images, fewest=1)
     images = layers.only_image_of(model, inputs, input_name)
-    first = layers.take(inputs, slice(1))
+    first, n_classes = layers.take(inputs, slice(1)), 0
     maps = extract_activations(model, first)
     channels = {name: y.shape[3] for name, y in maps.items() if y.shape[1:3] != (1, 1)}
     if not channels:
         raise ValueError(f"`model` (='{model.name}') has no feature map larger than 1x1")
-    names = []
     with contextlib.suppress(Exception):  # the figure says why there are no classes
-        n = layers.class_probabilities(model, first, output_name=output_name).shape[1]
-        names = [style.class_name(class_names, index) for index in range(n)]
+        n_classes = layers.class_probabilities(model, first, output_name=output_name).shape[1]
     options = {
         "image": range(len(images)),
         "layer": list(channels),
         "channel": [("strongest", None), *((str(n), n) for n in range(max(channels.values())))],
         "heat map": list(METHODS),
-        "for class": [("predicted", None), *zip(names, range(len(names)), strict=True)],
+        "for class": [("predicted", None)]
+        + [(style.class_name(class_names, index), index) for index in range(n_classes)],
     }
     menus = [widgets.Dropdown(options=each, description=name) for name, each in options.items()]
     menus[1].value = list(channels)[-1]
@@ -86,32 +84,29 @@ def explore(
         index, layer, channel, method, class_index = (menu.value for menu in menus)
         given = layers.take(inputs, slice(index, index + 1))
         maps = extract_activations(model, given)[layer][0]
-        if channel is None:
-            channel = int(maps.mean((0, 1)).argmax())
-        channel = min(channel, maps.shape[-1] - 1)
+        strongest = int(maps.mean((0, 1)).argmax())
+        channel = strongest if channel is None else min(channel, maps.shape[-1] - 1)
         maps = maps[..., channel]
         scale = {"vmin": min(0, maps.min()), "vmax": max(1e-6, maps.max())}
         (pixels,) = style.to_units(images[[index]], value_range)
-        white, title = np.ones_like(pixels), f"{layer}, channel {channel}"
-        panels = [(pixels, f"image {index}"), (maps, title, scale)]
-        panels += [(white, "what excites it"), (white, method)]
-        with _errors_told(panels, 0):
-            (found,) = layers.class_probabilities(model, given, output_name=output_name)
-            words = f"{names[found.argmax()]} {found.max():.1%}"
-            panels[0] = pixels, f"image {index}; predicted: {words}"
-        with _errors_told(panels, 2):
+
+        def excites():
             ascent = {"image_size": image_size, "steps": steps, "value_range": value_range}
             found = ascend_filters(model, layer, channel, input_name=input_name, **ascent)
-            words = f"{found.verdicts[0]}, activation {found.activations[0]:.2g}"
             (image,) = style.to_units(found.images, value_range)
-            panels[2] = image, f"what excites it: {words}"
-        with _errors_told(panels, 3):
+            return image, f"{found.verdicts[0]}, activation {found.activations[0]:.2g}"
+
+        def evidence():
             what = {"class_index": class_index} if target is None else {"target": target}
             what |= {"output_name": output_name, "input_name": input_name, "method": method}
             found = grad_cam(model, given, class_names=class_names, **what)
-            words = f"{style.explained_name(found, 0)}: {found.verdicts[0]}"
-            words = f"{method} for {words}, score {found.scores[0]:+.2f}"
-            panels[3] = overlay(pixels, found.maps[0]), words
+            words = f"{style.explained_name(found, 0)}, {found.verdicts[0]}"
+            return overlay(pixels, found.maps[0]), f"{words}, score {found.scores[0]:+.2f}"
+
+        panels = [(pixels, f"image {index}"), (maps, f"{layer}, channel {channel}", scale)]
+        for title, compute in (("what excites it", excites), (method, evidence)):
+            image, words = _tried(compute, np.ones_like(pixels))
+            panels.append((image, f"{title}: {words}"))
         figure = style.draw_grid(panels, 4)
         plt.close(figure)
         return figure
@@ -129,12 +124,10 @@ def explore(
     return box
 
 
-@contextlib.contextmanager
-def _errors_told(panels, place):
-    """Add the words of an error to the title of a panel."""
+def _tried(compute, instead):
+    """An image and words: what a function returns, or its error."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # no progress bars
-            yield
+            return compute()
     except Exception as error:  # whatever a person's model raises, that person reads
-        array, title = panels[place]
-        panels[place] = array, f"{title}; {type(error).__name__}: {error}"
+        return instead, f"{type(error).__name__}: {error}"
