@@ -46,7 +46,7 @@ def draw_mistakes(result: Mistakes) -> DescribedFigure:
     """Draw the 12 worst that `confident_mistakes` found: image, evidence, nearest neighbors."""
     style.check_drawable(result)
     if not len(result.images):
-        return style.draw_grid([(np.ones((1, 9, 3)), "no mistakes")], 1)
+        return style.draw_grid([], 1, "no mistakes")
     name, panels = functools.partial(class_name, result.class_names), []
     n, k = result.neighbors.shape[:2]
     units = to_units([*result.images, *np.concatenate(result.neighbors)])
@@ -58,8 +58,8 @@ def draw_mistakes(result: Mistakes) -> DescribedFigure:
             title = f"for {what}" if verdict == "ok" else f"{verdict} ({what})"
             panels.append((overlay(image, maps.maps[row]), title))
         for place in range(k):
-            alike = f"{result.similarity[row, place]:.2f} alike"
-            title = f"{name(result.neighbor_labels[row, place])}, {alike}"
+            title = f"{name(result.neighbor_labels[row, place])}, "
+            title += f"{result.similarity[row, place]:.2f} alike"
             panels.append((units[n + row * k + place], title))
     heading = "mistakes, with the probability of the label; evidence for the label; for the "
     heading += "prediction" + ("; nearest training images" if k else "")
@@ -90,7 +90,6 @@ def draw_duplicates(result: Duplicates) -> DescribedFigure:
             kind = f"{frame['recognized as'][row]}: " if end else ""
             title = f"{kind}{split} {name or index}" + (f", {label}" if label else "")
             panels.append((to_units(image)[0], title))
-    panels = panels or [(np.ones((1, 9, 3)), "no images to draw")]
     heading = f"{len(result.images)} of {counted(len(frame), 'pair')}, each image before its copy"
     return style.draw_grid(panels, 4, heading, side=1.8)
 

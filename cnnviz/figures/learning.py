@@ -69,8 +69,8 @@ def draw_calibration(
     axis.scatter(x, y, 8 + 200 * shares, color=style.VALIDATION_COLOR, clip_on=False, label=label)
     for *point, share in zip(x, y, shares, strict=True):
         axis.annotate(f"{share:.1%}", point, (8, 2), textcoords="offset points", fontsize=9)
-    axis.set(xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
     axis.set(xlim=(max(0, x.min(initial=100) - 5), 102), ylim=(0, 104))
+    axis.set(xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
     axis.set_title(f"expected calibration error {error:.3f}")
     figure.legend(loc="outside lower left", frameon=False)
     return figure

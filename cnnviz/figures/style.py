@@ -160,6 +160,7 @@ def draw_grid(panels, columns, heading="", *, side=None, into=None):
     A panel is (image, title), or (numbers, title, options of `imshow`), drawn as large as the image
     before; panels with the same options share a color bar.
     """
+    panels = panels or [(np.ones((1, 9, 3)), "nothing to draw")]
     columns = min(columns, len(panels))
     side = side or min(LARGEST, PAGE_WIDTH / columns)
     rows, titles = math.ceil(len(panels) / columns), [wrapped(p[1], 1.1 * side) for p in panels]

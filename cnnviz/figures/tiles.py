@@ -62,17 +62,16 @@ def draw_activations(maps: ArrayLike, layer_name: str) -> DescribedFigure:
     if maps.ndim not in (2, 3) or 0 in maps.shape:
         wanted = "(h, w, C), of one image or one slice of a volume, or (L, C), of one signal"
         raise ValueError(f"`maps` (of shape {maps.shape}) must be {wanted}")
-    *size, channels = maps.shape
+    channels = maps.shape[-1]
     highest = maps.reshape(-1, channels).max(0)
     shown = np.argsort(-highest.filled(-np.inf), kind="stable")[:MOST_TILES]
     tiles = np.moveaxis(maps[..., shown], -1, 0)
     values = np.append(tiles.compressed(), 0)
     low, high = values.min(), np.percentile(values, 99.5)
     scale = {"vmin": low, "vmax": high if high > low else max(values.max(), low + 1e-6)}
-    title = f"{layer_name}: {_some(len(shown), channels, 'channel')} of {'x'.join(map(str, size))}"
-    silent = (highest <= 0).sum()
-    title += f"; {silent} nowhere above 0 on this image" if silent else ""
-    if len(size) == 2:
+    title = f"{layer_name}: {len(shown)} of {channels} channels, the strongest first; "
+    title += f"{(highest <= 0).sum()} nowhere above 0 on this image"
+    if maps.ndim == 3:
         panels = [(tile, str(channel), scale) for tile, channel in zip(tiles, shown, strict=True)]
         figure = style.draw_grid(panels, TILES_IN_A_ROW, title)
         figure.axes[-1].set_ylabel("activation")
@@ -84,10 +83,6 @@ def draw_activations(maps: ArrayLike, layer_name: str) -> DescribedFigure:
     axis.set_title(style.wrapped(title, style.PAGE_WIDTH))
     figure.colorbar(image, ax=axis, label="activation", aspect=30, pad=0.01)
     return figure
-
-
-def _some(shown, total, noun):
-    return ("" if shown == total else f"the {shown} strongest of ") + counted(total, noun)
 
 
 @styled
@@ -103,8 +98,8 @@ def draw_filters(result: FilterImages) -> DescribedFigure:
     images = to_units(result.images, result.value_range)
     panels = [(images[n], f"{result.filters[n]} {verdicts[n]}".removesuffix(" ok")) for n in shown]
     before, after = np.median(result.start_activations), np.median(result.activations)
-    title = f"{result.layer_name}: {_some(len(shown), len(order), 'filter')}; median activation "
-    title += f"{before:.2g} on noise, {after:.2g} on these images"
+    title = f"{result.layer_name}: {len(shown)} of {len(order)} filters, the strongest first; "
+    title += f"median activation {before:.2g} on noise, {after:.2g} on these images"
     for word in sorted({*verdicts} - {"ok"}):
         title += f"; {(verdicts == word).sum()} {word}"
     return style.draw_grid(panels, TILES_IN_A_ROW, title)
