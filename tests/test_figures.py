@@ -177,6 +177,7 @@ def test_figures_appear_once_in_a_notebook_wherever_they_are_made():
 def test_a_figure_describes_itself_and_its_html_escapes_that():
     alt = "loss (cross-entropy, nats), best in validation 0.45; accuracy (%), best in validation "
     assert figures.draw_learning_curves(HISTORY).alt == alt + "87.5%; epoch"
+    assert figures.draw_images(pixels(2), ["7", "a cat"]).alt == "a cat"
     figure = figures.draw_images(pixels(1), ['a "b" <c>'])
     html = figures.figure_html(figure)
     assert 'alt="a &quot;b&quot; &lt;c&gt;"' in html and "data:image/png;base64,iVBOR" in html

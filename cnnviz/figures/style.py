@@ -56,12 +56,12 @@ class DescribedFigure(Figure):
 
     @property
     def alt(self) -> str:
-        """Alternative text: the figure's titles and the labels of its axes, each once."""
+        """Alternative text: the figure's titles, but for numbers, and the labels of its axes."""
         texts = [self.get_suptitle()]
         texts += [axis.get_title(loc) for axis in self.axes for loc in ("left", "center")]
         texts += [label for axis in self.axes for label in (axis.get_xlabel(), axis.get_ylabel())]
-        texts = [" ".join(text.split()) for text in texts if text.strip()] or ["images"]
-        return "; ".join(dict.fromkeys(texts))
+        texts = [" ".join(text.split()) for text in texts if text.strip() and not text.isdigit()]
+        return "; ".join(dict.fromkeys(texts)) or "images"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         """For Jupyter: metadata alone; its own formatters draw, in the formats that were chosen."""
