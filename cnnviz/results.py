@@ -14,25 +14,24 @@ from cnnviz import figures
 if TYPE_CHECKING:
     import pandas
 
-MOST_ROWS = 20  # of a table that Jupyter shows
-MOST_CHARACTERS = 60  # of one field in the one-line text
-
 
 class Result:
     """Base of the frozen dataclasses that the methods return.
 
-    A result says what it found in `__str__`, gives its rows in `_columns`, for `to_frame()`, and
-    draws itself by `plot()`, as far as it has these. Declare it with
-    `@dataclasses.dataclass(frozen=True, eq=False, repr=False)`.
+    A result may say what it found in `__str__`, and give the rows of its table in `_columns`.
+    Declare it with `@dataclasses.dataclass(frozen=True, eq=False, repr=False)`.
     """
 
     _html = ("to_frame",)  # what Jupyter shows below the sentences: "to_frame", "plot"
     _draw = ""  # the function of `figures` that draws it
 
     def __repr__(self) -> str:
-        fields = (field for field in dataclasses.fields(self) if field.repr)
-        values = (f"{field.name}={_short(getattr(self, field.name))}" for field in fields)
-        return f"{type(self).__name__}({', '.join(values)})"
+        texts = []
+        for name in (field.name for field in dataclasses.fields(self) if field.repr):
+            value = getattr(self, name)
+            text = f"array{value.shape}" if isinstance(value, np.ndarray) else repr(value)
+            texts.append(f"{name}={textwrap.shorten(text, 60, placeholder=' ...')}")
+        return f"{type(self).__name__}({', '.join(texts)})"
 
     def _columns(self):
         """One row of all fields that are single values, unless a result says otherwise."""
@@ -54,14 +53,7 @@ class Result:
     def _repr_html_(self) -> str:
         parts = [f"<p>{html.escape(line)}</p>" for line in str(self).splitlines()]
         if "to_frame" in self._html:
-            parts.append(self.to_frame().to_html(max_rows=MOST_ROWS, float_format="{:.3g}".format))
+            parts.append(self.to_frame().to_html(max_rows=20, float_format="{:.3g}".format))
         if "plot" in self._html:
             parts.append(figures.figure_html(self.plot()))
         return "\n".join(parts)
-
-
-def _short(value):
-    """A value on one line: the shape of an array, the beginning of a long text."""
-    if isinstance(value, np.ndarray):
-        return f"array{value.shape}"
-    return textwrap.shorten(repr(value), MOST_CHARACTERS, placeholder=" ...")

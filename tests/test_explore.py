@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from cnnviz import ascend_filters, class_probabilities, explore, extract_activations, grad_cam
+from cnnviz import ascend_filters, explore, extract_activations, grad_cam
 
 module = importlib.import_module("cnnviz.explore")  # the package's name for it is the function's
 FAST = {"value_range": (0, 1), "image_size": 12, "steps": 2}
@@ -58,14 +58,13 @@ def test_what_is_shown_is_what_the_methods_give(images, shown, activation, units
     maps = extract_activations(model, one, layer)[layer][0, ..., 1]
     excites = ascend_filters(model, layer, 1, **FAST)
     evidence = grad_cam(model, one, class_index=0, method="hires-cam", signed=True)
-    probabilities = class_probabilities(model, one)[0]
     np.testing.assert_allclose(panels[0].images[0].get_array(), one[0], atol=1e-6)
     np.testing.assert_allclose(panels[1].images[0].get_array(), maps, rtol=1e-5)
     assert titles(shown[-1]) == [
-        f"image 2: class 1; predicted: {classes[probabilities.argmax()]} {probabilities.max():.1%}",
+        "image 2: class 1",
         "backbone/inner, channel 1",
         f"what excites it: {excites.verdicts[0]}, activation {excites.activations[0]:.2g}",
-        f"hires-cam for cat: {evidence.verdicts[0]}, score {evidence.scores[0]:+.2f}",
+        f"hires-cam: cat, {evidence.verdicts[0]}, score {evidence.scores[0]:+.2f}",
     ]
 
 
@@ -94,10 +93,8 @@ def test_what_goes_wrong_is_said_in_words_and_the_rest_is_shown(images, shown):
     assert box.children[1].options == ("conv",) and len(box.children[4].options) == 1
     with pytest.raises(ValueError) as error:
         grad_cam(model, images[:1])
-    image, _, _, evidence = titles(shown[0])
-    for title, start in ((image, "image 0"), (evidence, "grad-cam")):
-        words = title.removeprefix(f"{start}; ValueError: ").removesuffix(" ...")
-        assert len(words) > 70 and str(error.value).startswith(words)
+    words = titles(shown[0])[3].removeprefix("grad-cam: ValueError: ").removesuffix(" ...")
+    assert len(words) > 70 and str(error.value).startswith(words)
     ranges = [np.ptp(axis.images[0].get_array()) > 0 for axis in shown[0].axes[:4]]
     assert ranges == [True, True, True, False]
     with pytest.raises(ValueError, match="no feature map larger than 1x1"):
@@ -121,7 +118,8 @@ def test_a_linear_convolution_is_shown_and_climbed_behind_its_relu(images, shown
     steps = keras.layers.Conv2D(2, 3, name="conv"), keras.layers.ReLU(name="relu")
     pooling, head = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)
     model = keras.Sequential([keras.Input((12, 12, 3)), *steps, pooling, head])
-    explore(model, images, **FAST).children[2].value = 1
+    box = explore(model, images, **FAST)
+    box.children[1].value, box.children[2].value = "conv", 1
     maps = extract_activations(model, images[:1], "relu")["relu"][0, ..., 1]
     np.testing.assert_allclose(shown[-1].axes[1].images[0].get_array(), maps, rtol=1e-5)
     excites = ascend_filters(model, "relu", 1, **FAST).activations[0]

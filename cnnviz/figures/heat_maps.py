@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from cnnviz.diagnosis import MapTrust
     from cnnviz.grad_cam import GradCAM
 
-MOST_LINES, MOST_SLICES = 4, 5  # channels of a signal, slices of a volume
+MOST_LINES, MOST_SLICES = 4, 4  # channels of a signal, slices of a volume
 ON_DARK = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
 DARKEST = 0.25  # what is left of the colors where there is no evidence
 TRUST_TITLES = {
-    "focus": "evidence on the\nright two of four:\nhigh is good",
-    "pointing": "evidence on the\nright one of four:\nhigh is good",
-    "road": "probability lost with\nit, not with the rest:\nhigh is good",
-    "survival": "what is left with\nshuffled weights:\nnear 0 is good",
+    "focus": "evidence on\nthe right 2 of 4 images\n(high is good)",
+    "pointing": "evidence on\nthe right 1 of 4 images\n(high is good)",
+    "road": "probability lost\nwithout the evidence\n(high is good)",
+    "survival": "likeness to\nmaps of shuffled weights\n(near 0 is good)",
 }
 
 
@@ -40,98 +40,96 @@ def draw_heat_maps(
 ) -> DescribedFigure:
     """Draw where the evidence lies in the first 12 images: image, heat map, overlay.
 
-    A signal's channels, the first 4, are drawn as lines upon their evidence. Of a volume or video,
-    5 slices, equally spaced and with the strongest among them, are drawn above their evidence.
+    The first 4 channels of a signal are drawn as lines upon their evidence. Of a volume or video,
+    4 slices are drawn, equally spaced, and the one with the strongest evidence.
 
     Each map has a color scale of its own. If it has hundreds of cells, the scale ends at the 99.5th
-    percentile, so that a few extreme cells do not leave the rest dark. The overlay dims the image
-    where there is no evidence; signed evidence tints it orange (for the class) and purple (against
-    it). An empty map says why it is empty.
+    percentile. The overlay dims the image where there is no evidence; signed evidence tints it
+    orange (for the class) and purple (against it). An empty map says why it is empty.
 
     Args:
-        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays; see `draw_images`. Signals
-            are (N, L, C), volumes and videos (N, D, H, W, C).
+        images: (N, H, W, C) array, or a sequence of (H, W, C) arrays; signals (N, L, C), volumes
+            and videos (N, D, H, W, C).
         results: A GradCAM for these N images, or several to stand side by side, as of two classes.
         class_names: The classes' names, by index; others are numbered.
         titles: N strings to stand over the images, or None.
-        value_range: The values of black and of white, or of a signal's ends; see `draw_images`.
+        value_range: The values of black and of white; see `draw_images`.
 
     Example:
         >>> image = cnnviz.sample_image()
         >>> result = cnnviz.grad_cam(cnnviz.load_pretrained(), image)
         >>> figure = cnnviz.figures.draw_heat_maps(image, result, cnnviz.CLASS_NAMES)
     """
-    results, rows = [results] if hasattr(results, "maps") else list(results), []
+    results = [results] if hasattr(results, "maps") else list(results)
     ranks = {result.maps.ndim for result in results}
     if getattr(images, "ndim", 0) in ranks - {3}:  # one signal or one volume
         images = images[None]
     heading = "evidence at " + "; ".join(dict.fromkeys(result.layer_name for result in results))
+    volumes = len(images) > 0 and np.ndim(images[0]) == 4
+    most = style.MOST_ROWS // (MOST_SLICES if volumes else 1)
+    if len(images) > most:
+        heading += f", the first {most} of {len(images)} images"
     if 2 in ranks:
-        return _draw_signals(images, results, class_names, titles, value_range, heading)
-    images = to_units(images, value_range, titles, *(result.maps for result in results))
-    most = max(1, style.MOST_ROWS // (1 + len(results) if images[0].ndim == 4 else 1))
+        return _draw_signals(images, results, class_names, titles, heading)
+    images, panels = to_units(images, value_range, titles, *(one.maps for one in results)), []
     for row, image in enumerate(images[:most]):
         title = f"image {row}" if titles is None else titles[row]
-        found = [_described(result, row, class_names) for result in results]
-        rows += _slice_rows(image, title, found) if image.ndim == 4 else [[(image, title)]]
-        for evidence, title, scale, shown in found if image.ndim == 3 else ():
-            rows[row] += [(evidence, title, scale), (overlay(image, evidence), shown)]
-    heading += f", the first {most} of {len(images)} images" * (most < len(images))
-    return style.draw_grid(rows, 1.6, heading)
+        about = [_described(result, row, class_names) for result in results]
+        for name, shown, maps in _slices(image, [result.maps[row] for result in results]):
+            panels.append((shown, title + name))
+            for evidence, (words, scale, score) in zip(maps, about, strict=True):
+                panels += [(evidence, words, scale), (overlay(shown, evidence), score)]
+    return style.draw_grid(panels, 1 + 2 * len(results), heading, side=1.6)
 
 
-def _slice_rows(volume, title, found):
-    """Rows for `draw_grid`: slices, equally spaced but for the strongest, and their evidence."""
-    n_slices = min(MOST_SLICES, len(volume))
-    slices = ((np.arange(n_slices) + 0.5) * len(volume) / n_slices).astype(int)
-    maps = [_resized(np.atleast_3d(one.T).T, volume.shape[:3]) for one, *_ in found]  # or (h, w)
-    for peaks in np.abs(maps).max((2, 3)):
-        if peaks.max() > peaks[slices].max():
-            slices[np.abs(slices - peaks.argmax()).argmin()] = peaks.argmax()
-    rows = [[(volume[index], f"{title}, slice {index}") for index in slices]]
-    for evidence, (_, title, scale, shown) in zip(maps, found, strict=True):
-        texts = title, shown, *[""] * n_slices
-        rows.append([(evidence[index], texts[n], scale) for n, index in enumerate(slices)])
-    return rows
+def _slices(image, maps):
+    """(name, image, maps): the image itself, or slices of a volume."""
+    if image.ndim == 3:
+        return [("", image, maps)]
+    n = len(image)
+    maps = [one if one.ndim == 3 else one[None] for one in maps]  # (h, w) if frames are merged
+    maps = [_resized(one, (n, *one.shape[1:])) for one in maps]
+    strongest = sum(np.abs(one).max((1, 2)) for one in maps).argmax()
+    chosen = sorted({*np.linspace(0, n - 1, MOST_SLICES).astype(int).tolist(), int(strongest)})
+    return [(f", slice {i} of {n}", image[i], [one[i] for one in maps]) for i in chosen]
 
 
-def _draw_signals(signals, results, class_names, titles, value_range, heading):
+def _draw_signals(signals, results, class_names, titles, heading):
     """A row for each signal, a column for each result: the channels upon their evidence."""
     style.check_counts(signals, titles, *(result.maps for result in results))
-    n_rows, n_lines = min(len(signals), style.MOST_ROWS), min(len(signals[0][0]), MOST_LINES)
-    size = style.PAGE_WIDTH, 0.4 + (0.7 + 0.5 * n_lines) * n_rows
+    signals = np.asarray(signals, float)[: style.MOST_ROWS]
+    n_rows, length, n_channels = signals.shape
+    lines = np.arange(min(n_channels, MOST_LINES))
+    size = style.PAGE_WIDTH, 0.4 + (0.7 + 0.5 * len(lines)) * n_rows
     figure, axes = subplots(n_rows, len(results), figsize=size, squeeze=False, sharey="row")
     for (row, column), axis in np.ndenumerate(axes):
-        signal, names = np.asarray(signals[row], float), []
-        evidence, title, scale, shown = _described(results[column], row, class_names)
-        title = f"{f'signal {row}' if titles is None else titles[row]}: {title}; {shown}"
+        title, scale, score = _described(results[column], row, class_names)
+        title = f"{f'signal {row}' if titles is None else titles[row]}: {title}; {score}"
         axis.set_title(style.wrapped(title, 7 / len(results)), fontsize=9)
-        evidence, extent = _resized(evidence, len(signal)), (-0.5, len(signal) - 0.5, n_lines, 0)
+        evidence = _resized(results[column].maps[row], length)
+        extent = -0.5, length - 0.5, len(lines), 0
         band = axis.imshow(evidence[None], aspect="auto", extent=extent, **scale)
         figure.colorbar(band, ax=axis, pad=0.01, aspect=10).ax.tick_params(labelsize=9)
-        for channel, values in enumerate(signal.T[:n_lines]):  # each has a scale of its own
-            low, high = value_range or (values.min(), values.max())
-            heights = channel + 0.9 - 0.8 * (values - low) / ((high - low) or 1)
-            axis.plot(heights, **({"color": "black"} if scale["vmin"] else ON_DARK))
-            names.append(f"channel {channel}\n{low:.3g} to {high:.3g}")
-        axis.set_yticks(np.arange(n_lines) + 0.5, names, fontsize=9)
-    heading += f", the first {n_rows} of {len(signals)} signals" * (n_rows < len(signals))
-    heading += f", {n_lines} of {len(signals[0][0])} channels" * (n_lines < len(signals[0][0]))
+        shown = signals[row][:, lines]
+        low, high = shown.min(axis=0), shown.max(axis=0)  # each channel has a scale of its own
+        axis.plot(lines + 0.9 - 0.8 * (shown - low) / np.maximum(high - low, 1e-9), **ON_DARK)
+        names = [f"channel {n}\n{low[n]:.3g} to {high[n]:.3g}" for n in lines]
+        axis.set_yticks(lines + 0.5, names, fontsize=9)
+    heading += f", {len(lines)} of {n_channels} channels" if len(lines) < n_channels else ""
     figure.suptitle(style.wrapped(heading, size[0]), x=0.01, ha="left")
     return figure
 
 
 def _described(result, row, class_names):
-    """A map, its title, its options of `imshow`, and the title of what is shown by it."""
-    evidence, verdict = result.maps[row], result.verdicts[row]
-    name = style.explained_name(result, row, class_names)
-    scale = {"cmap": style.EVIDENCE_COLORS, "vmin": 0, "vmax": _top(evidence)}
-    if signed := result.maps.min() < 0:
+    """Of a map: its title, its options of `imshow`, and the score in words."""
+    name, verdict = style.explained_name(result, row, class_names), result.verdicts[row]
+    scale = {"cmap": style.EVIDENCE_COLORS, "vmin": 0, "vmax": _top(result.maps[row])}
+    title = f"{result.method} for {name}"
+    if result.maps.min() < 0:
         scale |= {"cmap": style.SIGNED_COLORS, "vmin": -scale["vmax"]}
-    found = "x".join(map(str, evidence.shape)) if verdict == "ok" else verdict
-    found += " cells" * found.isdigit()
-    title = f"{result.method} for{'/against' if signed else ''} {name}, {found}"
-    return evidence, title, scale, f"{name}: score {result.scores[row]:+.2f}"
+        title = f"{result.method} for/against {name}"
+    title += "" if verdict == "ok" else f": {verdict}"
+    return title, scale, f"{name}: score {result.scores[row]:+.2f}"
 
 
 def _top(evidence):
@@ -164,19 +162,17 @@ def overlay(image, evidence):
 
 @styled
 def draw_map_trust(result: MapTrust) -> DescribedFigure:
-    """Draw what `map_trust` measures, a panel for each, with its 95 % intervals.
-
-    The dashed line is what random maps get.
-    """
-    rows = np.arange(len(result.methods))
-    figure, axes = subplots(1, 4, figsize=(9, 1.1 + 0.3 * len(rows)), sharey=True)
-    for axis, (measure, title) in zip(axes, TRUST_TITLES.items(), strict=True):
+    """Draw what `map_trust` measures, a panel for each, with its 95 % intervals."""
+    figure, axes = subplots(1, 4, figsize=(9, 1.5 + 0.3 * len(result.methods)), sharey=True)
+    for axis, (measure, text) in zip(axes, TRUST_TITLES.items(), strict=True):
         values, ends = getattr(result, measure), result.intervals[measure]
-        bars = axis.barh(rows, values, 0.5, xerr=abs(ends.T - values), color=style.TRAINING_COLOR)
-        axis.bar_label(bars, [f"{value:.2f}" if value == value else "" for value in values])
+        look = {"xerr": abs(ends.T - values), "height": 0.5, "color": style.TRAINING_COLOR}
+        bars = axis.barh(result.methods, values, **look)
+        texts = [f"{value:.2f}" if np.isfinite(value) else "" for value in values]
+        axis.bar_label(bars, texts, padding=2)
         axis.axvline(np.nan_to_num(values[-2]), color="0.4", linestyle="--", linewidth=0.8)
-        axis.margins(x=0.4)
-        axis.set_title(title, fontsize=9)
-    axes[0].set_yticks(rows, result.methods)
+        axis.set(xlim=(-0.3, 1.4), xticks=[0, 0.5, 1])
+        axis.set_title(f"{measure}: {text}", fontsize=9)
     axes[0].invert_yaxis()
+    figure.suptitle("trust in heat maps; dashed: random maps", x=0.01, ha="left")
     return figure

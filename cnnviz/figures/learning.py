@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -35,18 +34,18 @@ def draw_learning_curves(
     """
     history = getattr(history, "history", history)
     figure, axes = subplots(1, 2, figsize=(9, 3.2))
-    units = {"loss": ("loss (cross-entropy, nats)", ""), "accuracy": ("accuracy (%)", "%")}
     looks = ("", "o-", style.TRAINING_COLOR), ("val_", "s-", style.VALIDATION_COLOR)
-    for axis, (name, (label, unit)) in zip(axes, units.items(), strict=True):
+    for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         for prefix, marker, color in looks:
-            values = np.asarray(history[prefix + name]) * (100 if unit else 1)
+            values = scale * np.asarray(history[prefix + name])
             epochs, who = np.arange(1, len(values) + 1), "validation" if prefix else "training"
             axis.plot(epochs, values, marker, color=color, markersize=4, label=who)
-        best = (np.fmax if unit else np.fmin).reduce(values)  # passes NaN over
-        axis.set(xlabel="epoch", title=f"{label}, best in validation {best:.3g}{unit}")
-        axis.set_xlim(0.5, len(epochs) + 0.5)
+        axis.set(xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(axis="y", alpha=0.3)
+    low, high = np.fmin.reduce(history["val_loss"]), 100 * np.fmax.reduce(history["val_accuracy"])
+    axes[0].set_title(f"loss (cross-entropy, nats), best in validation {low:.3g}")
+    axes[1].set_title(f"accuracy (%), best in validation {high:.3g}%")
     axes[0].legend(framealpha=1, edgecolor="none")  # no line of the grid through its words
     return figure
 
@@ -69,9 +68,9 @@ def draw_calibration(
     label = "this model, with the share of the images"
     axis.scatter(x, y, 8 + 200 * shares, color=style.VALIDATION_COLOR, clip_on=False, label=label)
     for *point, share in zip(x, y, shares, strict=True):
-        axis.annotate(f"{share:.1%}", point, (8, -4), textcoords="offset points", fontsize=9)
-    axis.set(xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
+        axis.annotate(f"{share:.1%}", point, (8, 2), textcoords="offset points", fontsize=9)
     axis.set(xlim=(max(0, x.min(initial=100) - 5), 102), ylim=(0, 104))
+    axis.set(xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
     axis.set_title(f"expected calibration error {error:.3f}")
     figure.legend(loc="outside lower left", frameon=False)
     return figure
@@ -94,19 +93,20 @@ def draw_confusion_matrix(
         raise ValueError(f"{given} must be equally many integers (N,), 0 or more")
     count = max(len(class_names), pairs.max() + 1)
     names = [style.wrapped(class_name(class_names, index), 1.5, 2) for index in range(count)]
-    sizes, side = np.bincount(pairs[0], minlength=count), 1.4 + min(count, MOST_NUMBERED) * 0.75
+    shares = 100 * confusion_matrix(*pairs, labels=range(count), normalize="true")
+    side = 1.4 + 0.75 * min(count, MOST_NUMBERED)
     figure, axis = subplots(figsize=(side + 1, side))
-    shares = confusion_matrix(*pairs, labels=range(count), normalize="true")
-    look = {"cmap": "cividis", "im_kw": {"vmin": 0, "vmax": 100}, "colorbar": False}
-    look |= {"include_values": count <= MOST_NUMBERED, "values_format": ".1f"}
-    display = ConfusionMatrixDisplay(100 * shares).plot(ax=axis, **look)
+    look = {"include_values": count <= MOST_NUMBERED, "values_format": ".1f", "colorbar": False}
+    look |= {"cmap": "cividis", "im_kw": {"vmin": 0, "vmax": 100}}
+    matrix = ConfusionMatrixDisplay(shares).plot(ax=axis, **look)
     ticks = range(0, count, math.ceil(count / MOST_NAMED))
     axis.set_xticks(ticks, names[:: ticks.step], rotation=0 if count <= 4 else 90)
+    sizes = np.bincount(pairs[0], minlength=count)
     axis.set_yticks(ticks, [f"{names[tick]} ({sizes[tick]})" for tick in ticks])
     axis.set(xlabel="predicted class", ylabel="true class (number of images)")
     accuracy = np.mean(pairs[0] == pairs[1])
     axis.set_title(f"accuracy {accuracy:.1%} of {counted(pairs.shape[1], 'image')}")
-    figure.colorbar(display.im_, ax=axis, label="% of the true class", shrink=0.8)
+    figure.colorbar(matrix.im_, ax=axis, label="% of the true class", shrink=0.8)
     return figure
 
 
@@ -116,15 +116,15 @@ def draw_monitor(monitor: Monitor) -> DescribedFigure:
 
     The maps lie over the first 4 images, after at most 5 epochs that are evenly spread.
     """
-    if not (records := monitor.records):
+    records, panels = monitor.records, []
+    if not records:
         raise ValueError("`monitor` (without a record) must have been in a training")
-    few = [record for record in records if record["maps"] is not None and record["maps"].ndim == 3]
-    few = few[:: -math.ceil(len(few) / MOST_EPOCHS) or -1][::-1]
+    names, few = list(records[0]["layers"]), [one for one in records if np.ndim(one["maps"]) == 3]
+    few = few[:: -max(1, math.ceil(len(few) / MOST_EPOCHS))][::-1]  # with the last one
     images = to_units(monitor.images)[:MOST_WATCHED] if few else []
-    names, heights = list(records[0]["layers"]), [1 + 0.2 * len(records[0]["layers"])]
-    heights += [0.5 + 1.9 * len(images)] * bool(few)
+    heights = 1 + 0.2 * len(names), 0.5 + 1.9 * len(images)
     figure = style.new_figure(figsize=(style.PAGE_WIDTH, sum(heights)))
-    top, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    top, below = figure.subfigures(2, 1, height_ratios=heights)
     counts = np.array([[record["layers"][name][:2] for record in records] for name in names])
     axis, live = top.subplots(), 100 * (1 - counts[..., 1] / counts[..., 0])
     shown = axis.imshow(live, cmap="cividis", vmin=0, vmax=100, aspect="auto")
@@ -133,11 +133,12 @@ def draw_monitor(monitor: Monitor) -> DescribedFigure:
     axis.set_xticks(ticks, [records[tick]["epoch"] for tick in ticks])
     axis.set_yticks(range(len(names)), map(style.short_name, names), fontsize=9)
     axis.set(xlabel="after epoch", title="live filters of each layer")
-    rows = [[(image, f"image {row}")] for row, image in enumerate(images)]
-    for (row, panels), record in itertools.product(enumerate(rows), few):
-        title = class_name(monitor.class_names, record["class_index"][row])
-        title += f", epoch {record['epoch']}"
-        panels.append((overlay(images[row], record["maps"][row]), title))
-    for part in below:
-        style.draw_grid(rows, 1.2, "evidence for a class, after some epochs", into=part)
+    for row, image in enumerate(images):
+        panels.append((image, f"image {row}"))
+        for record in few:
+            name = class_name(monitor.class_names, record["class_index"][row])
+            shown = overlay(image, record["maps"][row])
+            panels.append((shown, f"{name}, epoch {record['epoch']}"))
+    if panels:
+        style.draw_grid(panels, 1 + len(few), "evidence for a class, after some epochs", into=below)
     return figure

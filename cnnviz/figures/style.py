@@ -29,11 +29,9 @@ STYLE["text.parse_math"] = False  # names of files, layers and classes may hold 
 TRAINING_COLOR, VALIDATION_COLOR = "#0072b2", "#d55e00"  # color-blind people can tell them apart
 EVIDENCE_COLORS, SIGNED_COLORS = "inferno", "PuOr_r"  # orange for the class, purple against it
 ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "borderpad": 0}  # legends
-NOTHING_TO_SEE = 0.88  # gray of a tile that holds no image
 MOST_CHANNELS = 16  # of an image; a longer last axis is a side
 MOST_ROWS = 12  # of a figure with a row for each image or filter
 COLUMNS, PAGE_WIDTH, LARGEST = 6, 8.4, 2.4  # of a grid; inches of it, and of a side of an image
-MOST_TILES, TILES_IN_A_ROW, GAP = 48, 8, 0.04  # the gap between two is a share of their width
 
 
 @contextlib.contextmanager
@@ -58,12 +56,12 @@ class DescribedFigure(Figure):
 
     @property
     def alt(self) -> str:
-        """Alternative text: the figure's titles and the labels of its axes, each once."""
+        """Alternative text: the figure's titles, but for numbers, and the labels of its axes."""
         texts = [self.get_suptitle()]
         texts += [axis.get_title(loc) for axis in self.axes for loc in ("left", "center")]
         texts += [label for axis in self.axes for label in (axis.get_xlabel(), axis.get_ylabel())]
-        texts = [" ".join(text.split()) for text in texts if text.strip()] or ["images"]
-        return "; ".join(dict.fromkeys(texts))
+        texts = [" ".join(text.split()) for text in texts if text.strip() and not text.isdigit()]
+        return "; ".join(dict.fromkeys(texts)) or "images"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         """For Jupyter: metadata alone; its own formatters draw, in the formats that were chosen."""
@@ -90,12 +88,11 @@ def class_name(names: Sequence[str] | None, index: int) -> str:
     return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"
 
 
-def explained_name(result, row: int, names: Sequence[str] | None = None) -> str:
+def explained_name(result, row: int, names: Sequence[str] = ()) -> str:
     """What a GradCAM explains in one of its images: the class's name, the target, or both."""
-    index, target = result.class_index[row], getattr(result, "target", "")
-    names = getattr(result, "class_names", ()) if names is None else names
-    words = [class_name(names, index)] if index >= 0 or not target else []
-    return " ".join([*words, target]).strip()
+    index, names = result.class_index[row], names if len(names) else result.class_names
+    name = class_name(names, index) if index >= 0 or not result.target else ""
+    return f"{name} {result.target}".strip()
 
 
 def counted(number: int, noun: str) -> str:
@@ -112,30 +109,35 @@ def wrapped(text: str, inches: float, lines: int = 5) -> str:
 
 def short_name(path: str) -> str:
     """The last part of a layer's path, without its middle where it is long."""
-    name = wrapped(path.rsplit("/", 1)[-1], 99)
+    name = wrapped(path.rsplit("/", 1)[-1], inches=99)
     return name if len(name) <= 28 else f"{name[:12]}...{name[-13:]}"
 
 
-def limits(images, value_range=None):
-    """The pixel values of black and of white: as given, or as the values of the images suggest."""
-    if value_range is not None:
-        return value_range
-    values = np.concatenate([np.ravel(image) for image in images]).astype(np.float32)
+def to_units(images, value_range=None, *belonging):
+    """One image or several -> list of (H, W, 3) in 0..1: the first 3 channels, or one as gray.
+
+    `value_range` holds the values of black and of white; None finds them. What belongs to the
+    images must be None or equally many.
+    """
+    if getattr(images, "ndim", 4) == 3:
+        if images.shape[2] > MOST_CHANNELS:
+            raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C), (H, W, C)")
+        images = [images]
+    check_counts(images, *belonging)
+    images = [np.atleast_3d(np.asarray(image, np.float32)) for image in images]
+    low, high = _value_range(images) if value_range is None else value_range
+    units = [np.clip((image - low) / (high - low), 0, 1) for image in images]
+    return [u[..., :3] if u.shape[-1] > 2 else u[..., :1].repeat(3, axis=-1) for u in units]
+
+
+def _value_range(images):
+    values = np.concatenate([image.ravel() for image in images])
     values = values[np.isfinite(values)]
     low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
     for black, white in ((0, 1), (-1, 1), (0, 255)):
         if black <= low and high <= white:
             return black, white
     return (low, high) if low < high else (low - 1, low + 1)
-
-
-def to_unit(image, value_range):
-    """Pixel values -> (H, W, 3) in 0..1: gray, red and green, or the first three channels."""
-    low, high = value_range
-    unit = np.atleast_3d(np.clip((np.asarray(image, np.float32) - low) / (high - low), 0, 1))
-    if unit.shape[-1] == 2:
-        unit = np.concatenate([unit, 0 * unit[..., :1]], axis=-1)
-    return unit.repeat(3, axis=-1) if unit.shape[-1] == 1 else unit[..., :3]
 
 
 def check_counts(images, *belonging):
@@ -148,61 +150,37 @@ def check_counts(images, *belonging):
 def check_drawable(result):
     """Raise a ValueError unless the images of a result are images (N, H, W, C)."""
     if result.images.ndim != 4:
-        raise ValueError(
-            f"`result` (of shape {result.images.shape}) must be of images (N, H, W, C) for this; "
-            "`to_frame()` gives its numbers, and `grad_cam(...).plot()` draws signals and volumes"
-        )
+        wanted = "must be of images (N, H, W, C) to be drawn; `to_frame()` gives its numbers"
+        raise ValueError(f"`result` (of shape {result.images.shape}) {wanted}")
 
 
-def to_units(images, value_range=None, *belonging):
-    """As `to_unit`, of one image or several; what belongs to them is None or equally many."""
-    single = getattr(images, "ndim", 4) == 3
-    if single and images.shape[2] > MOST_CHANNELS:
-        raise ValueError(f"`images` (of shape {images.shape}) must be (N, H, W, C) or (H, W, C)")
-    images = [images] if single else list(images)
-    check_counts(images, *belonging)
-    value_range = limits(images, value_range)
-    return [to_unit(image, value_range) for image in images]
+def draw_grid(panels, columns, heading="", *, side=None, into=None):
+    """Draw panels in rows, each `side` inches wide, in a new figure or `into` one.
 
-
-def draw_grid(rows, side, heading="", into=None):
-    """Draw rows of (array, title), each array `side` inches wide, in a new figure or `into` one.
-
-    (array, title, options) has options of `imshow`, for numbers; equal neighbors share a color bar.
+    A panel is (image, title), or (numbers, title, options of `imshow`), drawn as large as the image
+    before; panels with the same options share a color bar.
     """
-    columns, (height, width) = max(map(len, rows)), np.shape(rows[0][0][0])[:2]
-    rows = [[(array, wrapped(t, 1.1 * side), *more) for array, t, *more in row] for row in rows]
-    lines = max(len(title.splitlines()) for row in rows for _, title, *_ in row)
-    wide = side * columns + 0.5 * sum(len(panel) > 2 for panel in rows[0])
-    tall = (side * height / width + 0.06 + 0.17 * lines) * len(rows) + (0.3 if heading else 0)
+    panels = panels or [(np.ones((1, 9, 3)), "nothing to draw")]
+    columns = min(columns, len(panels))
+    side = side or min(LARGEST, PAGE_WIDTH / columns)
+    rows, titles = math.ceil(len(panels) / columns), [wrapped(p[1], 1.1 * side) for p in panels]
+    height, width = panels[0][0].shape[:2]
+    bars = {id(panel[2]) for panel in panels[:columns] if len(panel) > 2}
+    wide = side * columns + 0.5 * len(bars)
+    lines = max(title.count("\n") + 1 for title in titles)
+    tall = rows * (side * height / width + 0.06 + 0.17 * lines) + 0.3 * bool(heading)
     figure = into or new_figure(figsize=(wide, tall))
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for axis in axes.flat:
+    axes, sharing = figure.subplots(rows, columns, squeeze=False).ravel(), {}
+    for axis in axes:
         axis.axis("off")
-    for line, row in zip(axes, rows, strict=True):
-        height, width = np.shape(row[0][0])[:2]  # numbers are drawn as large as the image
-        rights = [*(options for _, _, *options in row[1:]), []]
-        for axis, (array, title, *options), right in zip(line, row, rights, strict=False):
-            size = {"extent": (0, width, height, 0)} if options else {}
-            shown = axis.imshow(array, **size, **dict(*options))
-            axis.set_title(title, fontsize=9)
-            if options and options != right:
-                figure.colorbar(shown, ax=axis, shrink=0.8, pad=0.03).ax.tick_params(labelsize=9)
+    for axis, (array, _, *options), title in zip(axes, panels, titles, strict=False):
+        height, width = (height, width) if options else array.shape[:2]
+        axis.imshow(array, extent=(0, width, height, 0), **dict(*options))
+        axis.set_title(title, fontsize=9)
+        if options:
+            sharing.setdefault(id(options[0]), []).append(axis)
+    for group in sharing.values():
+        bar = figure.colorbar(group[0].images[0], ax=group, shrink=0.8, pad=0.03)
+        bar.ax.tick_params(labelsize=9)
     figure.suptitle(wrapped(heading, wide), x=0.01, ha="left")
     return figure
-
-
-def draw_tiles(tiles, labels, **options):
-    """Lay tiles out on one axis, with labels in their corners; -> figure, axis, the last tile."""
-    ratio = tiles[0].shape[0] / tiles[0].shape[1]
-    columns = min(len(tiles), TILES_IN_A_ROW)
-    rows, side = math.ceil(len(tiles) / columns), min(LARGEST, PAGE_WIDTH / columns)
-    figure, axis = subplots(figsize=(side * columns, side * ratio * rows + 0.4))
-    box = {"facecolor": "black", "alpha": 0.45, "pad": 0.8, "linewidth": 0}
-    for place, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
-        left, top = (1 + GAP) * (place % columns), (ratio + GAP) * (place // columns)
-        shown = axis.imshow(tile, extent=(left, left + 1, top + ratio, top), **options)
-        axis.text(left, top, label, fontsize=9, va="top", color="white", bbox=box)
-    axis.set(xlim=(0, (1 + GAP) * columns - GAP), ylim=((ratio + GAP) * rows - GAP, 0))
-    axis.axis("off")
-    return figure, axis, shown
