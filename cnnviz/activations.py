@@ -74,7 +74,7 @@ def extract_activations(
             f"`layer_names` (='{several[0]}') outputs several rows for an image: the layer folds "
             "windows or frames into the first axis; choose a layer before or behind it"
         )
-    broken = next((path for path, maps in found.items() if not layers.all_finite(maps)), None)
+    broken = next((path for path, maps in found.items() if not np.isfinite(maps).all()), None)
     if broken is not None:
         layers.warn(f"NaN or infinity comes out of layer '{broken}', the first such layer")
     return {path: maps for path, maps in found.items() if path not in several}

@@ -100,14 +100,10 @@ def regression(index: int = 0) -> Target:
         index: Which of the outputs.
 
     Example:
-        >>> inputs = keras.Input((16, 16, 3))
-        >>> maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-        >>> age = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(maps))
-        >>> model = keras.Model(inputs, age)
-        >>> target = cnnviz.targets.regression()
-        >>> figure = cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).plot()
+        >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
+        >>> cnnviz.grad_cam(model, image, target=cnnviz.targets.regression()).target
+        'output 0'
     """
-
     check_integer("index", index, 0)
 
     def compute(call, output_name):
@@ -134,9 +130,8 @@ def region(class_index: int, mask: ArrayLike | None = None) -> Target:
             the class is predicted, or all of them if there are none.
 
     Example:
-        >>> inputs = keras.Input((16, 16, 3))
-        >>> maps = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
-        >>> model = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(maps))
+        >>> steps = keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Conv2D(2, 1)
+        >>> model = keras.Sequential([keras.Input((16, 16, 3)), *steps])
         >>> target = cnnviz.targets.region(1)
         >>> figure = cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).plot()
     """
@@ -156,9 +151,8 @@ def similarity(reference: ArrayLike) -> Target:
         reference: (D,) or (N, D), such as the output for another image.
 
     Example:
-        >>> inputs = keras.Input((16, 16, 3))
-        >>> maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-        >>> model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
+        >>> steps = keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((16, 16, 3)), *steps])
         >>> target = cnnviz.targets.similarity([1, 0, 0, 1])
         >>> cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).scores.shape
         (1,)
@@ -202,7 +196,7 @@ def as_target(
     return Target(compute, None, text=getattr(target, "__name__", "the target"))
 
 
-def n_classes(call, output_name):
+def count_classes(call, output_name):
     """How many classes the model tells apart, or None."""
     output = call.output
     with contextlib.suppress(ValueError):

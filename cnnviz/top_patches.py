@@ -93,7 +93,6 @@ def top_patches(
         >>> found.activations.shape
         (2, 4)
     """
-    named = layers.check_model(model)
     inputs = layers.all_images(model, images)
     images = layers.only_image_of(model, inputs, input_name)
     check_integer("n_patches", n_patches, 1)
@@ -102,8 +101,8 @@ def top_patches(
             f"`images` (={len(images)} of them) must be at least `n_patches` (={n_patches}): each "
             "gives a filter one patch"
         )
-    path, _ = layers.find_layer(named, layer_name)
-    options = {"record": layers.one_layer(path), "named": named, "input_name": input_name}
+    path, _ = layers.find_layer(model, layer_name)
+    options = {"record": layers.one_layer(path), "input_name": input_name}
     with layers.warn_once():
         filters, width, found = _strongest(model, inputs, path, filters, options)
         strongest, positions, means = found

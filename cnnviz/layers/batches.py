@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz.checks import whole_numbers
-from cnnviz.layers.inputs import check_images, input_shapes, take
+from cnnviz.layers.inputs import check_images, check_model, input_shapes, take
 from cnnviz.layers.warn import warn
 from cnnviz.progress import progress_bar
 
@@ -25,7 +25,7 @@ FORMS = (
 )
 
 
-def batches(model, data, *, name="data", description=None, labels=False):
+def batches(model, data, *, name="data", description=None, labels=False, whole=False):
     """Read data batch by batch: yield (inputs, (B,) class indices or None).
 
     Args:
@@ -36,7 +36,10 @@ def batches(model, data, *, name="data", description=None, labels=False):
         name: The argument's name, for errors.
         description: What is being done, for a progress bar; None shows none.
         labels: Whether there must be labels; None gives them if they are class indices.
+        whole: Whether batches may have more than `BATCH_SIZE` images: they are as they were given.
     """
+    if model is not None:
+        check_model(model)
     n_batches, pairs = _pairs(model, data, name)
     empty = True
     with progress_bar(n_batches, description, "batch") as bar:
@@ -46,11 +49,12 @@ def batches(model, data, *, name="data", description=None, labels=False):
                 raise ValueError(f"`{name}` (of images without labels) must be {FORMS}")
             rows = len(tf.nest.flatten(images)[0])
             given = class_indices(given, rows, name, labels) if labels is not False else None
-            starts = range(0, max(rows, 1), BATCH_SIZE)  # one empty batch if there are no images
+            size = max(rows, 1) if whole else BATCH_SIZE
+            starts = range(0, max(rows, 1), size)  # one empty batch if there are no images
             if n_batches == 1:
                 bar.total = len(starts)
             for start in starts:
-                part = slice(start, start + BATCH_SIZE)
+                part = slice(start, start + size)
                 yield take(images, part), None if given is None else given[part]
                 bar.update(n_batches == 1)
             bar.update(n_batches != 1)
@@ -61,20 +65,17 @@ def batches(model, data, *, name="data", description=None, labels=False):
 
 def all_images(model, data, *, fewest=0, name="images"):
     """All images of some data, as `check_images` returns them; labels are left out."""
-    n_batches, pairs = _pairs(model, data, name)
-    with progress_bar(n_batches, "reading" if n_batches != 1 else None, "batch") as bar:
-        found = []
-        for images, _ in pairs:
-            found.append(check_images(model, images, fewest=fewest, name=name))
-            bar.update()
-    if not found:
-        raise ValueError(f"`{name}` (without a single image) must not be empty")
+    description = "reading" if isinstance(data, Dataset) else None
+    read = batches(model, data, name=name, description=description, whole=True)
+    found = [images for images, _ in read]
     shapes = {tuple(one.shape[1:] for one in tf.nest.flatten(images)) for images in found}
     if len(shapes) > 1:
         raise ValueError(f"`{name}` (of batches of shapes {shapes}) must all have one size")
-    if len(found) == 1:
-        return found[0]
-    return tf.nest.map_structure(lambda *same: np.concatenate(same), *found)
+    if len(found) > 1:
+        found = [tf.nest.map_structure(lambda *same: np.concatenate(same), *found)]
+    if len(tf.nest.flatten(found)[0]) < fewest:
+        raise ValueError(f"`{name}` (without a single image) must hold one image or more")
+    return found[0]
 
 
 def _pairs(model, data, name):
@@ -87,12 +88,7 @@ def _pairs(model, data, name):
             )
         return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
-        try:
-            n_batches = len(data)
-        except (TypeError, NotImplementedError):
-            kind = type(data).__name__
-            raise ValueError(f"`{name}` (a {kind} without a length) must have `__len__`") from None
-        return n_batches, (_pair(data[index]) for index in range(n_batches))
+        return len(data), (_pair(data[index]) for index in range(len(data)))
     if isinstance(data, tuple) and len(data) in (2, 3) and _is_pair(model, *data[:2]):
         images, labels = data[:2]
         rows = np.shape(tf.nest.flatten(images)[0] if isinstance(images, dict | list) else images)
@@ -112,12 +108,12 @@ def _pairs(model, data, name):
 
 def _is_pair(model, images, labels):
     """Whether a tuple is (images, labels), and not a tuple of images or of several inputs."""
-    shapes, own = input_shapes(model), _rank(images)
+    shapes = input_shapes(model)
     if None not in shapes:
         return isinstance(images, (dict, list, tuple))
-    rank = len(shapes[None])
-    single = own == rank - 1 and _rank(labels) < min(3, own)
-    return isinstance(images, dict) or own == rank or single  # labels may be masks
+    rank, own = len(shapes[None]), _rank(images)
+    is_one = own == rank - 1 and _rank(labels) < min(3, own)  # labels of rank 3 may be masks
+    return isinstance(images, dict) or own == rank or is_one
 
 
 def _pair(part):

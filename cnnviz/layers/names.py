@@ -69,7 +69,7 @@ def convolution_layers(model: keras.Model) -> list[str]:
         >>> convolution_layers(cnnviz.load_pretrained())[0]
         'block1_conv1'
     """
-    return [path for path, layer in leaf_layers(model).items() if is_a(layer, "Conv")]
+    return [path for path, layer in leaves(named_layers(model)).items() if is_a(layer, "Conv")]
 
 
 def is_a(layer, word):
@@ -85,11 +85,6 @@ def leaves(named):
     """Of the layers that `named_layers` returns, those that hold no other layers."""
     parents = {path.rpartition("/")[0] for path in named}
     return {path: layer for path, layer in named.items() if path not in parents}
-
-
-def leaf_layers(model):
-    """As `named_layers`, without the layers that hold other layers."""
-    return leaves(named_layers(model))
 
 
 def own_weights(layer):
