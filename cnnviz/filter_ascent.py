@@ -99,8 +99,8 @@ def ascend_filters(
         steps: Steps of the ascent, 1 or more.
         step_size: Root mean square change of an image in the first step, as a share of the value
             range; it falls to zero linearly.
-        smoothness: Exponent by which the weight of a spatial frequency falls, on average over the
-            steps: 1.75 times it in the first, 0.25 in the last.
+        smoothness: Exponent by which the weight of a spatial frequency falls: 1.75 times it in the
+            first step, 0.25 times in the last.
         jitter: Pixels up to which the image is moved at random in each step.
         value_range: Lowest and highest pixel value that the model takes.
         seed: Seed of the noise and the moves.
@@ -109,15 +109,11 @@ def ascend_filters(
         output_name, input_name: Of a model with several outputs or inputs: see `grad_cam`. What is
             climbed must not depend on other inputs, which are zero.
 
-    Returns:
-        FilterImages
-
     Raises:
         ValueError: If the layer, a filter or an option is out of range, or NaN comes out.
 
     Warns:
-        UserWarning: If `value_range` can hardly be that of the training, or the layer is used more
-            than once.
+        UserWarning: If `value_range` is hardly that of the training, or the layer is used twice.
 
     Example:
         >>> model = cnnviz.load_pretrained()
@@ -224,7 +220,7 @@ def _step_of(argument, path, target, output_name):
             arrays = [filters] if argument == "class_index" else arrays
             activation, _ = target.compute(call, output_name, *arrays)
             count, climbed, weights = count_classes(call, output_name), activation, None
-        gradient = layers.gradients(call.model, climbed, call.images, weights)
+        gradient = layers.gradients(climbed, call.images, weights)
         if any(layers.depends(climbed, other) for other in call.others):
             raise ValueError(
                 f"`{argument}` (='{path}') depends on several inputs of model '{call.model.name}'; "

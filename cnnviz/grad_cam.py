@@ -133,13 +133,9 @@ def grad_cam(
             https://doi.org/10.1109/TIP.2021.3089943), sharp at early layers.
         signed: Whether to keep evidence against the class, as negative numbers; for "grad-cam" and
             "hires-cam".
-        output_name: Of a model with several outputs, the one to explain: its name, key or index.
-        input_name: Of a model with several inputs, the one to look at: its name, key or index; None
-            takes the first of images.
+        output_name, input_name: Of a model with several outputs or inputs, the one to explain or to
+            look at: its name, key or index. None takes the first input of images.
         class_names: The names of the classes, by index, for tables and figures.
-
-    Returns:
-        GradCAM
 
     Raises:
         ValueError: If an argument is out of range, a layer or an output does not fit, or NaN comes
@@ -147,8 +143,7 @@ def grad_cam(
 
     Warns:
         UserWarning: If the map is 1x1 or lies before attention, the value range is hardly that of
-            the training, the head is unknown (see `class_probabilities`), or the layer is used more
-            than once.
+            the training, the head is unknown, or the layer is used more than once.
 
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
@@ -170,7 +165,7 @@ def grad_cam(
 
     def compute(call, *arrays):
         score, index = explained.compute(call, output_name, *arrays)
-        gradient_of = functools.partial(layers.gradients, call.model, score)
+        gradient_of = functools.partial(layers.gradients, score)
         path, *tensors = last_feature_map(call, gradient_of, layer_name)
         feature_map, gradient = (tf.cast(tensor, tf.float32) for tensor in tensors)
         evidence = tf.reduce_sum(METHODS[method](feature_map, gradient), axis=-1)

@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from cnnviz.layers.inputs import takes_integers
-from cnnviz.layers.names import leaves, named_layers
+from cnnviz.layers.names import leaves
 from cnnviz.layers.warn import warn
 
 MAKE_MAPS = "Conv2D", "Conv2dNative", "Pool", "ExtractImagePatches"  # in names of operations
@@ -55,11 +55,11 @@ def as_map(call, output):
 
 def _has_heads(output, weights):
     """Whether the axes of an output are the heads and tokens of attention, and no positions."""
-    heads, *lengths = weights.shape[1:]
+    if weights.shape.rank < 4:
+        return False
+    heads, *lengths = map(str, weights.shape[1:4])
     axes = sorted(map(str, output.shape[1:3]))
-    return any(
-        axes == sorted((str(heads), str(length))) for length in lengths[:2] if len(lengths) > 1
-    )
+    return any(axes == sorted((heads, length)) for length in lengths)
 
 
 def token_grid(call, tokens):
@@ -73,11 +73,16 @@ def token_grid(call, tokens):
         return None
     for op in tokens.graph.get_operations():
         shape = op.outputs[0].shape if op.outputs else tf.TensorShape(None)
-        if any(word in op.type for word in MAKE_MAPS) and shape.rank == 4:
-            sizes += [tuple(shape[1:3])] * (None not in shape[1:3])
+        if (
+            shape.rank == 4
+            and None not in shape[1:3]
+            and any(word in op.type for word in MAKE_MAPS)
+        ):
+            sizes.append(tuple(shape[1:3]))
         if op.type == "ConcatV2" and shape.rank == 3 and shape[1] == length:
             parts = [part.shape[1] for part in op.inputs[:-1]]
-            joined += [parts] * (None not in parts and sum(parts) == length)
+            if None not in parts and sum(parts) == length:
+                joined.append(parts)
     for height, width in reversed(sizes):
         for parts in joined:
             if height * width in parts:
@@ -139,17 +144,15 @@ def required_feature_map(call, path, purpose):
     return output, to_map
 
 
-def gradients(model, ys, x, grad_ys=None):
-    """The gradient of what a model outputs with respect to one tensor; None if there is none.
+def gradients(ys, x, grad_ys=None):
+    """The gradient of some tensors with respect to one; None if they do not depend on it.
 
-    Where a layer computes in float16, small gradients would become zero: they are scaled on their
-    way, as far as they stay finite.
+    Where something is computed in float16, small gradients would become zero: they are scaled on
+    their way, as far as they stay finite.
     """
     (plain,) = tf.gradients(ys, x, grad_ys)
-    dtypes = {
-        getattr(layer, "compute_dtype", None) for layer in leaves(named_layers(model)).values()
-    }
-    if plain is None or "float16" not in dtypes:
+    outputs = (output for op in x.graph.get_operations() for output in op.outputs)
+    if plain is None or all(output.dtype != tf.float16 for output in outputs):
         return plain
     grad_ys = tf.ones_like(ys) if grad_ys is None else grad_ys
     (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))
