@@ -109,7 +109,7 @@ def regression(index: int = 0) -> Target:
     def compute(call, output_name):
         output = _output(call, output_name)
         output = output[:, None] if output.shape.rank == 1 else output
-        if output.shape.rank != 2 or not 0 <= index < output.shape[1]:
+        if output.shape.rank != 2 or index >= output.shape[1]:
             raise ValueError(
                 f"`target` (regression of output {index!r}) does not fit what the model returns, "
                 f"{output.shape}; it must be (N, outputs)"

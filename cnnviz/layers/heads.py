@@ -114,21 +114,19 @@ def probabilities(output):
 
 
 def class_scores(output, *, positions=False):
-    """(N, classes) float32 logits, whatever the head of a model ends in.
+    """(N, classes) float32 logits; with `positions`, the output may be (N, ..., classes).
 
     They are the input of the final sigmoid (also a hard one), softmax or log-softmax if there is
     one, else the output itself. One output z gives the two classes -z and z. Outputs p of an
-    unknown head that look like probabilities give log p - log(1 - p), and a warning. With
-    `positions`, the output may be (N, ..., classes).
+    unknown head that look like probabilities give log p - log(1 - p), and a warning.
     """
     kind, logits = _head(output, positions)
     logits = tf.cast(logits, tf.float32)
     if kind == "unknown":
         warn(
             f"the model ends in '{output.op.type}', which is no usual head: outputs in 0..1 (that "
-            "sum to one, if there are several) are taken for probabilities, others for logits. To "
-            "be sure, end it in logits, or in keras.layers.Activation('sigmoid') or 'softmax', or "
-            "give `target=` where there is such an argument"
+            "sum to one, if several) are taken for probabilities, others for logits. To be sure, "
+            "end it in logits, or keras.layers.Activation('sigmoid') or 'softmax', or give `target`"
         )
         tiny = np.finfo(np.float32).tiny
         p = tf.clip_by_value(logits, 0.0, 1.0)
@@ -158,9 +156,8 @@ def _head(output, positions=False):
     if hides(output.op):
         raise ValueError(
             "`model` ends in a tf.function or SavedModel, which cannot be looked into: remove the "
-            "decorator, or put a model around it that ends in keras.layers.Softmax()(logits) or "
-            "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
-            "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
+            "decorator, or put a model around it that ends in keras.layers.Softmax()(logits), with "
+            "logits = keras.ops.log(p), or in keras.layers.Activation('sigmoid')(log(p / (1 - p)))"
         )
     for operation, kind in SQUASHING.items():
         logits = activation_input(output, (operation,))
@@ -201,8 +198,7 @@ def _is_normalized(op):
 def activation_input(tensor, activations):
     """The input of the activation that made a tensor, in its shape; None if it was made otherwise.
 
-    `activations` are types of TensorFlow operations, or "HardSigmoid". Casts and reshapes behind
-    the activation are passed over.
+    Casts and reshapes behind the activation are passed over.
     """
     op = tensor.op
     while op.type in PASSED:
@@ -231,7 +227,6 @@ def pick_output(model, output, name):
     if name not in list(named):  # a list has no hash to look up
         raise ValueError(
             f"`output_name` (={name!r}) must be one of the outputs of model '{model.name}': "
-            + ", ".join(map(repr, named))
-            + "; where there is no such argument, give keras.Model(model.inputs, one_output)"
+            f"{', '.join(map(repr, named))}; or give keras.Model(model.inputs, one_output)"
         )
     return named[name]

@@ -22,16 +22,10 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.keras_internals import clear_losses, one_thread, wrapped_calls
+from cnnviz.layers import numbers
 from cnnviz.layers.batches import batches
 from cnnviz.layers.inputs import image_of, take
 from cnnviz.layers.names import find_layer, has_kernel, leaves, named_layers, own_weights
-from cnnviz.layers.numbers import (
-    broken_layer,
-    check_finite,
-    measure_range,
-    squared_weights,
-    warn_of_range,
-)
 from cnnviz.layers.recorded import attention_of
 from cnnviz.layers.warn import warn
 
@@ -151,14 +145,14 @@ def stream(
         results = tf.nest.map_structure(lambda tensor: tensor.numpy(), results)
         results = results if rows else take(results, slice(0))
         if finite:
-            check_finite(model, squares, results)
-        elif start == 0 and not np.isfinite(squares) and (broken := broken_layer(model)):
+            numbers.check_finite(model, squares, results)
+        elif start == 0 and not np.isfinite(squares) and (broken := numbers.broken_layer(model)):
             warn(f"the weights of layer '{broken}' hold NaN or infinity")
         if rows:
             ranges.append(span.numpy())
         yield take(inputs, slice(rows)), given, results, trace.facts
         start += rows
-    warn_of_range(model, ranges, name)
+    numbers.warn_of_range(model, ranges, name)
 
 
 def specs_of(inputs):
@@ -225,7 +219,8 @@ def _trace(model, inputs, input_name, compute, record, specs):
         call, received = _call(get_model(), inputs, input_name, record)
         results, found = compute(call, *arguments)
         facts.append(found)
-        return results, squared_weights(call.model), measure_range(call.images, received)
+        span = numbers.measure_range(call.images, received)
+        return results, numbers.squared_weights(call.model), span
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
