@@ -387,27 +387,32 @@ def test_each_warning_is_given_once_in_a_call_of_many_batches(many):
         assert {one.filename for one in told} == {__file__}
 
 
-dataset_of = tf.data.Dataset.from_tensors
+dataset_of, zeros = tf.data.Dataset.from_tensors, np.zeros
+WRONG_DATA = [
+    (lambda images: (image for image in images), "a generator. can be read only once"),
+    (lambda images: "cat.jpg", "='cat.jpg'. must be images; `load_image"),
+    (lambda images: [Path("cat.jpg")], "must be images; `load_image"),
+    (lambda images: dataset_of(images).repeat(), "which never ends. must be .*images.take"),
+    (lambda images: dataset_of({"a": images, "b": images}), "a dict of dtype object"),
+    (lambda images: dataset_of(images).take(0), "without a single image"),
+    (lambda images: (images, [0, 1]), "must have one label for each image"),
+    (lambda images: ([images[0], images[1][1:]], [0, 1]), "must all have one size"),
+    (lambda images: [images[0], images[1][1:]], "must all have one size"),
+    (lambda images: None, "a NoneType of dtype object. must be an array of numbers"),
+    (lambda images: images.astype(complex), "a ndarray of dtype complex64"),
+    (lambda images: images[0, ..., 0], r"`images` .of shape \(12, 12\). must be \(N, H, W, C\)"),
+    (lambda images: images[..., :1], r"must be \(N, 12, 12, 3\) for model"),
+    (lambda images: zeros((1, 3, 12, 12)), r"\(1, 3, 12, 12\).*must be \(N, 12, 12, 3\)"),
+    (lambda images: zeros((1, 0, 12, 3)), r"`images` .of shape \(1, 0, 12, 3\). must have pixels"),
+    (lambda images: np.float64(images) + 1e300, "`images` holds NaN or infinity"),
+]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda images: (image for image in images), "a generator. can be read only once"),
-        (lambda images: "cat.jpg", "='cat.jpg'. must be images; `load_image"),
-        (lambda images: [Path("cat.jpg")], "must be images; `load_image"),
-        (lambda images: dataset_of(images).repeat(), "which never ends. must be .*images.take"),
-        (lambda images: dataset_of({"a": images, "b": images}), "a dict of dtype object"),
-        (lambda images: dataset_of(images).take(0), "without a single image"),
-        (lambda images: (images, [0, 1]), "must have one label for each image"),
-        (lambda images: ([images[0], images[1][1:]], [0, 1]), "must all have one size"),
-        (lambda images: [images[0], images[1][1:]], "must all have one size"),
-        (lambda images: None, "a NoneType of dtype object. must be an array of numbers"),
-    ],
-)
-def test_data_of_another_form_is_an_error_that_tells_why(shared_network, images, make, message):
-    with pytest.raises(ValueError, match=message):
-        layers.class_probabilities(shared_network(), make(images))
+@pytest.mark.parametrize(("make", "message"), WRONG_DATA)
+def test_wrong_data_is_an_error_that_tells_why(shared_network, images, make, message):
+    for method in (layers.class_probabilities, grad_cam):
+        with pytest.raises(ValueError, match=message):
+            method(shared_network(), make(images))
 
 
 def test_labels_are_one_class_for_each_image(shared_network, images):
@@ -422,23 +427,6 @@ def test_labels_are_one_class_for_each_image(shared_network, images):
 
 
 # Images and models
-
-
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (np.zeros((12, 12)), r"`images` \(of shape \(12, 12\)\) must be \(N, H, W, C\)"),
-        (np.zeros((1, 12, 12, 1)), r"must be \(N, 12, 12, 3\) for model"),
-        (np.zeros((1, 3, 12, 12)), r"\(1, 3, 12, 12\).*must be \(N, 12, 12, 3\)"),
-        (np.full((1, 12, 12, 3), 1e300), "`images` holds NaN or infinity"),
-        (np.zeros((1, 0, 12, 3)), r"`images` .of shape \(1, 0, 12, 3\). must have pixels"),
-        (np.zeros((1, 12, 12, 3), complex), "a ndarray of dtype complex128"),
-        ("cat.jpg", "must be images; `load_image"),
-    ],
-)
-def test_wrong_images_are_an_error(shared_network, images, message):
-    with pytest.raises(ValueError, match=message):
-        grad_cam(shared_network(), images)
 
 
 def test_images_of_every_kind_of_number_become_float32(shared_network, images):
@@ -497,19 +485,16 @@ def test_a_model_that_takes_integers():
     np.testing.assert_allclose(found, ops.softmax(model(np.uint8(255 * images))), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: "model.keras", "`model` .of type str. must be a keras.Model"),
-        (lambda: L.Conv2D(2, 3), "of type Conv2D"),
-        (lambda: keras.Sequential([L.Conv2D(2, 3)]), "is not built; call it once on an image"),
-        (
-            lambda: classifier(inputs=2 * [(12, 12, 3)]),
-            "list or a dict of the 2 inputs|depends on several inputs",
-        ),
-        (lambda: keras.Sequential([keras.Input((5,)), L.Dense(2)]), "must have an input of images"),
-    ],
-)
+WRONG_MODELS = [
+    (lambda: "model.keras", "`model` .of type str. must be a keras.Model"),
+    (lambda: L.Conv2D(2, 3), "of type Conv2D"),
+    (lambda: keras.Sequential([L.Conv2D(2, 3)]), "is not built; call it once on an image"),
+    (lambda: classifier(inputs=2 * [(12, 12, 3)]), "dict of the 2 inputs|depends on several input"),
+    (lambda: keras.Sequential([keras.Input((5,)), L.Dense(2)]), "must have an input of images"),
+]
+
+
+@pytest.mark.parametrize(("build", "message"), WRONG_MODELS)
 def test_wrong_model_is_an_error_of_every_method(images, build, message):
     for method in METHODS.values():
         with pytest.raises(ValueError, match=message):

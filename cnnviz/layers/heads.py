@@ -156,8 +156,9 @@ def _head(output, positions=False):
     if hides(output.op):
         raise ValueError(
             "`model` ends in a tf.function or SavedModel, which cannot be looked into: remove the "
-            "decorator, or put a model around it that ends in keras.layers.Softmax()(logits), with "
-            "logits = keras.ops.log(p), or in keras.layers.Activation('sigmoid')(log(p / (1 - p)))"
+            "decorator, or put a model around it that ends in keras.layers.Softmax()(logits) or "
+            "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
+            "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
         )
     for operation, kind in SQUASHING.items():
         logits = activation_input(output, (operation,))
