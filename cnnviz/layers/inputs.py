@@ -81,10 +81,9 @@ def _check_array(model, images, expected, name):
         with np.errstate(over="ignore"):  # infinity is reported below
             images = images.astype(np.float32, copy=False)
     given = images.shape
-    if images.ndim == rank - 1:
-        gray = expected[-1] == 1 or model is None and given[-1] > 4
-        is_stack = given[-1:] != (1,) and gray
-        images = images[..., None] if is_stack else images[None]  # gray images, or one image
+    if images.ndim == rank - 1:  # gray images, or one image
+        is_gray = expected[-1] == 1 or (model is None and given[-1] > 4)
+        images = images[..., None] if is_gray and given[-1:] != (1,) else images[None]
     if images.ndim != rank:
         raise ValueError(f"`{name}` (of shape {given}) must be {axes}, or one without N")
     if 0 in images.shape[1:]:
@@ -115,14 +114,13 @@ def input_shapes(model, *, known=False):
             raise ValueError(
                 f"`model` (='{model.name}') takes nested inputs; it must take a list or a dict"
             )
-        shapes = {name: tuple(one.shape) for name, one in inputs.items()}
-        shapes = {None: next(iter(shapes.values()))} if len(shapes) == 1 else shapes
+        single = len(inputs) == 1
+        shapes = {None if single else name: tuple(one.shape) for name, one in inputs.items()}
     else:
-        shapes = model.get_build_config() or {}
-        shapes = shapes.get("input_shape") or (None,) * 4
+        shapes = (model.get_build_config() or {}).get("input_shape") or (None,) * 4
         if not isinstance(shapes, dict):
-            is_list = isinstance(shapes[0], (tuple, list))
-            shapes = dict(enumerate(shapes)) if is_list else {None: shapes}
+            are_several = isinstance(shapes[0], (tuple, list))
+            shapes = dict(enumerate(shapes)) if are_several else {None: shapes}
         if not known:
             shapes = {name: (None,) * len(shape) for name, shape in shapes.items()}
     if not any(3 <= len(shape) <= 5 for shape in shapes.values()):
@@ -137,11 +135,8 @@ def image_key(model, input_name=None):
     """The name, in `input_shapes`, of the input to look at: the chosen one, or the first image."""
     shapes = input_shapes(model)
     names, able = list(shapes), [name for name, shape in shapes.items() if 3 <= len(shape) <= 5]
-    if input_name is None:
+    if input_name is None or None in shapes:
         return max(able, key=lambda name: len(shapes[name]) == 4)
-    if names == [None]:  # a single one may be named too
-        names = input_names(model) if getattr(model, "inputs", None) else [0]
-        able = [*names, None]
     is_index = isinstance(input_name, int) and 0 <= input_name < len(names)
     name = names[input_name] if is_index else input_name
     if name not in able:
@@ -149,7 +144,7 @@ def image_key(model, input_name=None):
             f"`input_name` (={input_name!r}) must be one of the inputs of model '{model.name}' "
             f"that have positions: {', '.join(map(repr, able))}"
         )
-    return None if None in shapes else name
+    return name
 
 
 def _index(model, inputs, input_name):
