@@ -55,19 +55,19 @@ class GradCAM(Result):
 
     def _columns(self):
         names = [figures.explained_name(self, row) for row in range(len(self.maps))]
-        peaks = self.maps.max(tuple(range(1, self.maps.ndim)), initial=0)
-        columns = {
+        return {
             "target" if self.target else "class": names,
             "score": self.scores,
             "verdict": self.verdicts,
+            "strongest evidence": self.maps.max(tuple(range(1, self.maps.ndim)), initial=0),
         }
-        return columns | {"strongest evidence": peaks}
 
     def plot(self, n_images: int = 8, **options: Any) -> figures.DescribedFigure:
         """Draw the first images, each with its map; options of `figures.draw_heat_maps`."""
-        few = {name: getattr(self, name)[:n_images] for name in ("maps", "scores", "class_index")}
-        first = dataclasses.replace(self, verdicts=self.verdicts[:n_images], **few)
-        return figures.draw_heat_maps(self.images[:n_images], first, self.class_names, **options)
+        each = ("maps", "scores", "class_index", "verdicts", "images")
+        few = {name: getattr(self, name)[:n_images] for name in each}
+        first = dataclasses.replace(self, **few)
+        return figures.draw_heat_maps(first.images, first, self.class_names, **options)
 
 
 def _grad_cam(feature_map, gradient):
@@ -75,10 +75,8 @@ def _grad_cam(feature_map, gradient):
 
 
 def _grad_cam_plus_plus(feature_map, gradient):
-    """Of exp(score), as in the paper: its n-th derivative is exp(score) * gradient**n.
-
-    The common factor exp(score) cancels in alpha.
-    """
+    # Of exp(score), as in the paper: its n-th derivative is exp(score) * gradient**n, whose factor
+    # exp(score) cancels in alpha.
     axes = positions(feature_map)
     total = tf.reduce_sum(feature_map, axes, keepdims=True)
     alpha = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)

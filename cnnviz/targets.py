@@ -31,8 +31,7 @@ class Target:
     Attributes:
         compute: `compute(call, output_name, *arrays)` -> (number, class or -1), both (N,) tensors.
         key: What distinguishes `compute` from others; hashable. None of a person's function.
-        arrays: What `compute` gets beside: class indices, a mask, or a reference; one for all
-            images, or with a first axis of N.
+        arrays: Class indices, a mask, or a reference; one for all images, or one for each.
         text: How figures name it, behind the class if it has one.
         name: The argument it came from, for errors.
     """
@@ -223,9 +222,7 @@ def _class_score(call, output_name, index):
 def _difference(call, output_name, a, b):
     scores = layers.class_scores(layers.classifier_output(call, output_name))
     a = _chosen(scores, a)
-    others = tf.where(
-        tf.one_hot(a, scores.shape[1], on_value=True, off_value=False), -np.inf, scores
-    )
+    others = tf.where(tf.one_hot(a, scores.shape[1]) > 0, -np.inf, scores)
     b = tf.where(b == RUNNER_UP, tf.argmax(others, 1, tf.int32), b)
     return _score_of(scores, a) - _score_of(scores, b), a
 
@@ -236,11 +233,10 @@ def _region(call, output_name, index, mask=None):
         raise ValueError(f"`target` (a region) needs an output (N, h, w, classes), not {output}")
     scores = layers.class_scores(output, positions=True)
     predicted = tf.argmax(scores, -1, tf.int32)
-    axes, column = list(range(1, predicted.shape.rank)), [-1] + [1] * (predicted.shape.rank - 1)
-    one_hot = tf.one_hot(index, scores.shape[-1])
-    numbers = tf.reduce_sum(scores * tf.reshape(one_hot, [*column, scores.shape[-1]]), -1)
+    axes = list(range(1, predicted.shape.rank))
+    numbers = tf.einsum("n...c,nc->n...", scores, tf.one_hot(index, scores.shape[-1]))
     if mask is None:
-        mask = predicted == tf.reshape(index, column)
+        mask = predicted == tf.reshape(index, [-1] + [1] * len(axes))
         if output.shape[-1] > 1 and layers.activation_input(output, ("Sigmoid",)) is not None:
             mask = numbers > 0  # every class stands alone
     elif not mask.shape[1:].is_compatible_with(predicted.shape[1:]):
