@@ -339,7 +339,7 @@ def forms(images, labels):
     """The same data in every form that is taken."""
     weights, one_hot = np.ones(len(images)), np.eye(len(labels))[labels]
     return [
-        (images, labels.tolist()),
+        (list(images), labels.tolist()),
         (images, one_hot, weights),
         tf.data.Dataset.from_tensor_slices((images, labels)).batch(50),
         tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(9),
@@ -399,7 +399,7 @@ WRONG_DATA = [
     (lambda images: ([images[0], images[1][1:]], [0, 1]), "must all have one size"),
     (lambda images: [images[0], images[1][1:]], "must all have one size"),
     (lambda images: None, "a NoneType of dtype object. must be an array of numbers"),
-    (lambda images: images.astype(complex), "a ndarray of dtype complex64"),
+    (lambda images: images.astype(complex), "a ndarray of dtype complex128"),
     (lambda images: images[0, ..., 0], r"`images` .of shape \(12, 12\). must be \(N, H, W, C\)"),
     (lambda images: images[..., :1], r"must be \(N, 12, 12, 3\) for model"),
     (lambda images: zeros((1, 3, 12, 12)), r"\(1, 3, 12, 12\).*must be \(N, 12, 12, 3\)"),

@@ -20,9 +20,7 @@ LabeledData: TypeAlias = Dataset | tuple[ArrayLike, ArrayLike]
 ImageData: TypeAlias = Dataset | tuple[ArrayLike, ArrayLike] | ArrayLike
 
 BATCH_SIZE = 32  # images in one call of a model; bounds the memory
-FORMS = (
-    "a tf.data.Dataset of batches (images, labels), a keras.utils.PyDataset, or a pair of arrays"
-)
+FORMS = "a tf.data.Dataset of batches (images, labels), a keras.utils.PyDataset, or two arrays"
 
 
 def batches(model, data, *, name="data", description=None, labels=False, whole=False):
@@ -30,13 +28,12 @@ def batches(model, data, *, name="data", description=None, labels=False, whole=F
 
     Args:
         model: The keras.Model that the images are for; None takes images of any size.
-        data: tf.data.Dataset or keras.utils.PyDataset of batches, of (images, labels) or of images
-            alone; a pair (images, labels); or images. Where the model has several inputs, images
-            are a list or dict of all.
+        data: Dataset of batches, of (images, labels) or of images alone; a pair (images, labels);
+            or images. Of a model with several inputs, images are a list or dict of all.
         name: The argument's name, for errors.
         description: What is being done, for a progress bar; None shows none.
         labels: Whether there must be labels; None gives them if they are class indices.
-        whole: Whether batches may have more than `BATCH_SIZE` images: they are as they were given.
+        whole: Whether batches are as they were given, else of at most `BATCH_SIZE` images.
     """
     if model is not None:
         check_model(model)
@@ -83,15 +80,14 @@ def _pairs(model, data, name):
     if isinstance(data, tf.data.Dataset):
         n_batches = int(data.cardinality())
         if n_batches == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                f"`{name}` (which never ends) must be finite: `{name}.take(100)` ends it"
-            )
+            raise ValueError(f"`{name}` (which never ends) must end: give `{name}.take(100)`")
         return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
         return len(data), (_pair(data[index]) for index in range(len(data)))
     if isinstance(data, tuple) and len(data) in (2, 3) and _is_pair(model, *data[:2]):
         images, labels = data[:2]
-        rows = np.shape(tf.nest.flatten(images)[0] if isinstance(images, dict | list) else images)
+        is_single = None in input_shapes(model) and not isinstance(images, dict)
+        rows = np.shape(images if is_single else tf.nest.flatten(images)[0])
         if np.shape(labels)[:1] != rows[:1]:
             raise ValueError(
                 f"`{name}` (images of shape {rows}, labels of shape {np.shape(labels)}) must have "
@@ -154,10 +150,8 @@ def class_indices(labels, n_images, name="labels", required=True):
 def check_labels(labels, classes, name="data"):
     """Raise a ValueError unless the labels are indices of so many classes."""
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
-        raise ValueError(
-            f"`{name}` (with labels {labels.min()}..{labels.max()}) must have labels in "
-            f"[0, {classes})"
-        )
+        given = f"with labels {labels.min()}..{labels.max()}"
+        raise ValueError(f"`{name}` ({given}) must have labels in [0, {classes})")
 
 
 def warn_if_shuffled(data, name="data"):
@@ -165,11 +159,9 @@ def warn_if_shuffled(data, name="data"):
     if not isinstance(data, tf.data.Dataset):
         return False
     first, again = (tf.nest.flatten(next(iter(data)))[0] for _ in range(2))
-    shuffled = not np.array_equal(first, again)
-    if shuffled:
+    if shuffled := not np.array_equal(first, again):
         warn(
             f"`{name}` comes in another order, or with other images, in each pass: indices belong "
-            "to one pass over shuffled data and cannot be looked up again; load it with "
-            "shuffle=False"
+            "to one pass and cannot be looked up again; load it with shuffle=False"
         )
     return shuffled

@@ -105,15 +105,14 @@ def stream(
 
     Args:
         model: keras.Model of any kind; it is left as it was.
-        data: Images in the model's input range, or a dataset: what `batches` takes, as it takes
-            `name`, `description` and `labels`.
+        data: What `batches` takes, as it takes `name`, `description` and `labels`.
         compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N
             or 1, and whatever else it found out about the model. It is traced once, so it must not
             hold the model itself; `call` is a `Call`.
         key: What distinguishes this computation from others of the same model; hashable. None is
             not kept for later calls: a person's function may hold the model, or change.
-        record: Function from `named_layers(model)` to the layers whose outputs are recorded; None
-            records none, as the model's output is enough.
+        record: Function from `named_layers(model)` to the layers whose outputs are recorded, or
+            None.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
         finite: Whether NaN or infinity in the weights or the results is an error, and another
             number of rows than images; else, in the weights, it is a warning.
