@@ -208,19 +208,19 @@ def _step_of(argument, path, target, output_name):
         step_size, smoothness, low, high = tf.unstack(settings)
         if argument == "layer_name":
             maps = layers.filter_map(call, path, "ascent")
-            count, climbed = maps.shape[3], [_means(maps)]
-            activation = tf.gather(climbed[0], filters, batch_dims=1)
-            # A one-hot gradient picks one filter per row, and is faster to trace than a gather.
-            weights = [tf.one_hot(filters, count)]
+            count, means = maps.shape[3], _means(maps)
+            activation = tf.gather(means, filters, batch_dims=1)
+            one_hot = tf.one_hot(filters, count)  # its gradient is traced faster than a gather's
+            climbed = one_hot * means
             before = layers.activation_input(maps, layers.ACTIVATIONS)
             if before is not None:
-                climbed, weights = [*climbed, _means(before)], [*weights, LEAK * weights[0]]
+                climbed += LEAK * one_hot * _means(before)
         else:
             arrays = [tf.repeat(array, tf.shape(call.images)[0], 0) for array in arrays]
             arrays = [filters] if argument == "class_index" else arrays
-            activation, _ = target.compute(call, output_name, *arrays)
-            count, climbed, weights = count_classes(call, output_name), activation, None
-        gradient = layers.gradients(climbed, call.images, weights)
+            climbed, _ = target.compute(call, output_name, *arrays)
+            count, activation = count_classes(call, output_name), climbed
+        gradient = layers.gradients(climbed, call.images)
         if any(layers.depends(climbed, other) for other in call.others):
             raise ValueError(
                 f"`{argument}` (='{path}') depends on several inputs of model '{call.model.name}'; "
@@ -248,8 +248,7 @@ def _smooth(gradient, smoothness):
     """Weight the spatial frequencies of (N, H, W, C) gradients by frequency ** -smoothness."""
     height, width = gradient.shape[1:3]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    longest = max(height, width)
-    frequency = np.maximum(frequency * longest, 1).astype(np.float32)  # 1: no power overflows
+    frequency = np.float32(np.maximum(frequency * max(height, width), 1))  # 1: no power overflows
     spectrum = tf.signal.rfft2d(tf.transpose(gradient, (0, 3, 1, 2)))
     spectrum *= tf.cast(tf.pow(frequency, -smoothness), tf.complex64)
     smooth = tf.signal.irfft2d(spectrum, fft_length=(height, width))
