@@ -80,7 +80,7 @@ def _pairs(model, data, name):
     if isinstance(data, tf.data.Dataset):
         n_batches = int(data.cardinality())
         if n_batches == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(f"`{name}` (which never ends) must end: give `{name}.take(100)`")
+            raise ValueError(f"`{name}` (which never ends) must be finite, as `{name}.take(9)`")
         return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
         return len(data), (_pair(data[index]) for index in range(len(data)))
