@@ -129,12 +129,12 @@ def class_indices(labels, n_images, name="labels", required=True):
 
     Other labels are a ValueError, or None if class indices are not `required`.
     """
-    numbers = whole_numbers(labels)
-    classes = numbers
-    if numbers is not None and numbers.ndim == 2 and numbers.shape[1]:
-        is_one_hot = np.isin(numbers, (0, 1)).all() and (numbers.sum(axis=1) == 1).all()
-        one_column = numbers.shape[1] == 1
-        classes = numbers[:, 0] if one_column else numbers.argmax(axis=1) if is_one_hot else None
+    classes = whole_numbers(labels)
+    if classes is not None and classes.ndim == 2 and classes.shape[1]:
+        if classes.shape[1] == 1:
+            classes = classes[:, 0]
+        elif np.isin(classes, (0, 1)).all() and (classes.sum(axis=1) == 1).all():  # one-hot
+            classes = classes.argmax(axis=1)
     if classes is None or classes.shape != (n_images,):
         if not required:
             return None

@@ -20,8 +20,7 @@ def check_model(model):
         if is_a(layer, "2D") and getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
                 f"`model` (='{model.name}') has channels first in layer '{path}'; build it with "
-                'data_format="channels_last", and with axis=-1 in BatchNormalization, and give it '
-                "the same weights by `set_weights`"
+                "data_format='channels_last', and axis=-1 in BatchNormalization, and `set_weights`"
             )
     return named
 
@@ -74,9 +73,8 @@ def _check_array(model, images, expected, name):
             "`load_image(path, image_size=...)` resizes"
         ) from None
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
-        raise ValueError(
-            f"`{name}` (a {kind} of dtype {images.dtype}) must be an array of numbers, {axes}"
-        )
+        given = f"a {kind} of dtype {images.dtype}"
+        raise ValueError(f"`{name}` ({given}) must be an array of numbers, {axes}")
     if rank > 2 or images.dtype.kind not in "iub":  # indices, for an embedding, stay integers
         with np.errstate(over="ignore"):  # infinity is reported below
             images = images.astype(np.float32, copy=False)
@@ -225,10 +223,8 @@ def image_shape(model, image_size=None, input_name=None):
     for side in size:
         check_integer("image_size", side, 1)
     if any(fixed not in (None, side) for fixed, side in zip(own[1:3], size, strict=True)):
-        raise ValueError(
-            f"`image_size` (={image_size}) must be {own[1]}x{own[2]} for model '{model.name}', "
-            "which takes no other"
-        )
+        wanted = f"{own[1]}x{own[2]} for model '{model.name}', which takes no other"
+        raise ValueError(f"`image_size` (={image_size}) must be {wanted}")
     return *size, channels
 
 
