@@ -42,7 +42,6 @@ def extract_activations(
         >>> maps["block1_conv1"].ndim
         4
     """
-
     names = layers.as_names(layer_names)
 
     def choose(named):

@@ -166,9 +166,7 @@ def similarity(reference: ArrayLike) -> Target:
     return Target(_similarity, "similarity", (reference,), "similarity to a reference")
 
 
-def as_target(
-    target: Target | Callable[[Any], tf.Tensor] | None, class_index: ClassIndex | None
-) -> Target:
+def as_target(target, class_index) -> Target:
     """The Target that `target` or `class_index` describes; at most one of them may be given."""
     if target is None:
         return class_target(class_index)

@@ -11,12 +11,7 @@ from cnnviz.layers.run import hides, is_grouped_convolution, run
 from cnnviz.layers.warn import warn
 
 # Types of TensorFlow operations, and "HardSigmoid", which is no single one.
-SQUASHING = {
-    "Sigmoid": "sigmoid",
-    "HardSigmoid": "sigmoid",
-    "Softmax": "softmax",
-    "LogSoftmax": "log-softmax",
-}
+SQUASHING = ("Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax")
 ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
 NO_CLASSES = ("Relu", "Relu6", "Softplus", "Exp")  # outputs of 0 and more, such as ages or counts
 PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")  # change no value
@@ -103,7 +98,7 @@ def probabilities(output):
     """As `class_probabilities`, on the symbolic output of a traced model: (N, classes) tensor."""
     kind, _ = _head(output)
     scores = class_scores(output)
-    if kind in ("sigmoid", "softmax"):
+    if kind in ("Sigmoid", "HardSigmoid", "Softmax"):
         output = tf.clip_by_value(tf.cast(output, tf.float32), 0.0, 1.0)
         return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
     if output.shape[1] == 1:
@@ -146,7 +141,7 @@ def _are_probabilities(output):
 
 
 def _head(output, positions=False):
-    """-> (what a model ends in, its logits as far as they are known)."""
+    """-> (one of `SQUASHING`, "logits" or "unknown"; the logits, or the output if unknown)."""
     if not tf.is_tensor(output) or (output.shape.rank != 2 and not positions):
         found = f"shape {output.shape}" if tf.is_tensor(output) else f"a {type(output).__name__}"
         raise ValueError(
@@ -160,8 +155,8 @@ def _head(output, positions=False):
             "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
             "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
         )
-    for operation, kind in SQUASHING.items():
-        logits = activation_input(output, (operation,))
+    for kind in SQUASHING:
+        logits = activation_input(output, (kind,))
         if logits is not None:
             return kind, logits
     if activation_input(output, NO_CLASSES) is not None or _is_normalized(output.op):

@@ -11,10 +11,7 @@ LARGE = 50  # what reaches the first kernel of a network trained on rescaled ima
 
 
 def check_finite(model, squares, results):
-    """Raise a ValueError that says where to look if NaN or infinity is in the model or came out.
-
-    `squares` is what the traced function returned: the sum of the squares of all weights.
-    """
+    """Raise a ValueError if NaN or infinity is in the results, or in the sum `squared_weights`."""
     broken = None if np.isfinite(squares) else broken_layer(model)
     if broken:
         raise ValueError(
@@ -65,14 +62,13 @@ def measure_range(images, received):
     """
     if images.shape.rank != 4:
         return tf.zeros(6)
-    return tf.concat([_span(images), _span(images if received is None else received)], 0)
-
-
-def _span(tensor):
-    tensor = tf.cast(tensor, tf.float32)
-    others = list(range(tensor.shape.rank - 1))
-    low, high = tf.reduce_min(tensor, others), tf.reduce_max(tensor, others)
-    return tf.stack([tf.reduce_min(low), tf.reduce_max(high), tf.reduce_max(high - low)])
+    found = []
+    for tensor in (images, images if received is None else received):
+        tensor = tf.cast(tensor, tf.float32)
+        others = list(range(tensor.shape.rank - 1))
+        low, high = tf.reduce_min(tensor, others), tf.reduce_max(tensor, others)
+        found += [tf.reduce_min(low), tf.reduce_max(high), tf.reduce_max(high - low)]
+    return tf.stack(found)
 
 
 def warn_of_range(model, ranges, name="images"):

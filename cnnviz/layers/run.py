@@ -88,24 +88,13 @@ def run(model, data, compute, **options):
 
 
 def stream(
-    model,
-    data,
-    compute,
-    *,
-    key,
-    record=None,
-    per_image=(),
-    finite=True,
-    name="images",
-    description=None,
-    labels=False,
-    input_name=None,
+    model, data, compute, *, key, record=None, per_image=(), finite=True, input_name=None, **reading
 ):
     """Call a model on images, and compute something from what its layers output, batch by batch.
 
     Args:
         model: keras.Model of any kind; it is left as it was.
-        data: What `batches` takes, as it takes `name`, `description` and `labels`.
+        data: What `batches` takes.
         compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N
             or 1, and whatever else it found out about the model. It is traced once, so it must not
             hold the model itself; `call` is a `Call`.
@@ -117,12 +106,14 @@ def stream(
         finite: Whether NaN or infinity in the weights or the results is an error, and another
             number of rows than images; else, in the weights, it is a warning.
         input_name: Of several inputs, the one to look at.
+        reading: Options of `batches`; `name` is "images" unless given.
 
     Yields:
         (inputs, labels, results, facts) of each batch; labels are None unless asked for.
     """
+    name = reading.setdefault("name", "images")
     ranges, start, specs = [], 0, None
-    for inputs, given in batches(model, data, name=name, description=description, labels=labels):
+    for inputs, given in batches(model, data, **reading):
         rows = len(tf.nest.flatten(inputs)[0])
         arguments = [array[start : start + rows] for array in per_image]
         if not rows:  # convolutions of nothing have a wrong shape on some processors
