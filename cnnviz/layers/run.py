@@ -26,7 +26,7 @@ from cnnviz.layers import numbers
 from cnnviz.layers.batches import batches
 from cnnviz.layers.inputs import image_of, take
 from cnnviz.layers.names import find_layer, has_kernel, leaves, named_layers, own_weights
-from cnnviz.layers.recorded import attention_of
+from cnnviz.layers.recorded import attention_of, depends
 from cnnviz.layers.warn import warn
 
 MOST_TRACES = 32  # that are kept for one model
@@ -254,18 +254,18 @@ def _call(model, inputs, input_name, record):
         ) from error
     finally:
         clear_losses(model)
-    tensors = {path: list(filter(_is_symbolic, calls)) for path, calls in recorded.items()}
+    tensors = {path: [y for y in calls if _is_symbolic(y)] for path, calls in recorded.items()}
     elsewhere = any(y.graph is not images.graph for calls in tensors.values() for y in calls)
-    hidden = any(map(hides, images.graph.get_operations()[before:]))
+    hidden = any(hides(op) for op in images.graph.get_operations()[before:])
     # A single layer that is missing gets an error of its own, in `required_output`.
     if elsewhere or (hidden and len(chosen) > 1 and chosen.keys() - recorded.keys()):
         raise ValueError(HIDDEN.format(model.name))
-    first = (x for x in received if _is_symbolic(x) and x.graph is images.graph)
+    received = (x for x in received if _is_symbolic(x) and x.graph is images.graph)
     if others:  # the first that has seen the images
-        first = (x for x in first if x.dtype.is_floating and tf.gradients(x, images) != [None])
+        received = (x for x in received if x.dtype.is_floating and depends(x, images))
     tensors = {path: calls for path, calls in tensors.items() if calls}
     attention = attention_of(images.graph)
-    return Call(model, named, images, others, output, attention, tensors), next(first, None)
+    return Call(model, named, images, others, output, attention, tensors), next(received, None)
 
 
 def _is_symbolic(value):
