@@ -35,8 +35,6 @@ def batches(model, data, *, name="data", description=None, labels=False, whole=F
         labels: Whether there must be labels; None gives them if they are class indices.
         whole: Whether batches are as they were given, else of at most `BATCH_SIZE` images.
     """
-    if model is not None:
-        check_model(model)
     n_batches, pairs = _pairs(model, data, name)
     empty = True
     with progress_bar(n_batches, description, "batch") as bar:
@@ -62,6 +60,7 @@ def batches(model, data, *, name="data", description=None, labels=False, whole=F
 
 def all_images(model, data, *, fewest=0, name="images"):
     """All images of some data, as `check_images` returns them; labels are left out."""
+    check_model(model)
     description = "reading" if isinstance(data, Dataset) else None
     read = batches(model, data, name=name, description=description, whole=True)
     found = [images for images, _ in read]
@@ -70,8 +69,9 @@ def all_images(model, data, *, fewest=0, name="images"):
         raise ValueError(f"`{name}` (of batches of shapes {shapes}) must all have one size")
     if len(found) > 1:
         found = [tf.nest.map_structure(lambda *same: np.concatenate(same), *found)]
-    if len(tf.nest.flatten(found)[0]) < fewest:
-        raise ValueError(f"`{name}` (without a single image) must hold one image or more")
+    shape = tf.nest.flatten(found)[0].shape
+    if shape[0] < fewest:
+        raise ValueError(f"`{name}` (of shape {shape}) must hold one image or more")
     return found[0]
 
 

@@ -24,7 +24,7 @@ import tensorflow as tf
 from cnnviz.keras_internals import clear_losses, one_thread, wrapped_calls
 from cnnviz.layers import numbers
 from cnnviz.layers.batches import batches
-from cnnviz.layers.inputs import image_of, take
+from cnnviz.layers.inputs import check_model, image_of, take
 from cnnviz.layers.names import find_layer, has_kernel, leaves, named_layers, own_weights
 from cnnviz.layers.recorded import attention_of, depends
 from cnnviz.layers.warn import warn
@@ -111,6 +111,7 @@ def stream(
     Yields:
         (inputs, labels, results, facts) of each batch; labels are None unless asked for.
     """
+    check_model(model)
     name = reading.setdefault("name", "images")
     ranges, start, specs = [], 0, None
     for inputs, given in batches(model, data, **reading):
