@@ -58,7 +58,6 @@ from cnnviz.layers.recorded import (
     required_feature_map,
     required_output,
     sees_images,
-    token_grid,
 )
 from cnnviz.layers.run import every_layer, one_layer, run, specs_of, stream, takes, traced
 from cnnviz.layers.warn import warn, warn_once
