@@ -28,8 +28,8 @@ def check_finite(model, squares, results):
 
 def broken_layer(model):
     """Path of the first layer whose own weights hold NaN or infinity, the model's name, or None."""
-    for path, weight in _float_weights(model):
-        if not np.isfinite(np.float32(tf.convert_to_tensor(weight))).all():
+    for path, weights in weights_by_owner(model):
+        if not all(np.isfinite(weight).all() for weight in _floats(weights)):
             return path
     return None
 
@@ -40,18 +40,12 @@ def squared_weights(model):
     The model's output may hide it: a fused convolution and ReLU turns NaN into 0 on some
     processors.
     """
-    squares = [tf.nn.l2_loss(tf.cast(weight, tf.float32)) for _, weight in _float_weights(model)]
+    squares = [tf.nn.l2_loss(w) for _, weights in weights_by_owner(model) for w in _floats(weights)]
     return tf.add_n([tf.constant(0.0), *squares])
 
 
-def _float_weights(model):
-    """(path of its layer, weight) of all that hold floating-point numbers."""
-    return [
-        (path, weight)
-        for path, weights in weights_by_owner(model)
-        for weight in weights
-        if "float" in str(weight.dtype)
-    ]
+def _floats(weights):
+    return [tf.cast(weight, tf.float32) for weight in weights if "float" in str(weight.dtype)]
 
 
 def measure_range(images, received):
