@@ -18,12 +18,11 @@ def extract_activations(
 
     Args:
         model: keras.Model of any kind; it is left as it was.
-        images: (N, H, W, C) or (H, W, C), in the model's input range; signals (N, L, C), volumes or
-            video (N, D, H, W, C); a list or dict of several inputs; or a dataset of batches.
-        layer_names: Names of layers, also of those inside nested models
-            ("backbone/block_13_expand", or "block_13_expand" if that is unambiguous); one name or a
-            sequence. None takes every layer that outputs feature maps (N, h, w, C), or tokens of a
-            transformer, which become a map of their patches.
+        images: (N, H, W, C) in the model's input range, or what else `grad_cam` takes.
+        layer_names: One name or a sequence, also of layers inside nested models
+            ("backbone/block_13_expand", or "block_13_expand" if that is unambiguous). None takes
+            every layer that outputs feature maps (N, h, w, C), or tokens of a transformer, which
+            become a map of their patches.
 
     Returns:
         dict[str, np.ndarray]: float32 outputs by the layer's path: in the order of `layer_names`,
@@ -33,9 +32,9 @@ def extract_activations(
         ValueError: If a layer is unknown, or not used, or the images do not fit the model.
 
     Warns:
-        UserWarning: If a layer is used several times in one call, whose last output is taken; if
-            NaN or infinity is in the model's weights or comes out of a layer; if the value range of
-            the images can hardly be the one of the training.
+        UserWarning: If a layer is used several times in one call, whose last output is taken; NaN
+            or infinity is in the weights or comes out of a layer; or the value range is hardly that
+            of the training.
 
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
@@ -43,7 +42,6 @@ def extract_activations(
         >>> maps["block1_conv1"].ndim
         4
     """
-
     names = layers.as_names(layer_names)
 
     def choose(named):
@@ -74,7 +72,7 @@ def extract_activations(
             f"`layer_names` (='{several[0]}') outputs several rows for an image: the layer folds "
             "windows or frames into the first axis; choose a layer before or behind it"
         )
-    broken = next((path for path, maps in found.items() if not layers.all_finite(maps)), None)
+    broken = next((path for path, maps in found.items() if not np.isfinite(maps).all()), None)
     if broken is not None:
         layers.warn(f"NaN or infinity comes out of layer '{broken}', the first such layer")
     return {path: maps for path, maps in found.items() if path not in several}

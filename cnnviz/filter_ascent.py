@@ -15,7 +15,7 @@ from cnnviz import layers
 from cnnviz.checks import check_indices, check_integer
 from cnnviz.progress import progress_bar
 from cnnviz.results import Result
-from cnnviz.targets import Target, as_target, n_classes
+from cnnviz.targets import Target, as_target, class_target, count_classes
 
 PIXELS_AT_ONCE = 32 * 96 * 96  # in one call of the model, unless told; bounds the memory
 START_NOISE = 0.02  # standard deviation of the starting noise, as a share of the value range
@@ -81,9 +81,8 @@ def ascend_filters(
     Each image starts gray with faint noise and climbs the mean activation of its filter (Erhan et
     al. 2009), or the logit of its class. An inactive filter has zero gradient behind its ReLU, so
     0.1 x the pre-activation is added to the objective. Low spatial frequencies of the gradient get
-    more weight, most in the first steps, and in most steps the image is moved by random pixels
-    (both from Olah et al. 2017, https://doi.org/10.23915/distill.00007). A filter's image does not
-    depend on the other filters.
+    more weight, and the image is moved by random pixels (both from Olah et al. 2017,
+    https://doi.org/10.23915/distill.00007). A filter's image does not depend on other filters.
 
     Args:
         model: keras.Model of any kind that takes images; it is left as it was.
@@ -100,8 +99,8 @@ def ascend_filters(
         steps: Steps of the ascent, 1 or more.
         step_size: Root mean square change of an image in the first step, as a share of the value
             range; it falls to zero linearly.
-        smoothness: Exponent by which the weight of a spatial frequency falls, on average over the
-            steps: 1.75 times it in the first, 0.25 in the last.
+        smoothness: Exponent by which the weight of a spatial frequency falls: 1.75 times it in the
+            first step, 0.25 times in the last.
         jitter: Pixels up to which the image is moved at random in each step.
         value_range: Lowest and highest pixel value that the model takes.
         seed: Seed of the noise and the moves.
@@ -110,15 +109,11 @@ def ascend_filters(
         output_name, input_name: Of a model with several outputs or inputs: see `grad_cam`. What is
             climbed must not depend on other inputs, which are zero.
 
-    Returns:
-        FilterImages
-
     Raises:
         ValueError: If the layer, a filter or an option is out of range, or NaN comes out.
 
     Warns:
-        UserWarning: If `value_range` can hardly be that of the training, or the layer is used more
-            than once.
+        UserWarning: If `value_range` is hardly that of the training, or the layer is used twice.
 
     Example:
         >>> model = cnnviz.load_pretrained()
@@ -130,8 +125,17 @@ def ascend_filters(
     shape = layers.image_shape(model, image_size, input_name)
     if batch_size is None:
         batch_size = max(1, PIXELS_AT_ONCE // math.prod(shape[:2]))
-    _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size)
-    _check_objective(layer_name, filters, class_index, target)
+    integers = {"steps": (steps, 1), "jitter": (jitter, 0), "seed": (seed, 0)}
+    for name, (value, least) in {**integers, "batch_size": (batch_size, 1)}.items():
+        check_integer(name, value, least)
+    _check_numbers(step_size, smoothness, value_range)
+    choices = {"layer_name": layer_name, "class_index": class_index, "target": target}
+    given = [name for name, value in choices.items() if value is not None]
+    if len(given) != 1 or (layer_name is None and filters is not None):
+        raise ValueError(
+            f"give one of `layer_name` (={layer_name!r}), perhaps with `filters` (={filters!r}), "
+            f"`class_index` (={class_index!r}) and `target` (={target!r})"
+        )
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)
     noise = random.normal(size=shape).astype(np.float32)
@@ -139,33 +143,34 @@ def ascend_filters(
     moves = random.integers(-jitter, jitter + 1, (steps, 2), dtype=np.int32)
     moves[0] = moves[round(SETTLING * steps) :] = 0  # the first step tells how the start does
 
-    name, owner, record, extra, climbed = "filters", "this model", None, (), None
+    path, record, climbed, arrays = CLASSES, None, class_target(None), []
     if layer_name is not None:
         path, _ = layers.find_layer(named, layer_name)
-        owner, record = f"layer '{path}'", layers.one_layer(path)
+        record, climbed = layers.one_layer(path), None
     elif target is not None:
         path, climbed = TARGET, as_target(target, None)
-        extra = climbed.per_image(start)
-    else:
-        path, filters, name = CLASSES, class_index, "class_index"
-    compute = _step_of(path, output_name, climbed)
+        arrays = climbed.per_image(start)
+    compute = _step_of(*given, path, climbed, output_name)
     specs = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((4,), tf.float32)]
-    key = "ascent", path, repr(output_name), climbed and climbed.key
+    specs += layers.specs_of(arrays)
+    key = "ascent", *given, path, repr(output_name), climbed and climbed.key
     key = None if climbed and climbed.key is None else key
-    options = {"named": named, "input_name": input_name}
     blank = layers.with_zeros(model, start, input_name)
-    specs += layers.specs_of(extra)
-    trace = layers.traced(model, blank, compute, key, record, specs, **options)
+    trace = layers.traced(model, blank, compute, key, record, specs, input_name)
+    for message in trace.warned:
+        layers.warn(message)
 
     def step(images, filters, setting):
         inputs = layers.with_zeros(model, images, input_name)
-        return trace.function(inputs, filters, setting, *extra)
+        return trace.function(inputs, filters, setting, *arrays)
 
-    for message in trace.warned:
-        layers.warn(message)
-    if climbed is not None:
-        climbed.check(trace.facts[1])
-    filters = check_indices(name, filters, trace.facts[0], owner)
+    if layer_name is not None:
+        filters = check_indices("filters", filters, trace.facts, f"layer '{path}'")
+    elif class_index is not None:
+        filters = check_indices("class_index", class_index, trace.facts, "this model")
+    else:
+        climbed.check(trace.facts)
+        filters = np.zeros(1, int)
     lengths = step_size * (high - low) * np.linspace(1, 0, steps, endpoint=False)
     exponents = smoothness * np.linspace(*COARSE_TO_FINE, steps)
     columns = lengths, exponents, np.full(steps, low), np.full(steps, high)
@@ -175,67 +180,47 @@ def ascend_filters(
     layers.warn_of_range(model, [span], "value_range")
 
     batches = np.array_split(filters, range(batch_size, len(filters), batch_size))
-    parts = []
     with progress_bar(len(batches) * steps, path, "step") as bar:
-        for batch in batches:
-            parts.append(_ascend(step, start, batch, moves, settings, bar))
+        parts = [_ascend(step, start, batch, moves, settings, bar) for batch in batches]
     images, activations, starts, reacts = map(np.concatenate, zip(*parts, strict=True))
     layers.check_finite(model, squares, [images, activations, starts])
     verdicts = _verdicts(activations, starts, reacts)
     return FilterImages(images, filters, activations, starts, verdicts, path, (low, high))
 
 
-def _check_options(steps, step_size, smoothness, jitter, value_range, seed, batch_size):
-    least = {"steps": 1, "jitter": 0, "seed": 0, "batch_size": 1}
-    for name, value in zip(least, (steps, jitter, seed, batch_size), strict=True):
-        check_integer(name, value, least[name])
-    if not (_is_number(step_size) and step_size > 0):
+def _check_numbers(step_size, smoothness, value_range):
+    def is_number(value):
+        return isinstance(value, (int, float, np.integer, np.floating)) and abs(value) <= LARGEST
+
+    if not (is_number(step_size) and step_size > 0):
         raise ValueError(f"`step_size` (={step_size!r}) must be a finite number above 0")
-    if not (_is_number(smoothness) and smoothness >= 0):
+    if not (is_number(smoothness) and smoothness >= 0):
         raise ValueError(f"`smoothness` (={smoothness!r}) must be a finite number, 0 or more")
     is_pair = isinstance(value_range, (tuple, list)) and len(value_range) == 2
-    if not (is_pair and all(map(_is_number, value_range)) and value_range[0] < value_range[1]):
+    if not (is_pair and all(map(is_number, value_range)) and value_range[0] < value_range[1]):
         raise ValueError(f"`value_range` (={value_range!r}) must be two numbers, the lower first")
 
 
-def _is_number(value):
-    return isinstance(value, (int, float, np.integer, np.floating)) and abs(value) <= LARGEST
-
-
-def _check_objective(layer_name, filters, class_index, target):
-    objectives = layer_name, class_index, target
-    if sum(one is not None for one in objectives) != 1 or (
-        layer_name is None and filters is not None
-    ):
-        raise ValueError(
-            f"give one of `layer_name` (={layer_name!r}), perhaps with `filters` (={filters!r}), "
-            f"`class_index` (={class_index!r}) and `target` (={target!r})"
-        )
-
-
-def _step_of(path, output_name, target):
-    """One step of the ascent, as `layers.traced` takes it."""
+def _step_of(argument, path, target, output_name):
+    """One step of the ascent, as `layers.traced` takes it; `argument` says what is climbed."""
 
     def step(call, filters, settings, *arrays):
-        (step_size, smoothness, low, high), before = tf.unstack(settings), None
-        if path == CLASSES:
-            output = layers.classifier_output(call, output_name)
-            responses = layers.class_scores(output)
-        elif path == TARGET:
-            arrays = [tf.repeat(array, tf.shape(call.images)[0], 0) for array in arrays]
-            responses = target.compute(call, output_name, *arrays)[0][:, None]
+        step_size, smoothness, low, high = tf.unstack(settings)
+        if argument == "layer_name":
+            maps = layers.filter_map(call, path, "ascent")
+            count, means = maps.shape[3], _means(maps)
+            activation = tf.gather(means, filters, batch_dims=1)
+            one_hot = tf.one_hot(filters, count)  # its gradient is traced faster than a gather's
+            climbed = one_hot * means
+            before = layers.activation_input(maps, layers.ACTIVATIONS)
+            if before is not None:
+                climbed += LEAK * one_hot * _means(before)
         else:
-            feature_map = layers.filter_map(call, path, "ascent")
-            responses = _means(feature_map)
-            before = layers.activation_input(feature_map, layers.ACTIVATIONS)
-        activation = tf.gather(responses, filters, batch_dims=1)
-        # A one-hot gradient picks one response per row, and is faster to trace than a gather.
-        one_hot = tf.one_hot(filters, responses.shape[1])
-        climbed, weights = [responses], [one_hot]
-        if before is not None:
-            climbed, weights = [responses, _means(before)], [one_hot, LEAK * one_hot]
-        gradient = layers.gradients(call.model, climbed, call.images, weights)
-        argument = {CLASSES: "class_index", TARGET: "target"}.get(path, "layer_name")
+            arrays = [tf.repeat(array, tf.shape(call.images)[0], 0) for array in arrays]
+            arrays = [filters] if argument == "class_index" else arrays
+            climbed, _ = target.compute(call, output_name, *arrays)
+            count, activation = count_classes(call, output_name), climbed
+        gradient = layers.gradients(climbed, call.images)
         if any(layers.depends(climbed, other) for other in call.others):
             raise ValueError(
                 f"`{argument}` (='{path}') depends on several inputs of model '{call.model.name}'; "
@@ -250,8 +235,7 @@ def _step_of(path, output_name, target):
         gradient = _smooth(gradient, smoothness)
         length = tf.sqrt(tf.reduce_mean(tf.square(gradient), (1, 2, 3), keepdims=True))
         images = call.images + step_size * tf.math.divide_no_nan(gradient, length)
-        facts = responses.shape[1], n_classes(call, output_name)
-        return (tf.clip_by_value(images, low, high), activation, reacts), facts
+        return (tf.clip_by_value(images, low, high), activation, reacts), count
 
     return step
 
@@ -264,8 +248,7 @@ def _smooth(gradient, smoothness):
     """Weight the spatial frequencies of (N, H, W, C) gradients by frequency ** -smoothness."""
     height, width = gradient.shape[1:3]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    longest = max(height, width)
-    frequency = np.maximum(frequency * longest, 1).astype(np.float32)  # 1: no power overflows
+    frequency = np.float32(np.maximum(frequency * max(height, width), 1))  # 1: no power overflows
     spectrum = tf.signal.rfft2d(tf.transpose(gradient, (0, 3, 1, 2)))
     spectrum *= tf.cast(tf.pow(frequency, -smoothness), tf.complex64)
     smooth = tf.signal.irfft2d(spectrum, fft_length=(height, width))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from cnnviz import figures, layers
 from cnnviz.results import Result
-from cnnviz.targets import ClassIndex, Target, as_target, n_classes
+from cnnviz.targets import ClassIndex, Target, as_target, count_classes
 
 Method: TypeAlias = Literal["grad-cam", "hires-cam", "grad-cam++", "layer-cam"]
 
@@ -54,19 +55,19 @@ class GradCAM(Result):
 
     def _columns(self):
         names = [figures.explained_name(self, row) for row in range(len(self.maps))]
-        peaks = self.maps.max(tuple(range(1, self.maps.ndim)), initial=0)
-        columns = {
+        return {
             "target" if self.target else "class": names,
             "score": self.scores,
             "verdict": self.verdicts,
+            "strongest evidence": self.maps.max(tuple(range(1, self.maps.ndim)), initial=0),
         }
-        return columns | {"strongest evidence": peaks}
 
     def plot(self, n_images: int = 8, **options: Any) -> figures.DescribedFigure:
         """Draw the first images, each with its map; options of `figures.draw_heat_maps`."""
-        few = {name: getattr(self, name)[:n_images] for name in ("maps", "scores", "class_index")}
-        first = dataclasses.replace(self, verdicts=self.verdicts[:n_images], **few)
-        return figures.draw_heat_maps(self.images[:n_images], first, self.class_names, **options)
+        each = ("maps", "scores", "class_index", "verdicts", "images")
+        few = {name: getattr(self, name)[:n_images] for name in each}
+        first = dataclasses.replace(self, **few)
+        return figures.draw_heat_maps(first.images, first, self.class_names, **options)
 
 
 def _grad_cam(feature_map, gradient):
@@ -74,10 +75,8 @@ def _grad_cam(feature_map, gradient):
 
 
 def _grad_cam_plus_plus(feature_map, gradient):
-    """Of exp(score), as in the paper: its n-th derivative is exp(score) * gradient**n.
-
-    The common factor exp(score) cancels in alpha.
-    """
+    # Of exp(score), as in the paper: its n-th derivative is exp(score) * gradient**n, whose factor
+    # exp(score) cancels in alpha.
     axes = positions(feature_map)
     total = tf.reduce_sum(feature_map, axes, keepdims=True)
     alpha = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
@@ -132,13 +131,9 @@ def grad_cam(
             https://doi.org/10.1109/TIP.2021.3089943), sharp at early layers.
         signed: Whether to keep evidence against the class, as negative numbers; for "grad-cam" and
             "hires-cam".
-        output_name: Of a model with several outputs, the one to explain: its name, key or index.
-        input_name: Of a model with several inputs, the one to look at: its name, key or index; None
-            takes the first of images.
+        output_name, input_name: Of a model with several outputs or inputs, the one to explain or to
+            look at: its name, key or index. None takes the first input of images.
         class_names: The names of the classes, by index, for tables and figures.
-
-    Returns:
-        GradCAM
 
     Raises:
         ValueError: If an argument is out of range, a layer or an output does not fit, or NaN comes
@@ -146,8 +141,7 @@ def grad_cam(
 
     Warns:
         UserWarning: If the map is 1x1 or lies before attention, the value range is hardly that of
-            the training, the head is unknown (see `class_probabilities`), or the layer is used more
-            than once.
+            the training, the head is unknown, or the layer is used more than once.
 
     Example:
         >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
@@ -155,39 +149,6 @@ def grad_cam(
         ('ok',)
         >>> cnnviz.grad_cam(model, image, target=lambda output: output[:, 0]).target
         '<lambda>'
-
-        Two inputs; in a notebook, a result as the last line of a cell shows its figure:
-
-        >>> image, table = keras.Input((16, 16, 3), name="image"), keras.Input((4,), name="table")
-        >>> conv = keras.layers.Conv2D(4, 3, activation="relu")(image)
-        >>> both = keras.layers.Concatenate()([keras.layers.GlobalMaxPooling2D()(conv), table])
-        >>> model = keras.Model([image, table], keras.layers.Dense(2)(both))
-        >>> figure = cnnviz.grad_cam(model, [np.ones((1, 16, 16, 3)), np.ones((1, 4))]).plot()
-
-        A signal:
-
-        >>> signal = keras.Input((64, 1))
-        >>> conv = keras.layers.Conv1D(4, 5, activation="relu")(signal)
-        >>> logits = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling1D()(conv))
-        >>> signals = np.random.default_rng(0).normal(size=(3, 64, 1))
-        >>> figure = cnnviz.grad_cam(keras.Model(signal, logits), signals).plot()
-
-        A volume:
-
-        >>> volume = keras.Input((8, 16, 16, 1))
-        >>> conv = keras.layers.Conv3D(4, 3, activation="relu")(volume)
-        >>> logits = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling3D()(conv))
-        >>> volumes = np.random.default_rng(0).normal(size=(2, 8, 16, 16, 1))
-        >>> figure = cnnviz.grad_cam(keras.Model(volume, logits), volumes).plot()
-
-        A vision transformer:
-
-        >>> image = keras.Input((16, 16, 3))
-        >>> tokens = keras.layers.Reshape((16, 8))(keras.layers.Conv2D(8, 4, 4)(image))
-        >>> tokens = keras.layers.MultiHeadAttention(2, 4)(tokens, tokens)
-        >>> logits = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(tokens))
-        >>> cnnviz.grad_cam(keras.Model(image, logits), np.ones((16, 16, 3))).maps.shape
-        (1, 4, 4)
     """
     if method not in tuple(METHODS):
         raise ValueError(f"`method` (={method!r}) must be one of {', '.join(map(repr, METHODS))}")
@@ -197,31 +158,29 @@ def grad_cam(
             f"{', '.join(map(repr, SIGNED_METHODS))}; `method` is {method!r}"
         )
     explained = as_target(target, class_index)
-    named = layers.check_model(model)
     inputs = layers.all_images(model, images)
     images = layers.image_of(model, inputs, input_name)
 
     def compute(call, *arrays):
         score, index = explained.compute(call, output_name, *arrays)
-        gradient_of = functools.partial(layers.gradients, call.model, score)
+        gradient_of = functools.partial(layers.gradients, score)
         path, *tensors = last_feature_map(call, gradient_of, layer_name)
         feature_map, gradient = (tf.cast(tensor, tf.float32) for tensor in tensors)
         evidence = tf.reduce_sum(METHODS[method](feature_map, gradient), axis=-1)
         strength = tf.reduce_max(tf.abs(gradient), [*positions(gradient), -1])
-        return (evidence, score, index, strength), (path, n_classes(call, output_name))
+        return (evidence, score, index, strength), (path, count_classes(call, output_name))
 
-    (maps, scores, classes, strength), (layer_name, _) = layers.run(
+    (maps, scores, classes, strength), (layer_name, n_classes) = layers.run(
         model,
         inputs,
         compute,
         key=explained.key and ("grad_cam", method, layer_name, repr(output_name), explained.key),
         record=layers.every_layer if layer_name is None else layers.one_layer(layer_name),
-        named=named,
         per_image=explained.per_image(images),
-        check=lambda facts: explained.check(facts[1]),
         description="heat maps" if len(images) > layers.BATCH_SIZE else None,
         input_name=input_name,
     )
+    explained.check(n_classes)
     if set(maps.shape[1:]) == {1}:
         layers.warn(
             f"`layer_name` (='{layer_name}') outputs feature maps of 1x1, which tell how much "
@@ -229,11 +188,9 @@ def grad_cam(
         )
     maps = maps if signed else np.maximum(maps, 0)
     verdicts = _verdicts(maps, strength, "no evidence" if signed else "no positive evidence")
-    text = re.sub(
-        r"class (\d+)", lambda m: figures.class_name(class_names, int(m[1])), explained.text
-    )
-    options = method, images, tuple(class_names), text
-    return GradCAM(maps, scores, classes, layer_name, verdicts, *options)
+    names = tuple(class_names)
+    text = re.sub(r"class (\d+)", lambda m: figures.class_name(names, int(m[1])), explained.text)
+    return GradCAM(maps, scores, classes, layer_name, verdicts, method, images, names, text)
 
 
 def positions(feature_map):
@@ -247,7 +204,7 @@ def last_feature_map(call, gradient_of, layer_name=None):
         path, output, gradient = _last(call, gradient_of)
     else:
         path, _ = layers.find_layer(call.named, layer_name)
-        output = layers.required_feature_map(call, path, "a heat map", as_it_is=True)
+        output, _ = layers.required_feature_map(call, path, "a heat map")
         gradient = gradient_of(output)
         if call.others and not layers.sees_images(call, output):
             raise ValueError(
@@ -264,12 +221,16 @@ def _last(call, gradient_of):
     """(path, output, gradient) of the last layer larger than 1x1 that the score depends on."""
     for path, output in _candidates(call):
         sizes = layers.as_map(call, output)(output).shape[1:-1]  # one that is unknown will do
-        if set(sizes) == {1} or not _speaks_for_itself(call, output):
+        if set(sizes) == {1} or (call.others and not layers.sees_images(call, output)):
+            continue
+        is_tokens = output.shape.rank == 3 and call.images.shape.rank == 4
+        before_attention = bool(call.attention) and layers.depends(call.attention, output)
+        # Beside a class token, patches count only through the attention that follows.
+        if is_tokens and output.shape[1] != math.prod(sizes) and not before_attention:
             continue
         gradient = gradient_of(output)
         if gradient is not None:
-            _warn_of_attention(call, path, output)
-            _warn_of_parallel(call, path)
+            _warn_of_parts(call, path, before_attention and not is_tokens)
             return path, output, gradient
     raise ValueError(
         "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
@@ -279,40 +240,15 @@ def _last(call, gradient_of):
     )
 
 
-def _speaks_for_itself(call, output):
-    """Whether an output belongs to the input to look at, and the score can depend on all of it.
-
-    With a class token, it depends on the others only through the attention that follows.
-    """
-    if call.others and not layers.sees_images(call, output):
-        return False
-    if not _is_tokens(call, output):
-        return True
-    height, width, _ = layers.token_grid(call, output)
-    alone = output.shape[1] == height * width
-    return alone or bool(call.attention and layers.depends(call.attention, output))
-
-
-def _is_tokens(call, output):
-    return output.shape.rank == 3 and call.images.shape.rank == 4
-
-
-def _warn_of_attention(call, path, output):
-    """Warn if a default layer lies before attention, which mixes its positions."""
-    before = call.attention and layers.depends(call.attention, output)
-    if before and not _is_tokens(call, output):
+def _warn_of_parts(call, path, is_mixed):
+    """Warn if a default layer is followed by attention, or its last output is of one branch."""
+    if is_mixed:
         layers.warn(
             f"layer '{path}', which is taken, lies before attention, which mixes the evidence of "
             "its positions; choose a `layer_name` behind the attention if there is a feature map"
         )
-
-
-def _warn_of_parallel(call, path):
-    """Warn if a layer is used in parallel branches, as its last output covers only one."""
     *earlier, last = call.recorded[path]
-    if call.others:
-        return
-    if any(tf.gradients(last, output) == [None] for output in earlier):
+    if not call.others and any(tf.gradients(last, output) == [None] for output in earlier):
         layers.warn(
             f"layer '{path}' is used in parallel {len(earlier) + 1} times, and its last output is "
             "taken, which holds a part of the evidence; choose a `layer_name` behind the branches"

@@ -37,12 +37,7 @@ def reset_initial_epoch(model):
 
 @contextlib.contextmanager
 def wrapped_calls(layers, wrap):
-    """Put `wrap(path, call)` in place of each layer's `call` inside the `with` block.
-
-    Args:
-        layers: dict[str, layer].
-        wrap: Function from a layer's path and its `call` to what is called instead.
-    """
+    """Inside the `with` block, each of the `layers` {path: layer} calls `wrap(path, its call)`."""
     before = {}
     with one_thread:
         try:

@@ -31,8 +31,7 @@ class Target:
     Attributes:
         compute: `compute(call, output_name, *arrays)` -> (number, class or -1), both (N,) tensors.
         key: What distinguishes `compute` from others; hashable. None of a person's function.
-        arrays: What `compute` gets beside: class indices, a mask, or a reference; one for all
-            images, or with a first axis of N.
+        arrays: Class indices, a mask, or a reference; one for all images, or one for each.
         text: How figures name it, behind the class if it has one.
         name: The argument it came from, for errors.
     """
@@ -100,20 +99,16 @@ def regression(index: int = 0) -> Target:
         index: Which of the outputs.
 
     Example:
-        >>> inputs = keras.Input((16, 16, 3))
-        >>> maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-        >>> age = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(maps))
-        >>> model = keras.Model(inputs, age)
-        >>> target = cnnviz.targets.regression()
-        >>> figure = cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).plot()
+        >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
+        >>> cnnviz.grad_cam(model, image, target=cnnviz.targets.regression()).target
+        'output 0'
     """
-
     check_integer("index", index, 0)
 
     def compute(call, output_name):
         output = _output(call, output_name)
         output = output[:, None] if output.shape.rank == 1 else output
-        if output.shape.rank != 2 or not 0 <= index < output.shape[1]:
+        if output.shape.rank != 2 or index >= output.shape[1]:
             raise ValueError(
                 f"`target` (regression of output {index!r}) does not fit what the model returns, "
                 f"{output.shape}; it must be (N, outputs)"
@@ -134,9 +129,8 @@ def region(class_index: int, mask: ArrayLike | None = None) -> Target:
             the class is predicted, or all of them if there are none.
 
     Example:
-        >>> inputs = keras.Input((16, 16, 3))
-        >>> maps = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
-        >>> model = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(maps))
+        >>> steps = keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Conv2D(2, 1)
+        >>> model = keras.Sequential([keras.Input((16, 16, 3)), *steps])
         >>> target = cnnviz.targets.region(1)
         >>> figure = cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).plot()
     """
@@ -156,9 +150,8 @@ def similarity(reference: ArrayLike) -> Target:
         reference: (D,) or (N, D), such as the output for another image.
 
     Example:
-        >>> inputs = keras.Input((16, 16, 3))
-        >>> maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-        >>> model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
+        >>> steps = keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((16, 16, 3)), *steps])
         >>> target = cnnviz.targets.similarity([1, 0, 0, 1])
         >>> cnnviz.grad_cam(model, np.ones((16, 16, 3)), target=target).scores.shape
         (1,)
@@ -173,9 +166,7 @@ def similarity(reference: ArrayLike) -> Target:
     return Target(_similarity, "similarity", (reference,), "similarity to a reference")
 
 
-def as_target(
-    target: Target | Callable[[Any], tf.Tensor] | None, class_index: ClassIndex | None
-) -> Target:
+def as_target(target, class_index) -> Target:
     """The Target that `target` or `class_index` describes; at most one of them may be given."""
     if target is None:
         return class_target(class_index)
@@ -202,7 +193,7 @@ def as_target(
     return Target(compute, None, text=getattr(target, "__name__", "the target"))
 
 
-def n_classes(call, output_name):
+def count_classes(call, output_name):
     """How many classes the model tells apart, or None."""
     output = call.output
     with contextlib.suppress(ValueError):
@@ -229,9 +220,7 @@ def _class_score(call, output_name, index):
 def _difference(call, output_name, a, b):
     scores = layers.class_scores(layers.classifier_output(call, output_name))
     a = _chosen(scores, a)
-    others = tf.where(
-        tf.one_hot(a, scores.shape[1], on_value=True, off_value=False), -np.inf, scores
-    )
+    others = tf.where(tf.one_hot(a, scores.shape[1]) > 0, -np.inf, scores)
     b = tf.where(b == RUNNER_UP, tf.argmax(others, 1, tf.int32), b)
     return _score_of(scores, a) - _score_of(scores, b), a
 
@@ -242,11 +231,10 @@ def _region(call, output_name, index, mask=None):
         raise ValueError(f"`target` (a region) needs an output (N, h, w, classes), not {output}")
     scores = layers.class_scores(output, positions=True)
     predicted = tf.argmax(scores, -1, tf.int32)
-    axes, column = list(range(1, predicted.shape.rank)), [-1] + [1] * (predicted.shape.rank - 1)
-    one_hot = tf.one_hot(index, scores.shape[-1])
-    numbers = tf.reduce_sum(scores * tf.reshape(one_hot, [*column, scores.shape[-1]]), -1)
+    axes = list(range(1, predicted.shape.rank))
+    numbers = tf.einsum("n...c,nc->n...", scores, tf.one_hot(index, scores.shape[-1]))
     if mask is None:
-        mask = predicted == tf.reshape(index, column)
+        mask = predicted == tf.reshape(index, [-1] + [1] * len(axes))
         if output.shape[-1] > 1 and layers.activation_input(output, ("Sigmoid",)) is not None:
             mask = numbers > 0  # every class stands alone
     elif not mask.shape[1:].is_compatible_with(predicted.shape[1:]):

@@ -69,23 +69,19 @@ def top_patches(
     Args:
         model: keras.Model of any kind that takes images; it is left as it was.
         images: (N, H, W, C) in the model's input range, or what else `grad_cam` takes; `n_patches`
-            of them or more; the more, the clearer what the patches have in common.
+            of them or more.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
             convolution without an activation is looked at behind the activation that follows it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         n_patches: Patches for each filter.
         input_name: Of several inputs, the one to cut from; see `grad_cam`.
 
-    Returns:
-        TopPatches
-
     Raises:
-        ValueError: If the images, the layer, a filter or `n_patches` is out of range, the layer
-            does not depend on the image, or NaN comes out.
+        ValueError: If an argument is out of range, the layer does not depend on the image, or NaN
+            comes out.
 
     Warns:
-        UserWarning: If the value range of the images can hardly be that of the training, or the
-            layer is used more than once.
+        UserWarning: If the value range is hardly that of the training, or the layer is used twice.
 
     Example:
         >>> images = cnnviz.drawn_pets(8, seed=0).images
@@ -93,7 +89,6 @@ def top_patches(
         >>> found.activations.shape
         (2, 4)
     """
-    named = layers.check_model(model)
     inputs = layers.all_images(model, images)
     images = layers.only_image_of(model, inputs, input_name)
     check_integer("n_patches", n_patches, 1)
@@ -102,8 +97,8 @@ def top_patches(
             f"`images` (={len(images)} of them) must be at least `n_patches` (={n_patches}): each "
             "gives a filter one patch"
         )
-    path, _ = layers.find_layer(named, layer_name)
-    options = {"record": layers.one_layer(path), "named": named, "input_name": input_name}
+    path, _ = layers.find_layer(model, layer_name)
+    options = {"record": layers.one_layer(path), "input_name": input_name}
     with layers.warn_once():
         filters, width, found = _strongest(model, inputs, path, filters, options)
         strongest, positions, means = found
@@ -145,7 +140,7 @@ def _boxes(model, images, path, filters, positions, options):
         height, width, n_filters = maps.shape[1:]
         one_hot = tf.one_hot(positions * n_filters + filters, height * width * n_filters)
         one_hot = tf.reshape(one_hot, tf.shape(maps))
-        gradient = layers.gradients(call.model, maps, call.images, one_hot)
+        gradient = layers.gradients(maps, call.images, one_hot)
         if gradient is None:
             raise ValueError(f"`layer_name` (='{path}') does not depend on the image")
         return [tf.reduce_any(gradient != 0, axes) for axes in ((2, 3), (1, 3))], None

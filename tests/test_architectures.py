@@ -14,20 +14,10 @@ from cnnviz.layers import class_probabilities, named_layers
 
 SIZES = {"InceptionV3": 160}  # at 96 pixels its last maps are of 1x1
 QUICK = ("MobileNetV2",)  # in the default run
-ARCHITECTURES = (*QUICK, "VGG16", "ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetB0")
-ARCHITECTURES += (
-    "MobileNetV3Small",
-    "EfficientNetV2B0",
-    "Xception",
-    "InceptionV3",
-    "NASNetMobile",
-    "ConvNeXtTiny",
-)
-each = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-        for name in ARCHITECTURES]  # fmt: skip
-pytestmark = [
-    pytest.mark.parametrize("architecture", each),
-]
+SLOW = "VGG16 ResNet50 ResNet50V2 DenseNet121 EfficientNetB0 MobileNetV3Small EfficientNetV2B0"
+SLOW += " Xception InceptionV3 NASNetMobile ConvNeXtTiny"
+slow = [pytest.param(name, marks=pytest.mark.slow) for name in SLOW.split()]
+pytestmark = pytest.mark.parametrize("architecture", [*QUICK, *slow])
 
 
 def build(architecture, **options):

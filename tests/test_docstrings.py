@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 
 import cnnviz
-from cnnviz import data, diagnosis, figures, layers, model
+from cnnviz import data, diagnosis, figures, layers, model, targets
 from cnnviz.drawn_pets import write_drawn_pets
 
 PUBLIC = {name: getattr(cnnviz, name) for name in cnnviz.__all__}
 IN_MODULES = {  # names that few people need
     name: value
-    for module in (figures, layers, model, diagnosis)
+    for module in (figures, layers, model, targets, diagnosis)
     for name, value in vars(module).items()
     if getattr(value, "__module__", "").startswith("cnnviz.") and ">>>" in (value.__doc__ or "")
 }

@@ -15,14 +15,9 @@ UNIT = {"value_range": (0.0, 1.0)}
 
 def one_convolution(filters=4, side=8, activation="relu", policy=None, seed=0):
     """A convolution "conv" with weights around zero, on images in 0..1."""
-    convolution = keras.layers.Conv2D(
-        filters,
-        3,
-        activation=activation,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.5, seed=seed),
-        name="conv",
-        dtype=policy,
-    )
+    kernel = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
+    options = {"kernel_initializer": kernel, "name": "conv", "dtype": policy}
+    convolution = keras.layers.Conv2D(filters, 3, activation=activation, **options)
     return keras.Sequential([keras.Input((side, side, 3)), convolution])
 
 
@@ -149,14 +144,9 @@ def test_small_gradients_in_float16_climb_as_in_float32():
     for policy in ("mixed_float16", "float32"):
         inputs = features = keras.Input((128, 128, 3))
         for seed in range(3):
-            features = keras.layers.Conv2D(
-                4,
-                3,
-                activation="relu",
-                kernel_initializer=keras.initializers.RandomUniform(0, 0.0035, seed=seed),
-                name=f"conv{seed}",
-                dtype=policy,
-            )(features)
+            small = keras.initializers.RandomUniform(0, 0.0035, seed=seed)
+            options = {"kernel_initializer": small, "name": f"conv{seed}", "dtype": policy}
+            features = keras.layers.Conv2D(4, 3, activation="relu", **options)(features)
         model = keras.Model(inputs, features)
         found.append(ascend_filters(model, "conv2", steps=5, **UNIT))
     half, full = found

@@ -77,26 +77,19 @@ def test_range_is_judged_by_the_image_and_not_by_the_table(with_table):
         cnnviz.class_probabilities(with_table, [255 * IMAGES, TABLE])
 
 
-@pytest.mark.parametrize(
-    ("data", "options", "message"),
-    [
-        (
-            IMAGES,
-            {},
-            "`images` .ndarray. must be a list or a dict of the 2 inputs .*'image', 'table'",
-        ),
-        ({"image": IMAGES}, {}, r"keys \['image'\]. must be a list or a dict of the 2 inputs"),
-        ([IMAGES, TABLE[:3]], {}, "must have as many rows in each input"),
-        ([IMAGES, TABLE[:, :2]], {}, r"`images\['table'\]`.*must be \(N, 4\)"),
-        (
-            [IMAGES, TABLE],
-            {"input_name": "table"},
-            "`input_name` .='table'. must be one of .*'image'",
-        ),
-        ([IMAGES, TABLE], {"input_name": 2}, "`input_name` .=2. must be one of"),
-        ([IMAGES, TABLE], {"layer_name": "first"}, "choose a layer before the pooling"),
-    ],
-)
+BOTH = [IMAGES, TABLE]
+WRONG = [
+    (IMAGES, {}, "`images` .ndarray. must be a list or a dict of the 2 inputs .*'image', 'table'"),
+    ({"image": IMAGES}, {}, r"keys \['image'\]. must be a list or a dict of the 2 inputs"),
+    ([IMAGES, TABLE[:3]], {}, "must have as many rows in each input"),
+    ([IMAGES, TABLE[:, :2]], {}, r"`images\['table'\]`.*must be \(N, 4\)"),
+    (BOTH, {"input_name": "table"}, "`input_name` .='table'. must be one of .*'image'"),
+    (BOTH, {"input_name": 2}, "`input_name` .=2. must be one of"),
+    (BOTH, {"layer_name": "first"}, "choose a layer before the pooling"),
+]
+
+
+@pytest.mark.parametrize(("data", "options", "message"), WRONG)
 def test_wrong_inputs_are_errors(with_table, data, options, message):
     with pytest.raises(ValueError, match=message):
         cnnviz.grad_cam(with_table, data, **options)

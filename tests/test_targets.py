@@ -159,20 +159,17 @@ def test_ascent_climbs_a_target(linear):
     assert found.verdicts == ("ok",)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"target": "cat"}, "`target` .='cat'. must be one of `cnnviz.targets`"),
-        (
-            {"target": lambda output: output},
-            r"`target` .which returns \(None, 4\). must return one",
-        ),
-        ({"target": difference(0, 1), "class_index": 0}, "give `target` .* or `class_index`"),
-        ({"target": difference(0, 9)}, r"`target` .=9. must be in \[0, 4\)"),
-        ({"target": difference([0, 1], 2)}, r"shape \(2,\). must have one for all images, or"),
-        ({"target": region(0)}, r"a region. needs an output .N, h, w, classes."),
-    ],
-)
+WRONG = [
+    ({"target": "cat"}, "`target` .='cat'. must be one of `cnnviz.targets`"),
+    ({"target": lambda output: output}, r"`target` .which returns \(None, 4\). must return one"),
+    ({"target": difference(0, 1), "class_index": 0}, "give `target` .* or `class_index`"),
+    ({"target": difference(0, 9)}, r"`target` .=9. must be in \[0, 4\)"),
+    ({"target": difference([0, 1], 2)}, r"shape \(2,\). must have one for all images, or"),
+    ({"target": region(0)}, r"a region. needs an output .N, h, w, classes."),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG)
 def test_wrong_target_is_an_error(linear, images, options, message):
     with pytest.raises(ValueError, match=message):
         grad_cam(linear[0], images, **options)

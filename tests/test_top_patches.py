@@ -105,15 +105,12 @@ def test_dead_filter_has_empty_boxes(pooled_network, images):
     assert not found.boxes.any() and not found.activations.any()
 
 
-@pytest.mark.parametrize("n_patches", [0, 2.0, "4", None])
-def test_wrong_number_of_patches_is_an_error(pooled_network, images, n_patches):
-    with pytest.raises(ValueError, match="`n_patches` .=.*must be an integer, 1 or more"):
-        top_patches(pooled_network()[0], images, "conv", n_patches=n_patches)
-
-
-def test_fewer_images_than_patches_are_an_error(pooled_network, images):
+def test_wrong_number_of_patches_is_an_error(shared_network, images):
+    for n_patches in (0, 2.0, "4", None):
+        with pytest.raises(ValueError, match="`n_patches` .=.*must be an integer, 1 or more"):
+            top_patches(shared_network(), images, "conv", n_patches=n_patches)
     with pytest.raises(ValueError, match=r"`images` \(=3 of them\) must be at least `n_patches`"):
-        top_patches(pooled_network()[0], images, "conv")
+        top_patches(shared_network(), images, "conv")
 
 
 def test_a_wrong_value_range_is_one_warning(pooled_network, images):

@@ -1,8 +1,8 @@
 """Take any Keras 3 model apart: its layers by name, their recorded outputs, its class scores.
 
 The only place that knows how a model is taken apart. In the order of reading:
-`names`, `inputs`, `batches`, `run` (with `finite`, `value_range`), `recorded`, `heads`,
-`activated`; below them `warn`, and `cnnviz.keras_internals`, which wraps the calls of layers.
+`names`, `inputs`, `batches`, `run` (with `numbers`), `recorded`, `heads`, `activated`; below them
+`warn`, and `cnnviz.keras_internals`, which wraps the calls of layers.
 """
 
 from cnnviz.layers.activated import activated, filter_map, is_linear_convolution, normalized
@@ -16,7 +16,6 @@ from cnnviz.layers.batches import (
     class_indices,
     warn_if_shuffled,
 )
-from cnnviz.layers.finite import broken_layer, check_finite
 from cnnviz.layers.heads import (
     ACTIVATIONS,
     activation_input,
@@ -27,7 +26,6 @@ from cnnviz.layers.heads import (
     probabilities,
 )
 from cnnviz.layers.inputs import (
-    all_finite,
     check_images,
     check_model,
     image_of,
@@ -47,11 +45,11 @@ from cnnviz.layers.names import (
     find_layers,
     has_kernel,
     is_a,
-    leaf_layers,
     leaves,
     named_layers,
     weights_by_owner,
 )
+from cnnviz.layers.numbers import broken_layer, check_finite, warn_of_range
 from cnnviz.layers.recorded import (
     as_map,
     depends,
@@ -60,8 +58,6 @@ from cnnviz.layers.recorded import (
     required_feature_map,
     required_output,
     sees_images,
-    token_grid,
 )
 from cnnviz.layers.run import every_layer, one_layer, run, specs_of, stream, takes, traced
-from cnnviz.layers.value_range import warn_of_range
 from cnnviz.layers.warn import warn, warn_once

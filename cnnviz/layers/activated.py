@@ -16,9 +16,10 @@ LAST = ("Maximum", "Minimum", "RealDiv", "Neg")
 
 
 def filter_map(call, path, purpose):
-    """As `required_feature_map`; of a convolution without an activation, behind its activation."""
-    output = required_feature_map(call, path, purpose)
-    return activated(output) if is_linear_convolution(call.named[path]) else output
+    """The feature map of a layer; of a convolution without an activation, behind the next one."""
+    output, to_map = required_feature_map(call, path, purpose)
+    feature_map = to_map(output)
+    return activated(feature_map) if is_linear_convolution(call.named[path]) else feature_map
 
 
 def is_linear_convolution(layer):
@@ -35,39 +36,44 @@ def activated(tensor):
     """
     if activation_input(tensor, ACTIVATIONS) is not None:
         return tensor
-    inside, ahead, nonlinear = {tensor.op}, _uses(tensor), False
-
-    def follows(op):
-        """Whether an operation needs only what is inside, constants, and perhaps a shortcut."""
-        same = all(one.shape == tensor.shape for one in op.inputs)
-        shortcut = same and op.type in ("AddV2", "Add") and len(ahead) == 1
-        return op.type in NONLINEAR | PASSED and (_needs_only(inside, op) or shortcut)
-
-    while (op := next(filter(follows, ahead), None)) is not None:
-        made, earlier, inside = op.outputs[0], inside, inside | {op}
-        ahead = [one for one in dict.fromkeys([*ahead, *_uses(*op.outputs)]) if one is not op]
-        nonlinear |= op.type in NONLINEAR and made.shape == tensor.shape  # else a gate
-        part = any(one.op in earlier for use in ahead for one in use.inputs)
-        ends = len(ahead) != 1 or ahead[0].type not in LAST or not follows(ahead[0])
-        if nonlinear and ends and not part:
+    is_activated = False
+    for op, is_all, following in _followers(tensor, NONLINEAR | PASSED, shortcut=True):
+        made = op.outputs[0]
+        is_activated |= op.type in NONLINEAR and made.shape == tensor.shape  # else a gate
+        if is_activated and is_all and following not in LAST:
             return made if made.shape == tensor.shape else tensor
     return tensor
 
 
 def normalized(tensor):
     """A symbolic feature map behind the normalization that follows it; else the map itself."""
-    inside, ahead, found = {tensor.op}, _uses(tensor), tensor
-    while ops := [op for op in ahead if op.type in PASSED and _needs_only(inside, op)]:
-        made, earlier, inside = ops[0].outputs[0], inside, inside | {ops[0]}
-        ahead = [one for one in dict.fromkeys([*ahead, *_uses(*ops[0].outputs)]) if one != ops[0]]
-        part = any(one.op in earlier for use in ahead for one in use.inputs)
-        found = made if made.shape == tensor.shape and not part else found
+    found = tensor
+    for op, is_all, _ in _followers(tensor, PASSED):
+        if is_all and op.outputs[0].shape == tensor.shape:
+            found = op.outputs[0]
     return found
 
 
-def _needs_only(inside, op):
-    """Whether all inputs of an operation come from some others, or are constants."""
-    return all(one.op in inside or one.shape.is_fully_defined() for one in op.inputs)
+def _followers(tensor, types, shortcut=False):
+    """Yield (operation, is_all, following) of the operations that need only a tensor, in order.
+
+    `is_all` says that nothing else uses what was made before, `following` is the type of the one
+    operation that comes next, or None. With `shortcut`, an addition may need another tensor too.
+    """
+    inside, ahead = {tensor.op}, _uses(tensor)
+
+    def follows(op):
+        needs_only = all(one.op in inside or one.shape.is_fully_defined() for one in op.inputs)
+        is_sum = op.type in ("AddV2", "Add") and all(one.shape == tensor.shape for one in op.inputs)
+        return op.type in types and (needs_only or (shortcut and is_sum and len(ahead) == 1))
+
+    while (op := next(filter(follows, ahead), None)) is not None:
+        used = inside  # by what came before this operation
+        inside = inside | {op}
+        ahead = [one for one in dict.fromkeys([*ahead, *_uses(*op.outputs)]) if one is not op]
+        is_all = not any(one.op in used for use in ahead for one in use.inputs)
+        following = ahead[0].type if len(ahead) == 1 and follows(ahead[0]) else None
+        yield op, is_all, following
 
 
 def _uses(*tensors):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from cnnviz.checks import whole_numbers
-from cnnviz.layers.inputs import check_images, input_shapes, take
+from cnnviz.layers.inputs import check_images, check_model, input_shapes, take
 from cnnviz.layers.warn import warn
 from cnnviz.progress import progress_bar
 
@@ -20,22 +20,20 @@ LabeledData: TypeAlias = Dataset | tuple[ArrayLike, ArrayLike]
 ImageData: TypeAlias = Dataset | tuple[ArrayLike, ArrayLike] | ArrayLike
 
 BATCH_SIZE = 32  # images in one call of a model; bounds the memory
-FORMS = (
-    "a tf.data.Dataset of batches (images, labels), a keras.utils.PyDataset, or a pair of arrays"
-)
+FORMS = "a tf.data.Dataset of batches (images, labels), a keras.utils.PyDataset, or two arrays"
 
 
-def batches(model, data, *, name="data", description=None, labels=False):
+def batches(model, data, *, name="data", description=None, labels=False, whole=False):
     """Read data batch by batch: yield (inputs, (B,) class indices or None).
 
     Args:
         model: The keras.Model that the images are for; None takes images of any size.
-        data: tf.data.Dataset or keras.utils.PyDataset of batches, of (images, labels) or of images
-            alone; a pair (images, labels); or images. Where the model has several inputs, images
-            are a list or dict of all.
+        data: Dataset of batches, of (images, labels) or of images alone; a pair (images, labels);
+            or images. Of a model with several inputs, images are a list or dict of all.
         name: The argument's name, for errors.
         description: What is being done, for a progress bar; None shows none.
         labels: Whether there must be labels; None gives them if they are class indices.
+        whole: Whether batches are as they were given, else of at most `BATCH_SIZE` images.
     """
     n_batches, pairs = _pairs(model, data, name)
     empty = True
@@ -46,11 +44,12 @@ def batches(model, data, *, name="data", description=None, labels=False):
                 raise ValueError(f"`{name}` (of images without labels) must be {FORMS}")
             rows = len(tf.nest.flatten(images)[0])
             given = class_indices(given, rows, name, labels) if labels is not False else None
-            starts = range(0, max(rows, 1), BATCH_SIZE)  # one empty batch if there are no images
+            size = max(rows, 1) if whole else BATCH_SIZE
+            starts = range(0, max(rows, 1), size)  # one empty batch if there are no images
             if n_batches == 1:
                 bar.total = len(starts)
             for start in starts:
-                part = slice(start, start + BATCH_SIZE)
+                part = slice(start, start + size)
                 yield take(images, part), None if given is None else given[part]
                 bar.update(n_batches == 1)
             bar.update(n_batches != 1)
@@ -61,20 +60,19 @@ def batches(model, data, *, name="data", description=None, labels=False):
 
 def all_images(model, data, *, fewest=0, name="images"):
     """All images of some data, as `check_images` returns them; labels are left out."""
-    n_batches, pairs = _pairs(model, data, name)
-    with progress_bar(n_batches, "reading" if n_batches != 1 else None, "batch") as bar:
-        found = []
-        for images, _ in pairs:
-            found.append(check_images(model, images, fewest=fewest, name=name))
-            bar.update()
-    if not found:
-        raise ValueError(f"`{name}` (without a single image) must not be empty")
+    check_model(model)
+    description = "reading" if isinstance(data, Dataset) else None
+    read = batches(model, data, name=name, description=description, whole=True)
+    found = [images for images, _ in read]
     shapes = {tuple(one.shape[1:] for one in tf.nest.flatten(images)) for images in found}
     if len(shapes) > 1:
         raise ValueError(f"`{name}` (of batches of shapes {shapes}) must all have one size")
-    if len(found) == 1:
-        return found[0]
-    return tf.nest.map_structure(lambda *same: np.concatenate(same), *found)
+    if len(found) > 1:
+        found = [tf.nest.map_structure(lambda *same: np.concatenate(same), *found)]
+    shape = tf.nest.flatten(found)[0].shape
+    if shape[0] < fewest:
+        raise ValueError(f"`{name}` (of shape {shape}) must hold one image or more")
+    return found[0]
 
 
 def _pairs(model, data, name):
@@ -82,20 +80,14 @@ def _pairs(model, data, name):
     if isinstance(data, tf.data.Dataset):
         n_batches = int(data.cardinality())
         if n_batches == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                f"`{name}` (which never ends) must be finite: `{name}.take(100)` ends it"
-            )
+            raise ValueError(f"`{name}` (which never ends) must be finite, as `{name}.take(9)`")
         return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
-        try:
-            n_batches = len(data)
-        except (TypeError, NotImplementedError):
-            kind = type(data).__name__
-            raise ValueError(f"`{name}` (a {kind} without a length) must have `__len__`") from None
-        return n_batches, (_pair(data[index]) for index in range(n_batches))
+        return len(data), (_pair(data[index]) for index in range(len(data)))
     if isinstance(data, tuple) and len(data) in (2, 3) and _is_pair(model, *data[:2]):
         images, labels = data[:2]
-        rows = np.shape(tf.nest.flatten(images)[0] if isinstance(images, dict | list) else images)
+        is_single = None in input_shapes(model) and not isinstance(images, dict)
+        rows = np.shape(images if is_single else tf.nest.flatten(images)[0])
         if np.shape(labels)[:1] != rows[:1]:
             raise ValueError(
                 f"`{name}` (images of shape {rows}, labels of shape {np.shape(labels)}) must have "
@@ -112,12 +104,12 @@ def _pairs(model, data, name):
 
 def _is_pair(model, images, labels):
     """Whether a tuple is (images, labels), and not a tuple of images or of several inputs."""
-    shapes, own = input_shapes(model), _rank(images)
+    shapes = input_shapes(model)
     if None not in shapes:
         return isinstance(images, (dict, list, tuple))
-    rank = len(shapes[None])
-    single = own == rank - 1 and _rank(labels) < min(3, own)
-    return isinstance(images, dict) or own == rank or single  # labels may be masks
+    rank, own = len(shapes[None]), _rank(images)
+    is_one = own == rank - 1 and _rank(labels) < min(3, own)  # labels of rank 3 may be masks
+    return isinstance(images, dict) or own == rank or is_one
 
 
 def _pair(part):
@@ -137,12 +129,12 @@ def class_indices(labels, n_images, name="labels", required=True):
 
     Other labels are a ValueError, or None if class indices are not `required`.
     """
-    numbers = whole_numbers(labels)
-    classes = numbers
-    if numbers is not None and numbers.ndim == 2 and numbers.shape[1]:
-        is_one_hot = np.isin(numbers, (0, 1)).all() and (numbers.sum(axis=1) == 1).all()
-        one_column = numbers.shape[1] == 1
-        classes = numbers[:, 0] if one_column else numbers.argmax(axis=1) if is_one_hot else None
+    classes = whole_numbers(labels)
+    if classes is not None and classes.ndim == 2 and classes.shape[1]:
+        if classes.shape[1] == 1:
+            classes = classes[:, 0]
+        elif np.isin(classes, (0, 1)).all() and (classes.sum(axis=1) == 1).all():  # one-hot
+            classes = classes.argmax(axis=1)
     if classes is None or classes.shape != (n_images,):
         if not required:
             return None
@@ -158,10 +150,8 @@ def class_indices(labels, n_images, name="labels", required=True):
 def check_labels(labels, classes, name="data"):
     """Raise a ValueError unless the labels are indices of so many classes."""
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
-        raise ValueError(
-            f"`{name}` (with labels {labels.min()}..{labels.max()}) must have labels in "
-            f"[0, {classes})"
-        )
+        given = f"with labels {labels.min()}..{labels.max()}"
+        raise ValueError(f"`{name}` ({given}) must have labels in [0, {classes})")
 
 
 def warn_if_shuffled(data, name="data"):
@@ -169,11 +159,9 @@ def warn_if_shuffled(data, name="data"):
     if not isinstance(data, tf.data.Dataset):
         return False
     first, again = (tf.nest.flatten(next(iter(data)))[0] for _ in range(2))
-    shuffled = not np.array_equal(first, again)
-    if shuffled:
+    if shuffled := not np.array_equal(first, again):
         warn(
             f"`{name}` comes in another order, or with other images, in each pass: indices belong "
-            "to one pass over shuffled data and cannot be looked up again; load it with "
-            "shuffle=False"
+            "to one pass and cannot be looked up again; load it with shuffle=False"
         )
     return shuffled

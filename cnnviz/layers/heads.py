@@ -10,17 +10,16 @@ from cnnviz.layers.batches import ImageData
 from cnnviz.layers.run import hides, is_grouped_convolution, run
 from cnnviz.layers.warn import warn
 
-# A hard sigmoid is no operation of TensorFlow's; it counts as one here.
-SQUASHING = {
-    "Sigmoid": "sigmoid",
-    "HardSigmoid": "sigmoid",
-    "Softmax": "softmax",
-    "LogSoftmax": "log-softmax",
-}
+# Types of TensorFlow operations, and "HardSigmoid", which is no single one.
+SQUASHING = ("Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax")
 ACTIVATIONS = (*SQUASHING, *"Relu Relu6 LeakyRelu Elu Selu Softplus Softsign Tanh".split())
-# Operations that change no value.
-PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")
 NO_CLASSES = ("Relu", "Relu6", "Softplus", "Exp")  # outputs of 0 and more, such as ages or counts
+PASSED = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape")  # change no value
+KERNELS = ("MatMul", "Conv", "Einsum")  # in the names of operations
+# Operations whose result can be any number if one of their inputs can.
+UNBOUNDED = {*PASSED, *"IdentityN StopGradient AddV2 Add BiasAdd Sub Neg Mul RealDiv".split()}
+UNBOUNDED |= {*"Mean Sum Max Min MaxPool MaxPoolV2 AvgPool LeakyRelu FusedBatchNormV3".split()}
+UNBOUNDED |= {*"ConcatV2 Pack StridedSlice GatherV2 SplitV Split Transpose".split()}
 REGRESSION = (  # names of losses, without "_"
     *"mse mae mape msle meansquarederror meanabsoluteerror meanabsolutepercentageerror".split(),
     *"meansquaredlogarithmicerror huber huberloss logcosh poisson cosinesimilarity".split(),
@@ -30,11 +29,6 @@ OTHER_TARGETS = (
     "a number, `similarity(...)` an embedding, `region(class_index)` a segmentation, or any "
     "function of the output"
 )
-KERNELS = ("MatMul", "Conv", "Einsum")  # in the names of operations
-# Operations whose result can be any number if one of their inputs can.
-UNBOUNDED = (*PASSED, "IdentityN", "StopGradient", *"AddV2 Add BiasAdd Sub Neg Mul RealDiv".split())
-UNBOUNDED += (*"Mean Sum Max Min MaxPool MaxPoolV2 AvgPool LeakyRelu FusedBatchNormV3".split(),)
-UNBOUNDED += (*"ConcatV2 Pack StridedSlice GatherV2 SplitV Split Transpose".split(),)
 ROUNDING = 0.02  # by which a sum of probabilities may miss 1; bfloat16 has 8 bits
 
 
@@ -45,8 +39,7 @@ def class_probabilities(
 
     Args:
         model: keras.Model that returns one logit, one sigmoid, logits, a softmax or a log-softmax.
-        images: (N, H, W, C) or (H, W, C), in the model's input range, or a dataset of batches.
-            Signals (N, L, C), volumes (N, D, H, W, C), or a list or dict of several inputs.
+        images: (N, H, W, C) in the model's input range, or what else `grad_cam` takes.
         output_name: Of a model with several outputs, the one to take: its name, key or index.
 
     Returns:
@@ -63,8 +56,7 @@ def class_probabilities(
             outputs in 0..1 (that, if several, sum to one) are probabilities, others logits.
 
     Example:
-        >>> model = cnnviz.load_pretrained()
-        >>> image = cnnviz.sample_image()
+        >>> model, image = cnnviz.load_pretrained(), cnnviz.sample_image()
         >>> cnnviz.class_probabilities(model, image).shape
         (1, 2)
     """
@@ -106,7 +98,7 @@ def probabilities(output):
     """As `class_probabilities`, on the symbolic output of a traced model: (N, classes) tensor."""
     kind, _ = _head(output)
     scores = class_scores(output)
-    if kind in ("sigmoid", "softmax"):
+    if kind in ("Sigmoid", "HardSigmoid", "Softmax"):
         output = tf.clip_by_value(tf.cast(output, tf.float32), 0.0, 1.0)
         return tf.concat([1.0 - output, output], 1) if output.shape[1] == 1 else output
     if output.shape[1] == 1:
@@ -117,21 +109,19 @@ def probabilities(output):
 
 
 def class_scores(output, *, positions=False):
-    """(N, classes) float32 logits, whatever the head of a model ends in.
+    """(N, classes) float32 logits; with `positions`, the output may be (N, ..., classes).
 
     They are the input of the final sigmoid (also a hard one), softmax or log-softmax if there is
     one, else the output itself. One output z gives the two classes -z and z. Outputs p of an
-    unknown head that look like probabilities give log p - log(1 - p), and a warning. With
-    `positions`, the output may be (N, ..., classes).
+    unknown head that look like probabilities give log p - log(1 - p), and a warning.
     """
     kind, logits = _head(output, positions)
     logits = tf.cast(logits, tf.float32)
     if kind == "unknown":
         warn(
             f"the model ends in '{output.op.type}', which is no usual head: outputs in 0..1 (that "
-            "sum to one, if there are several) are taken for probabilities, others for logits. To "
-            "be sure, end it in logits, or in keras.layers.Activation('sigmoid') or 'softmax', or "
-            "give `target=` where there is such an argument"
+            "sum to one, if several) are taken for probabilities, others for logits. To be sure, "
+            "end it in logits, or keras.layers.Activation('sigmoid') or 'softmax', or give `target`"
         )
         tiny = np.finfo(np.float32).tiny
         p = tf.clip_by_value(logits, 0.0, 1.0)
@@ -151,10 +141,22 @@ def _are_probabilities(output):
 
 
 def _head(output, positions=False):
-    """-> (what a model ends in, its logits as far as they are known)."""
-    _check_output(output, positions)
-    for operation, kind in SQUASHING.items():
-        logits = activation_input(output, (operation,))
+    """-> (one of `SQUASHING`, "logits" or "unknown"; the logits, or the output if unknown)."""
+    if not tf.is_tensor(output) or (output.shape.rank != 2 and not positions):
+        found = f"shape {output.shape}" if tf.is_tensor(output) else f"a {type(output).__name__}"
+        raise ValueError(
+            f"`model` returns {found}; a classifier must return (N, classes): give "
+            f"keras.Model(model.inputs, one_output). {OTHER_TARGETS}"
+        )
+    if hides(output.op):
+        raise ValueError(
+            "`model` ends in a tf.function or SavedModel, which cannot be looked into: remove the "
+            "decorator, or put a model around it that ends in keras.layers.Softmax()(logits) or "
+            "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
+            "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
+        )
+    for kind in SQUASHING:
+        logits = activation_input(output, (kind,))
         if logits is not None:
             return kind, logits
     if activation_input(output, NO_CLASSES) is not None or _is_normalized(output.op):
@@ -189,46 +191,27 @@ def _is_normalized(op):
     return squares is not None and any(one is vectors for one in squares.inputs)
 
 
-def _check_output(output, positions):
-    if not tf.is_tensor(output) or (output.shape.rank != 2 and not positions):
-        found = f"shape {output.shape}" if tf.is_tensor(output) else f"a {type(output).__name__}"
-        raise ValueError(
-            f"`model` returns {found}; a classifier must return (N, classes): give "
-            f"keras.Model(model.inputs, one_output). {OTHER_TARGETS}"
-        )
-    if hides(output.op):
-        raise ValueError(
-            "`model` ends in a tf.function or SavedModel, which cannot be looked into: remove the "
-            "decorator, or put a model around it that ends in keras.layers.Softmax()(logits) or "
-            "keras.layers.Softmax()(keras.ops.log(probabilities)); for one output in "
-            "keras.layers.Activation('sigmoid') of its logit, which is log(p / (1 - p))"
-        )
-
-
 def activation_input(tensor, activations):
     """The input of the activation that made a tensor, in its shape; None if it was made otherwise.
 
-    `activations` are types of TensorFlow operations, or "HardSigmoid". Casts and reshapes behind
-    the activation are passed over.
+    Casts and reshapes behind the activation are passed over.
     """
-    made = tensor
-    while made.op.type in PASSED:
-        made = made.op.inputs[0]
-    op = made.op
+    op = tensor.op
+    while op.type in PASSED:
+        op = op.inputs[0].op
     if op.type in activations:
         before = op.inputs[0]
     elif "HardSigmoid" in activations and op.type == "RealDiv" and op.inputs[0].op.type == "Relu6":
         before = op.inputs[0].op.inputs[0] - 3  # relu6(before + 3) / 6
     else:
         return None
-    return before if made is tensor else tf.reshape(before, tf.shape(tensor))
+    return before if op is tensor.op else tf.reshape(before, tf.shape(tensor))
 
 
 def pick_output(model, output, name):
     """One of the outputs of a model, by its name in `model.output_names`, its key or its index."""
-    if isinstance(output, dict):
-        named = output
-    else:
+    named = output
+    if not isinstance(output, dict):
         outputs = list(output) if isinstance(output, (list, tuple)) else [output]
         names = getattr(model, "output_names", None) or ()
         names = names if len(names) == len(outputs) else range(len(outputs))
@@ -240,7 +223,6 @@ def pick_output(model, output, name):
     if name not in list(named):  # a list has no hash to look up
         raise ValueError(
             f"`output_name` (={name!r}) must be one of the outputs of model '{model.name}': "
-            + ", ".join(map(repr, named))
-            + "; where there is no such argument, give keras.Model(model.inputs, one_output)"
+            f"{', '.join(map(repr, named))}; or give keras.Model(model.inputs, one_output)"
         )
     return named[name]

@@ -20,41 +20,35 @@ def check_model(model):
         if is_a(layer, "2D") and getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
                 f"`model` (='{model.name}') has channels first in layer '{path}'; build it with "
-                'data_format="channels_last", and with axis=-1 in BatchNormalization, and give it '
-                "the same weights by `set_weights`"
+                "data_format='channels_last', and axis=-1 in BatchNormalization, and `set_weights`"
             )
     return named
 
 
-def check_images(model, images, *, fewest=0, name="images"):
+def check_images(model, images, *, name="images"):
     """What a model takes, with a batch axis: an array, or a list or dict of several inputs.
 
     Images (N, H, W, C), signals (N, L, C) and volumes (N, D, H, W, C) become float32. The batch
     axis of a single one may be missing, as may the last axis of gray images (N, H, W).
 
     Raises:
-        ValueError: If rank, size, channels or values do not fit the model, or there are fewer
-            images than `fewest`, 0 or 1.
+        ValueError: If rank, size, channels or values do not fit the model.
     """
     shapes = input_shapes(model)
     if None in shapes:
         if isinstance(images, dict) and len(images) == 1:
             (images,) = images.values()
-        return _check_array(model, images, shapes[None], fewest, name)
-    if isinstance(images, dict) and {*images} >= {*shapes}:
-        pairs = {key: (images[key], shape) for key, shape in shapes.items()}
-    elif isinstance(images, (list, tuple)) and len(images) == len(shapes):
-        pairs = dict(zip(shapes, zip(images, shapes.values(), strict=True), strict=True))
-    else:
-        given = f"keys {list(images)}" if isinstance(images, dict) else type(images).__name__
+        return _check_array(model, images, shapes[None], name)
+    given = images
+    if isinstance(images, (list, tuple)) and len(images) == len(shapes):
+        given = dict(zip(shapes, images, strict=True))
+    if not (isinstance(given, dict) and {*given} >= {*shapes}):
+        found = f"keys {list(images)}" if isinstance(images, dict) else type(images).__name__
         raise ValueError(
-            f"`{name}` ({given}) must be a list or a dict of the {len(shapes)} inputs of model "
+            f"`{name}` ({found}) must be a list or a dict of the {len(shapes)} inputs of model "
             f"'{model.name}': {', '.join(map(repr, shapes))}"
         )
-    found = {
-        key: _check_array(model, array, shape, fewest, f"{name}[{key!r}]")
-        for key, (array, shape) in pairs.items()
-    }
+    found = {k: _check_array(model, given[k], shapes[k], f"{name}[{k!r}]") for k in shapes}
     counts = {key: len(array) for key, array in found.items()}
     if len({*counts.values()}) > 1:
         raise ValueError(f"`{name}` (of {counts} rows) must have as many rows in each input")
@@ -68,7 +62,7 @@ def _as_called(model, inputs):
     return inputs if isinstance(next(iter(inputs)), str) else list(inputs.values())
 
 
-def _check_array(model, images, expected, fewest, name):
+def _check_array(model, images, expected, name):
     """One input, as an array with a batch axis."""
     kind, rank, axes = type(images).__name__, len(expected), AXES.get(len(expected), "an array")
     try:
@@ -79,24 +73,20 @@ def _check_array(model, images, expected, fewest, name):
             "`load_image(path, image_size=...)` resizes"
         ) from None
     if images.dtype.kind not in "fiub" and images.dtype.name != "bfloat16":
-        raise ValueError(
-            f"`{name}` (a {kind} of dtype {images.dtype}) must be an array of numbers, {axes}"
-        )
+        given = f"a {kind} of dtype {images.dtype}"
+        raise ValueError(f"`{name}` ({given}) must be an array of numbers, {axes}")
     if rank > 2 or images.dtype.kind not in "iub":  # indices, for an embedding, stay integers
         with np.errstate(over="ignore"):  # infinity is reported below
             images = images.astype(np.float32, copy=False)
     given = images.shape
-    if images.ndim == rank - 1:
-        gray = expected[-1] == 1 or model is None and given[-1] > 4
-        is_stack = given[-1:] != (1,) and gray
-        images = images[..., None] if is_stack else images[None]  # gray images, or one image
+    if images.ndim == rank - 1:  # gray images, or one image
+        is_gray = expected[-1] == 1 or (model is None and given[-1] > 4)
+        images = images[..., None] if is_gray and given[-1:] != (1,) else images[None]
     if images.ndim != rank:
         raise ValueError(f"`{name}` (of shape {given}) must be {axes}, or one without N")
     if 0 in images.shape[1:]:
         raise ValueError(f"`{name}` (of shape {images.shape}) must have pixels")
-    if len(images) < fewest:
-        raise ValueError(f"`{name}` (of shape {images.shape}) must hold one image or more")
-    if not all_finite(images):
+    if not np.isfinite(images).all():
         raise ValueError(f"`{name}` holds NaN or infinity; every value must be a finite float32")
     sizes = zip(expected[1:], images.shape[1:], strict=True)
     if any(size not in (None, own) for size, own in sizes):
@@ -106,31 +96,31 @@ def _check_array(model, images, expected, fewest, name):
     return images
 
 
-def all_finite(array):
-    """Whether every number of an array is finite."""
-    return bool(np.isfinite(array).all())
-
-
-def input_shapes(model):
+def input_shapes(model, *, known=False):
     """{name: shape} of the inputs of a model, in its order; None is the name of a single one.
 
-    Names are those of `keras.Input`, or the keys or indices of what a subclassed model was called
-    with, of which only the rank counts. A shape is None where a size is free or unknown.
+    Names are those of `keras.Input`, or the keys or indices of what a subclassed model was first
+    called with. A size is None where it is free; the sizes of that first call are, unless `known`.
     """
     if model is None:  # images of any size
         return {None: (None,) * 4}
     if getattr(model, "inputs", None):
         inputs = getattr(model, "input", None)  # a Sequential that was never called has none
-        named = dict(zip(input_names(model), model.inputs, strict=True))
-        inputs = inputs if isinstance(inputs, dict) else named
+        if not isinstance(inputs, dict):
+            inputs = dict(zip(input_names(model), model.inputs, strict=True))
         if not all(hasattr(one, "shape") for one in inputs.values()):
             raise ValueError(
                 f"`model` (='{model.name}') takes nested inputs; it must take a list or a dict"
             )
-        shapes = {name: tuple(one.shape) for name, one in inputs.items()}
-        shapes = {None: next(iter(shapes.values()))} if len(shapes) == 1 else shapes
+        single = len(inputs) == 1
+        shapes = {None if single else name: tuple(one.shape) for name, one in inputs.items()}
     else:
-        shapes = {name: (None,) * len(shape) for name, shape in _called_with(model).items()}
+        shapes = (model.get_build_config() or {}).get("input_shape") or (None,) * 4
+        if not isinstance(shapes, dict):
+            are_several = isinstance(shapes[0], (tuple, list))
+            shapes = dict(enumerate(shapes)) if are_several else {None: shapes}
+        if not known:
+            shapes = {name: (None,) * len(shape) for name, shape in shapes.items()}
     if not any(3 <= len(shape) <= 5 for shape in shapes.values()):
         raise ValueError(
             f"`model` (='{model.name}') takes {[*shapes.values()]}; it must have an input of "
@@ -139,23 +129,12 @@ def input_shapes(model):
     return shapes
 
 
-def _called_with(model):
-    """As `input_shapes`: the shapes that a subclassed model was first called with."""
-    built = (getattr(model, "get_build_config", dict)() or {}).get("input_shape") or (None,) * 4
-    if isinstance(built, dict):
-        return built
-    return dict(enumerate(built)) if isinstance(built[0], (tuple, list)) else {None: built}
-
-
 def image_key(model, input_name=None):
     """The name, in `input_shapes`, of the input to look at: the chosen one, or the first image."""
     shapes = input_shapes(model)
     names, able = list(shapes), [name for name, shape in shapes.items() if 3 <= len(shape) <= 5]
-    if input_name is None:
+    if input_name is None or None in shapes:
         return max(able, key=lambda name: len(shapes[name]) == 4)
-    if names == [None]:
-        names = input_names(model) if getattr(model, "inputs", None) else [0]
-        able = [*names, None]
     is_index = isinstance(input_name, int) and 0 <= input_name < len(names)
     name = names[input_name] if is_index else input_name
     if name not in able:
@@ -163,7 +142,7 @@ def image_key(model, input_name=None):
             f"`input_name` (={input_name!r}) must be one of the inputs of model '{model.name}' "
             f"that have positions: {', '.join(map(repr, able))}"
         )
-    return None if None in shapes else name
+    return name
 
 
 def _index(model, inputs, input_name):
@@ -197,14 +176,14 @@ def with_image(model, inputs, images, input_name=None):
 
 def with_zeros(model, images, input_name=None):
     """What a model takes: images, and zeros in its other inputs."""
-    shapes = input_shapes(model)
+    shapes = input_shapes(model, known=True)
     if None in shapes:
         return images
-    found, called_with = {}, _called_with(model)
-    for name, shape in shapes.items():
-        sizes = zip(shape[1:], called_with.get(name, shape)[1:], strict=True)
-        found[name] = np.zeros((len(images), *(a or b or 1 for a, b in sizes)), np.float32)
-    return with_image(model, _as_called(model, found), images, input_name)
+    zeros = {
+        name: np.zeros((len(images), *(size or 1 for size in shape[1:])), np.float32)
+        for name, shape in shapes.items()
+    }
+    return with_image(model, _as_called(model, zeros), images, input_name)
 
 
 def take(inputs, rows):
@@ -222,9 +201,9 @@ def only_images(model, purpose):
         )
 
 
-def input_shape(model, input_name=None):
+def input_shape(model):
     """Shape, such as (None, H, W, C), of the input to look at; None where a size is free."""
-    return input_shapes(model)[image_key(model, input_name)]
+    return input_shapes(model)[image_key(model)]
 
 
 def image_shape(model, image_size=None, input_name=None):
@@ -233,22 +212,19 @@ def image_shape(model, image_size=None, input_name=None):
     `image_size` is a side in pixels, or (height, width). None takes the model's own size, or the
     size that a subclassed model was first called with, or 96.
     """
-    own, key = input_shape(model, input_name), image_key(model, input_name)
+    key = image_key(model, input_name)
+    own, known = input_shapes(model)[key], input_shapes(model, known=True)[key]
     if len(own) != 4:
         raise ValueError(f"`model` (='{model.name}') takes {own}; this needs images (N, H, W, C)")
-    called_with = _called_with(model).get(key, own)
-    channels = own[3] or called_with[3] or 3
+    channels = known[3] or 3
     if image_size is None:
-        sides = (own[axis] or called_with[axis] or DEFAULT_IMAGE_SIZE for axis in (1, 2))
-        return *sides, channels
+        return *(side or DEFAULT_IMAGE_SIZE for side in known[1:3]), channels
     size = tuple(image_size) if np.shape(image_size) == (2,) else (image_size, image_size)
     for side in size:
         check_integer("image_size", side, 1)
     if any(fixed not in (None, side) for fixed, side in zip(own[1:3], size, strict=True)):
-        raise ValueError(
-            f"`image_size` (={image_size}) must be {own[1]}x{own[2]} for model '{model.name}', "
-            "which takes no other"
-        )
+        wanted = f"{own[1]}x{own[2]} for model '{model.name}', which takes no other"
+        raise ValueError(f"`image_size` (={image_size}) must be {wanted}")
     return *size, channels
 
 

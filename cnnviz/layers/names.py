@@ -21,8 +21,7 @@ def named_layers(model: keras.Model) -> dict[str, keras.Layer | keras.Operation]
     Example:
         >>> import keras
         >>> from cnnviz.layers import named_layers
-        >>> inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="c")])
-        >>> inner.name = "backbone"
+        >>> inner = keras.Sequential([keras.layers.Conv2D(2, 3, name="c")], name="backbone")
         >>> list(named_layers(keras.Sequential([inner, keras.layers.Flatten(name="flat")])))
         ['backbone', 'backbone/c', 'flat']
     """
@@ -61,23 +60,18 @@ def _children(parent):
 def convolution_layers(model: keras.Model) -> list[str]:
     """Paths of the convolution layers of a model, in the model's order.
 
-    `ascend_filters`, `top_patches` and `filter_census` look at those without an activation behind
-    the one that follows, so that it need not be named.
-
     Example:
         >>> from cnnviz.layers import convolution_layers
         >>> convolution_layers(cnnviz.load_pretrained())[0]
         'block1_conv1'
     """
-    return [path for path, layer in leaf_layers(model).items() if is_a(layer, "Conv")]
+    return [path for path, layer in leaves(named_layers(model)).items() if is_a(layer, "Conv")]
 
 
 def is_a(layer, word):
-    """Whether the name of its class, or of one that it descends from, holds a word.
-
-    For a layer that is applied to each frame, that layer counts.
-    """
-    layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    """Whether the name of its class, or of one that it descends from, holds a word."""
+    if isinstance(layer, keras.layers.TimeDistributed):
+        layer = layer.layer
     return any(word in kind.__name__ for kind in type(layer).__mro__)
 
 
@@ -85,11 +79,6 @@ def leaves(named):
     """Of the layers that `named_layers` returns, those that hold no other layers."""
     parents = {path.rpartition("/")[0] for path in named}
     return {path: layer for path, layer in named.items() if path not in parents}
-
-
-def leaf_layers(model):
-    """As `named_layers`, without the layers that hold other layers."""
-    return leaves(named_layers(model))
 
 
 def own_weights(layer):
@@ -139,5 +128,5 @@ def find_layer(named, name, argument="layer_name"):
     nearest = difflib.get_close_matches(name, named, n=3, cutoff=0.3) or list(named)[-3:]
     raise ValueError(
         f"`{argument}` (={name!r}) is not a layer of this model; the nearest are "
-        + ", ".join(f"'{path}'" for path in nearest)
+        f"{', '.join(map(repr, nearest))}"
     )

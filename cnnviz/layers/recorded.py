@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from cnnviz.layers.inputs import takes_integers
-from cnnviz.layers.names import leaf_layers, leaves
+from cnnviz.layers.names import leaves
 from cnnviz.layers.warn import warn
 
 MAKE_MAPS = "Conv2D", "Conv2dNative", "Pool", "ExtractImagePatches"  # in names of operations
@@ -18,13 +18,13 @@ def feature_maps(call):
     A layer that holds others is included if it computes something itself from their outputs, as a
     residual block does. What is inside an attention layer is left out: its axes are no positions.
     """
-    maps, inner = {}, leaves(call.named)
-    attends = [path for path, layer in call.named.items() if "Attention" in type(layer).__name__]
-    inside = {path for path in call.named if any(path.startswith(f"{one}/") for one in attends)}
-    passed_on = [y for path in inner.keys() - inside for y in call.recorded.get(path, ())]
-    for path, calls in call.recorded.items():
+    maps, inner, named = {}, leaves(call.named), call.named.items()
+    attends = tuple(f"{path}/" for path, layer in named if "Attention" in type(layer).__name__)
+    recorded = {path: y for path, y in call.recorded.items() if not path.startswith(attends)}
+    passed_on = [y for path in recorded if path in inner for y in recorded[path]]
+    for path, calls in recorded.items():
         output = _own(call, calls)[-1]
-        if path in inside or as_map(call, output) is None:
+        if as_map(call, output) is None:
             continue
         if path in inner or not any(one is output for one in passed_on):
             maps[path] = output
@@ -55,11 +55,11 @@ def as_map(call, output):
 
 def _has_heads(output, weights):
     """Whether the axes of an output are the heads and tokens of attention, and no positions."""
-    heads, *lengths = weights.shape[1:]
+    if weights.shape.rank < 4:
+        return False
+    heads, *lengths = map(str, weights.shape[1:4])
     axes = sorted(map(str, output.shape[1:3]))
-    return any(
-        axes == sorted((str(heads), str(length))) for length in lengths[:2] if len(lengths) > 1
-    )
+    return any(axes == sorted((heads, length)) for length in lengths)
 
 
 def token_grid(call, tokens):
@@ -73,11 +73,16 @@ def token_grid(call, tokens):
         return None
     for op in tokens.graph.get_operations():
         shape = op.outputs[0].shape if op.outputs else tf.TensorShape(None)
-        if any(word in op.type for word in MAKE_MAPS) and shape.rank == 4:
-            sizes += [tuple(shape[1:3])] * (None not in shape[1:3])
+        if (
+            shape.rank == 4
+            and None not in shape[1:3]
+            and any(word in op.type for word in MAKE_MAPS)
+        ):
+            sizes.append(tuple(shape[1:3]))
         if op.type == "ConcatV2" and shape.rank == 3 and shape[1] == length:
             parts = [part.shape[1] for part in op.inputs[:-1]]
-            joined += [parts] * (None not in parts and sum(parts) == length)
+            if None not in parts and sum(parts) == length:
+                joined.append(parts)
     for height, width in reversed(sizes):
         for parts in joined:
             if height * width in parts:
@@ -95,8 +100,7 @@ def token_grid(call, tokens):
 
 def attention_of(graph):
     """The weights of all attention over positions: what a softmax gives into a matrix product."""
-    softmaxes = (op for op in graph.get_operations() if op.type == "Softmax")
-    weights = (op.outputs[0] for op in softmaxes)
+    weights = [op.outputs[0] for op in graph.get_operations() if op.type == "Softmax"]
     return [one for one in weights if one.shape.rank > 2 and _weights_others(one)]
 
 
@@ -127,8 +131,8 @@ def required_output(call, path):
     return calls[-1]
 
 
-def required_feature_map(call, path, purpose, *, as_it_is=False):
-    """As `required_output`, as a map; a ValueError says what needs feature maps if it is none."""
+def required_feature_map(call, path, purpose):
+    """(`required_output`, its `as_map`); a ValueError if it is none says what needs one."""
     output = required_output(call, path)
     to_map = as_map(call, output)
     if to_map is None:
@@ -137,18 +141,18 @@ def required_feature_map(call, path, purpose, *, as_it_is=False):
             "feature maps (N, h, w, C), or tokens in a known grid, so choose a layer before the "
             "pooling or flattening"
         )
-    return output if as_it_is else to_map(output)
+    return output, to_map
 
 
-def gradients(model, ys, x, grad_ys=None):
-    """The gradient of what a model outputs with respect to one tensor; None if there is none.
+def gradients(ys, x, grad_ys=None):
+    """The gradient of some tensors with respect to one; None if they do not depend on it.
 
-    Where a layer computes in float16, small gradients would become zero: they are scaled on their
-    way, as far as they stay finite.
+    Where something is computed in float16, small gradients would become zero: they are scaled on
+    their way, as far as they stay finite.
     """
     (plain,) = tf.gradients(ys, x, grad_ys)
-    dtypes = {getattr(layer, "compute_dtype", None) for layer in leaf_layers(model).values()}
-    if plain is None or "float16" not in dtypes:
+    outputs = (output for op in x.graph.get_operations() for output in op.outputs)
+    if plain is None or all(output.dtype != tf.float16 for output in outputs):
         return plain
     grad_ys = tf.ones_like(ys) if grad_ys is None else grad_ys
     (scaled,) = tf.gradients(ys, x, tf.nest.map_structure(lambda grad: HALF_SCALE * grad, grad_ys))

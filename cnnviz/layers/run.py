@@ -22,12 +22,11 @@ import numpy as np
 import tensorflow as tf
 
 from cnnviz.keras_internals import clear_losses, one_thread, wrapped_calls
+from cnnviz.layers import numbers
 from cnnviz.layers.batches import batches
-from cnnviz.layers.finite import broken_layer, check_finite, squared_weights
 from cnnviz.layers.inputs import check_model, image_of, take
 from cnnviz.layers.names import find_layer, has_kernel, leaves, named_layers, own_weights
-from cnnviz.layers.recorded import attention_of
-from cnnviz.layers.value_range import measure_range, warn_of_range
+from cnnviz.layers.recorded import attention_of, depends
 from cnnviz.layers.warn import warn
 
 MOST_TRACES = 32  # that are kept for one model
@@ -44,25 +43,16 @@ _traces = weakref.WeakKeyDictionary()  # model -> {key: Trace}; goes when the mo
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a model in inference mode, while it is traced.
-
-    Attributes:
-        model: keras.Model.
-        named: Its layers, as `named_layers` returns them.
-        images: (N, H, W, C) float32 tensor, or another rank: the input to look at.
-        others: The other inputs, where a model has several.
-        output: What the model returned.
-        attention: The weights of all attention over positions, tensors.
-        recorded: dict[str, list]: by path, the tensors that each chosen layer returned, in the
-            order of the layers' last calls. A layer that is used twice has two.
-    """
+    """One call of a model in inference mode, while it is traced."""
 
     model: keras.Model
-    named: dict[str, keras.Layer]
-    images: tf.Tensor
-    others: list[tf.Tensor]
-    output: Any
-    attention: list[tf.Tensor]
+    named: dict[str, keras.Layer]  # as `named_layers` returns them
+    images: tf.Tensor  # (N, H, W, C) float32, or of another rank: the input to look at
+    others: list[tf.Tensor]  # the other inputs, where a model has several
+    output: Any  # what the model returned
+    attention: list[tf.Tensor]  # the weights of all attention over positions
+    # By path, what each chosen layer returned, in the order of the layers' last calls. A layer that
+    # is used twice has two tensors.
     recorded: dict[str, list[tf.Tensor]]
 
 
@@ -98,70 +88,44 @@ def run(model, data, compute, **options):
 
 
 def stream(
-    model,
-    data,
-    compute,
-    *,
-    key,
-    record=None,
-    named=None,
-    per_image=(),
-    check=None,
-    finite=True,
-    name="images",
-    description=None,
-    labels=False,
-    input_name=None,
+    model, data, compute, *, key, record=None, per_image=(), finite=True, input_name=None, **reading
 ):
     """Call a model on images, and compute something from what its layers output, batch by batch.
 
     Args:
         model: keras.Model of any kind; it is left as it was.
-        data: Images in the model's input range, or a dataset: what `batches` takes.
+        data: What `batches` takes.
         compute: `compute(call, *arguments)` -> (results, facts): tensors with a first axis of N
             or 1, and whatever else it found out about the model. It is traced once, so it must not
             hold the model itself; `call` is a `Call`.
         key: What distinguishes this computation from others of the same model; hashable. None is
             not kept for later calls: a person's function may hold the model, or change.
-        record: Function from `named_layers(model)` to the layers whose outputs are recorded; None
-            records none, as the model's output is enough.
-        named: What `check_model(model)` returned, for a caller that has asked it already.
+        record: Function from `named_layers(model)` to the layers whose outputs are recorded, or
+            None.
         per_image: Arrays with a first axis of N, which `compute` gets after `call`.
-        check: Function of the facts, called before the first image is computed.
         finite: Whether NaN or infinity in the weights or the results is an error, and another
             number of rows than images; else, in the weights, it is a warning.
-        name: The argument's name, for errors and warnings.
-        description: What is being done, for a progress bar; None shows none.
-        labels: Whether the data must have labels.
         input_name: Of several inputs, the one to look at.
+        reading: Options of `batches`; `name` is "images" unless given.
 
     Yields:
         (inputs, labels, results, facts) of each batch; labels are None unless asked for.
-
-    Raises:
-        ValueError: If the images do not fit the model, or NaN comes out.
-
-    Warns:
-        UserWarning: If the value range can hardly be that of the training, if `compute` warned
-            while it was traced, or, without `finite`, if weights are not finite.
     """
-    named = check_model(model) if named is None else named
-    state = _state(model, named)
-    ranges, start, kept = [], 0, collections.OrderedDict() if key is None else None
-    for inputs, given in batches(model, data, name=name, description=description, labels=labels):
+    check_model(model)
+    name = reading.setdefault("name", "images")
+    ranges, start, specs = [], 0, None
+    for inputs, given in batches(model, data, **reading):
         rows = len(tf.nest.flatten(inputs)[0])
         arguments = [array[start : start + rows] for array in per_image]
         if not rows:  # convolutions of nothing have a wrong shape on some processors
             inputs, arguments = tf.nest.map_structure(
                 lambda array: np.zeros((1, *array.shape[1:]), array.dtype), (inputs, arguments)
             )
-        options = {"named": named, "state": state, "input_name": input_name, "kept": kept}
-        trace = traced(model, inputs, compute, key, record, specs_of(arguments), **options)
-        if start == 0:
-            for message in trace.warned:
-                warn(message)
-            if check is not None:
-                check(trace.facts)
+        before, specs = specs, specs_of((inputs, arguments))
+        if specs != before:
+            trace = traced(model, inputs, compute, key, record, specs[1], input_name)
+        for message in trace.warned if start == 0 else ():
+            warn(message)
         results, squares, span = trace.function(inputs, *arguments)
         for tensor in tf.nest.flatten(results) if finite else ():
             if len(tensor) not in (1, rows):
@@ -172,14 +136,14 @@ def stream(
         results = tf.nest.map_structure(lambda tensor: tensor.numpy(), results)
         results = results if rows else take(results, slice(0))
         if finite:
-            check_finite(model, squares, results)
-        elif start == 0 and not np.isfinite(squares) and (broken := broken_layer(model)):
+            numbers.check_finite(model, squares, results)
+        elif start == 0 and not np.isfinite(squares) and (broken := numbers.broken_layer(model)):
             warn(f"the weights of layer '{broken}' hold NaN or infinity")
         if rows:
             ranges.append(span.numpy())
         yield take(inputs, slice(rows)), given, results, trace.facts
         start += rows
-    warn_of_range(model, ranges, name)
+    numbers.warn_of_range(model, ranges, name)
 
 
 def specs_of(inputs):
@@ -189,33 +153,18 @@ def specs_of(inputs):
     )
 
 
-def traced(
-    model,
-    inputs,
-    compute,
-    key,
-    record,
-    specs,
-    *,
-    named=None,
-    state=None,
-    input_name=None,
-    kept=None,
-):
+def traced(model, inputs, compute, key, record=None, specs=(), input_name=None):
     """The `Trace` of a computation for inputs of these shapes, kept until the model changes.
 
-    `inputs` are arrays, or `specs_of` them; `kept` is where to keep it instead. New values of
+    `inputs` are arrays, or `specs_of` them; `specs` are of the further arguments. New values of
     weights count anyway.
     """
-    named = check_model(model) if named is None else named
-    state = _state(model, named) if state is None else state
-    held, settings = state
-    inputs = specs_of(inputs)
+    inputs, (held, settings) = specs_of(inputs), _state(model)
     whole = key, repr((inputs, specs, input_name)), tuple(map(id, held)), settings
     with one_thread:
-        if kept is None:
-            new = collections.OrderedDict()
-            kept = new if key is None else _traces.setdefault(model, new)
+        if key is None:
+            return _trace(model, inputs, input_name, compute, record, specs)
+        kept = _traces.setdefault(model, collections.OrderedDict())
         if whole not in kept:
             # What is known by its id must live as long as the entry: an id could be used again.
             kept[whole] = _trace(model, inputs, input_name, compute, record, specs), held
@@ -228,29 +177,29 @@ def traced(
 def takes(model, shape):
     """Whether a model can be called on images of a shape (N, ...)."""
     try:
-        traced(model, tf.TensorSpec(shape, tf.float32), lambda call: (0, 0), "takes", None, [])
+        traced(model, tf.TensorSpec(shape, tf.float32), lambda call: (0, 0), "takes")
     except ValueError:
         return False
     return True
 
 
-def _state(model, named):
+def _state(model):
     """What a traced computation depends on besides the values of the weights.
 
     These are objects, compared by identity, and the text of all simple attributes.
     """
-    held, settings = [], []
-    for layer in (model, *named.values()):
+    held, settings = [], [repr(getattr(model, "loss", None))]
+    for layer in (model, *named_layers(model).values()):
         activation = getattr(layer, "activation", None)
         for part in (layer, activation):
             if isinstance(part, keras.Operation):
-                held += own_weights(part)
                 # Normalization keeps its mean as a constant, which a new `adapt` replaces.
                 held += [getattr(part, name, None) for name in ("mean", "dtype_policy")]
-                simple = ((k, v) for k, v in vars(part).items() if k[0] != "_")
-                settings.append(repr([(k, v) for k, v in simple if type(v) in SIMPLE]))
+                held += own_weights(part)
+                simple = [(k, v) for k, v in vars(part).items() if type(v) in SIMPLE]
+                settings.append(repr([(k, v) for k, v in simple if k[0] != "_"]))
         held += [layer, activation] if layer is not model else []  # nothing may keep it alive
-    return held, (*settings, repr(getattr(model, "loss", None)))
+    return held, tuple(settings)
 
 
 def _trace(model, inputs, input_name, compute, record, specs):
@@ -261,7 +210,8 @@ def _trace(model, inputs, input_name, compute, record, specs):
         call, received = _call(get_model(), inputs, input_name, record)
         results, found = compute(call, *arguments)
         facts.append(found)
-        return results, squared_weights(call.model), measure_range(call.images, received)
+        span = numbers.measure_range(call.images, received)
+        return results, numbers.squared_weights(call.model), span
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -280,7 +230,7 @@ def _call(model, inputs, input_name, record):
     def wrap(path, call):
         @functools.wraps(call)
         def recording_call(*args, **kwargs):
-            if path in with_kernel and (others or not received):
+            if path in with_kernel:
                 received.extend([*args, *kwargs.values()][:1])
             output = call(*args, **kwargs)
             if path in chosen:
@@ -305,18 +255,18 @@ def _call(model, inputs, input_name, record):
         ) from error
     finally:
         clear_losses(model)
-    tensors = {path: list(filter(_is_symbolic, calls)) for path, calls in recorded.items()}
+    tensors = {path: [y for y in calls if _is_symbolic(y)] for path, calls in recorded.items()}
     elsewhere = any(y.graph is not images.graph for calls in tensors.values() for y in calls)
-    hidden = any(map(hides, images.graph.get_operations()[before:]))
+    hidden = any(hides(op) for op in images.graph.get_operations()[before:])
     # A single layer that is missing gets an error of its own, in `required_output`.
     if elsewhere or (hidden and len(chosen) > 1 and chosen.keys() - recorded.keys()):
         raise ValueError(HIDDEN.format(model.name))
-    first = (x for x in received if _is_symbolic(x) and x.graph is images.graph)
+    received = (x for x in received if _is_symbolic(x) and x.graph is images.graph)
     if others:  # the first that has seen the images
-        first = (x for x in first if x.dtype.is_floating and tf.gradients(x, images) != [None])
+        received = (x for x in received if x.dtype.is_floating and depends(x, images))
     tensors = {path: calls for path, calls in tensors.items() if calls}
     attention = attention_of(images.graph)
-    return Call(model, named, images, others, output, attention, tensors), next(first, None)
+    return Call(model, named, images, others, output, attention, tensors), next(received, None)
 
 
 def _is_symbolic(value):

@@ -11,11 +11,7 @@ INSIDE = str(Path(__file__).parents[1] / "_")[:-1], contextlib.__file__
 
 
 def warn(message):
-    """As `warnings.warn`, at the line outside of this package that called it.
-
-    Args:
-        message: The text of a UserWarning, or a warning of any category.
-    """
+    """As `warnings.warn(message, UserWarning)`, at the line outside of this package that called."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
         frame, level = frame.f_back, level + 1
