@@ -133,8 +133,8 @@ def ascend_filters(
     given = [name for name, value in choices.items() if value is not None]
     if len(given) != 1 or (layer_name is None and filters is not None):
         raise ValueError(
-            f"give one of `layer_name` (={layer_name!r}), perhaps with `filters` (={filters!r}), "
-            f"`class_index` (={class_index!r}) and `target` (={target!r})"
+            f"`layer_name` (={layer_name!r}), `class_index` (={class_index!r}), `target` "
+            f"(={target!r}): give one of the three, and `filters` (={filters!r}) only with a layer"
         )
     low, high = (float(value) for value in value_range)
     random = np.random.default_rng(seed)

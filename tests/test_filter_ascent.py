@@ -223,7 +223,9 @@ def test_class_images_raise_the_logit_of_their_class(pooled_network, head):
     "target", [{}, {"layer_name": "conv", "class_index": 0}, {"filters": 1, "class_index": 0}]
 )
 def test_objective_is_a_layer_or_classes(target):
-    with pytest.raises(ValueError, match="give one of `layer_name`.*`class_index`.*`target`"):
+    with pytest.raises(
+        ValueError, match="`layer_name`.*`class_index`.*`target`.*give one of the three"
+    ):
         ascend_filters(one_convolution(), **target)
 
 
