@@ -26,7 +26,6 @@ PENALTIES = (0.01, 0.001)  # `C` of two fits; their mixture is chosen by cross-v
 EARLIER = 0.6  # depth of the feature map that has not memorized labels
 MEMORIZED = 0.99  # share of labels that a model predicts from which on it may have memorized them
 FEWEST = 10  # images with the largest margins, on which labels are counted
-FEWEST_WRONG = 3  # of these, that disagree with one prediction
 PLATEAU, MOST = 0.4, 0.4  # share of all disagreements that must remain there; of images, at most
 
 
@@ -249,25 +248,25 @@ def _count(scores, columns):
 
     Where the margin over the next class is largest, a model makes few mistakes: labels that
     disagree with it there are wrong, and other labels are wrong as often. If they disagree there
-    far less often than elsewhere, they may all be mistakes: then the number is 0. Errors of one
-    class show only among the images that are predicted as this class.
+    far less often than elsewhere, they may all be mistakes: then the number is 0. Of two classes,
+    one-sided errors show among the images of one prediction.
     """
     ordered, predicted = np.sort(scores, axis=1), scores.argmax(axis=1)
     margin, wrong = ordered[:, -1] - ordered[:, -2], predicted != columns
     found = np.rint(_count_group(margin, wrong)).astype(int)
-    if not found[1]:
-        groups = [predicted == one for one in np.unique(predicted)]
-        groups = [_count_group(margin[group], wrong[group], FEWEST_WRONG) for group in groups]
-        by_class = np.rint(sum(groups)).astype(int)
-        found = by_class if by_class[1] else found
+    if not found[1] and scores.shape[1] == 2:
+        sides = [_count_group(margin[predicted == k], wrong[predicted == k]) for k in (0, 1)]
+        one_sided = np.rint(sum(sides)).astype(int)
+        found = one_sided if one_sided[1] else found
     return tuple(found.tolist())
 
 
-def _count_group(margin, wrong, least=1):
+def _count_group(margin, wrong):
     """(number of wrong labels, the ends of its interval) among the images of one group."""
+    if not len(wrong):
+        return np.zeros(3)
     top = np.argsort(-margin, kind="stable")[: max(len(wrong) // 2, FEWEST)]
-    share, often, n_wrong = interval(wrong[top].sum(), len(top)), wrong.mean(), wrong[top].sum()
-    is_plateau = share[1] > PLATEAU * often and often < MOST
-    if not is_plateau or n_wrong < least or len(wrong) < 2 * FEWEST:
+    share, often = interval(wrong[top].sum(), len(top)), wrong.mean()
+    if share[1] <= PLATEAU * often or often >= MOST or len(wrong) < 2 * FEWEST:
         share = 0, 0, share[2]
     return len(wrong) * np.array(share)
