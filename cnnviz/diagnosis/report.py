@@ -16,7 +16,7 @@ STYLE = """
 .cnnviz small {color: #444; font-size: .9em}
 .cnnviz img {max-width: 100%; height: auto}
 .cnnviz table {border-collapse: collapse; width: 100%; font-size: .9em}
-.cnnviz th, .cnnviz td {text-align: left; vertical-align: top; padding: .3rem .5rem;
+.cnnviz th, .cnnviz td {text-align: left !important; vertical-align: top; padding: .3rem .5rem;
   border-bottom: 1px solid #ddd}
 """
 

@@ -69,8 +69,9 @@ def draw_activations(maps: ArrayLike, layer_name: str) -> DescribedFigure:
     values = np.append(tiles.compressed(), 0)
     low, high = values.min(), np.percentile(values, 99.5)
     scale = {"vmin": low, "vmax": high if high > low else max(values.max(), low + 1e-6)}
-    title = f"{layer_name}: {len(shown)} of {channels} channels, the strongest first; "
-    title += f"{(highest <= 0).sum()} nowhere above 0 on this image"
+    title = f"{layer_name}: {len(shown)} of {channels} channels, the strongest first"
+    if silent := (highest <= 0).sum():
+        title += f"; {silent} nowhere above 0 on this image"
     if maps.ndim == 3:
         panels = [(tile, str(channel), scale) for tile, channel in zip(tiles, shown, strict=True)]
         figure = style.draw_grid(panels, TILES_IN_A_ROW, title)
