@@ -70,7 +70,7 @@ def extract_activations(
     if several and names is not None:
         raise ValueError(
             f"`layer_names` (='{several[0]}') outputs several rows for an image: the layer folds "
-            "windows or frames into the first axis; choose a layer before or behind it"
+            "windows or frames into the first axis; choose a layer before or after it"
         )
     broken = next((path for path, maps in found.items() if not np.isfinite(maps).all()), None)
     if broken is not None:

@@ -42,7 +42,7 @@ def explore(
 
     Returns the controls, to be the last line of a cell. The figure above them shows the image, the
     feature map of the channel, what excites it, and the evidence for the class, or the error in
-    place of one. A convolution without an activation is shown behind the activation that follows
+    place of one. A convolution without an activation is shown after the activation that follows
     it. Each choice computes all of them, so new weights count. Without a running kernel, the last
     figure stays. The controls live as long as the model, and do not keep it alive.
 

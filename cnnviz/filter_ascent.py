@@ -79,7 +79,7 @@ def ascend_filters(
     """Find images that excite filters or classes, by gradient ascent from a gray image.
 
     Each image starts gray with faint noise and climbs the mean activation of its filter (Erhan et
-    al. 2009), or the logit of its class. An inactive filter has zero gradient behind its ReLU, so
+    al. 2009), or the logit of its class. An inactive filter has zero gradient after its ReLU, so
     0.1 x the pre-activation is added to the objective. Low spatial frequencies of the gradient get
     more weight, and the image is moved by random pixels (both from Olah et al. 2017,
     https://doi.org/10.23915/distill.00007). A filter's image does not depend on other filters.
@@ -87,7 +87,7 @@ def ascend_filters(
     Args:
         model: keras.Model of any kind that takes images; it is left as it was.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
-            convolution without an activation is looked at behind the activation that follows it.
+            convolution without an activation is looked at after the activation that follows it.
             Behind pooling or a concatenation, a filter that does not fire at first stays "dead":
             choose the convolution before it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
@@ -101,7 +101,7 @@ def ascend_filters(
             range; it falls to zero linearly.
         smoothness: Exponent by which the weight of a spatial frequency falls: 1.75 times it in the
             first step, 0.25 times in the last.
-        jitter: Pixels up to which the image is moved at random in each step.
+        jitter: Most pixels by which a step moves the image at random; 0 in the last fifth.
         value_range: Lowest and highest pixel value that the model takes.
         seed: Seed of the noise and the moves.
         batch_size: Images in one call of the model; None takes as many as have the pixels of 32

@@ -234,9 +234,8 @@ def _last(call, gradient_of):
             return path, output, gradient
     raise ValueError(
         "`layer_name` (=None) found no feature map larger than 1x1 on the way to the output; "
-        "Grad-CAM needs a convolutional network, or a transformer whose grid of tokens is "
-        "known, from its convolution of patches or as a square; of video, put TimeDistributed "
-        "around the convolutions without the pooling"
+        "Grad-CAM needs convolutions, or a transformer whose tokens form a known grid. For video, "
+        "put TimeDistributed around the convolutions, not around the pooling"
     )
 
 
@@ -245,13 +244,13 @@ def _warn_of_parts(call, path, is_mixed):
     if is_mixed:
         layers.warn(
             f"layer '{path}', which is taken, lies before attention, which mixes the evidence of "
-            "its positions; choose a `layer_name` behind the attention if there is a feature map"
+            "its positions; choose a `layer_name` after the attention if there is a feature map"
         )
     *earlier, last = call.recorded[path]
     if not call.others and any(tf.gradients(last, output) == [None] for output in earlier):
         layers.warn(
             f"layer '{path}' is used in parallel {len(earlier) + 1} times, and its last output is "
-            "taken, which holds a part of the evidence; choose a `layer_name` behind the branches"
+            "taken, which holds a part of the evidence; choose a `layer_name` after the branches"
         )
 
 

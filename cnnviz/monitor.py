@@ -32,8 +32,8 @@ class Monitor(keras.callbacks.Callback, Result):
     looks for images that are constant or all alike, and compares labels, output and loss. A plain
     fault ends `fit` with a ValueError.
 
-    After each epoch it records, for each layer with a kernel, dead filters (behind the activation,
-    one value at all positions of all images), the spread of the activations (standard deviation of
+    After each epoch it records, for each layer with a kernel, dead filters (one value
+    everywhere after the activation), the spread of the activations (standard deviation of
     a filter, root mean square over filters) and the relative change of the weights per epoch; and
     Grad-CAM maps. Beyond 60 records it drops every second one and records half as often.
 

@@ -32,7 +32,7 @@ class Target:
         compute: `compute(call, output_name, *arrays)` -> (number, class or -1), both (N,) tensors.
         key: What distinguishes `compute` from others; hashable. None of a person's function.
         arrays: Class indices, a mask, or a reference; one for all images, or one for each.
-        text: How figures name it, behind the class if it has one.
+        text: How figures name it, after the class if it has one.
         name: The argument it came from, for errors.
     """
 
@@ -91,7 +91,7 @@ def difference(a: ClassIndex | None = None, b: ClassIndex | None = None) -> Targ
 
 
 def regression(index: int = 0) -> Target:
-    """An output as it is: of a model that estimates numbers, returns (N, outputs).
+    """One output as it is, of a regression model that returns (N, outputs).
 
     `grad_cam(signed=True)` then separates what raises the number from what lowers it.
 

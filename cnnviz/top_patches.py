@@ -71,7 +71,7 @@ def top_patches(
         images: (N, H, W, C) in the model's input range, or what else `grad_cam` takes; `n_patches`
             of them or more.
         layer_name: A layer that outputs feature maps (N, h, w, F); any name `grad_cam` takes. A
-            convolution without an activation is looked at behind the activation that follows it.
+            convolution without an activation is looked at after the activation that follows it.
         filters: The filters' indices, an integer or a sequence; None takes all of the layer.
         n_patches: Patches for each filter.
         input_name: Of several inputs, the one to cut from; see `grad_cam`.

@@ -186,7 +186,7 @@ WORDS = {  # beginning of a plant -> what the sentence of that fault says, and n
     "inverted": "inverted|negative",
     "gray": "gray",
     "HSV": r"HSV|YCrCb|\bLab\b",
-    "upside": "upside|turned|mirrored",
+    "upside": "upside|rotated|mirrored",
     "transposed": "transposed",
     "size": r"\d+x\d+",
     "labels": "another order",

@@ -175,7 +175,7 @@ def test_figures_appear_once_in_a_notebook_wherever_they_are_made():
 
 
 def test_a_figure_describes_itself_and_its_html_escapes_that():
-    alt = "loss (cross-entropy, nats), best in validation 0.45; accuracy (%), best in validation "
+    alt = "loss, lowest in validation 0.45; accuracy (%), highest in validation "
     assert figures.draw_learning_curves(HISTORY).alt == alt + "87.5%; epoch"
     assert figures.draw_images(pixels(2), ["7", "a cat"]).alt == "a cat"
     figure = figures.draw_images(pixels(1), ['a "b" <c>'])
@@ -211,7 +211,7 @@ def test_long_titles_do_not_run_into_one_another():
 def test_classes_without_a_name_are_numbered():
     assert figures.class_name(PETS, 2) == "class 2" == figures.class_name(None, 2)
     assert figures.class_name(PETS, -1) not in PETS  # there is no class
-    assert "class 1, 0.87 alike" in texts(figures.draw_mistakes(mistakes(names=("cat",))))
+    assert "class 1, cosine 0.87" in texts(figures.draw_mistakes(mistakes(names=("cat",))))
     figure = figures.draw_confusion_matrix([0, 1, 2, 2], [0, 2, 2, 1], PETS)
     assert words(figure.axes[0].get_xticklabels()) == [*PETS, "class 2"]
 
@@ -296,7 +296,7 @@ def test_filters_that_show_something_stand_with_their_indices_the_strongest_firs
     figure = figures.draw_filters(found)
     assert titles(figure) == ["14", "0"]
     np.testing.assert_allclose(shown(figure.axes[0]), found.images[2] / 255, atol=1e-6)
-    title = "conv: 2 of 4 filters, the strongest first; median activation 0.25 on noise, 3.5 on "
+    title = "conv: 2 of 4, the strongest first; median activation 0.25 on noise, 3.5 on "
     assert f"{title}these images; 1 dead; 1 no gain" in texts(figure)
     assert titles(figures.draw_filters(filter_images(("dead",)))) == ["0 dead"]
     unit = filter_images(("ok",), value_range=(-255, 255))
@@ -438,7 +438,7 @@ def test_census_is_drawn_in_shares_with_its_counts_beside_short_names():
 
 
 def test_mistakes_stand_with_their_evidence_and_their_neighbors():
-    expected = ["cat: 3.1%", "for cat", "zero gradient (dog)", "dog, 0.87 alike"]
+    expected = ["cat: 3.1%", "for cat", "zero gradient (dog)", "dog, cosine 0.87"]
     assert titles(figures.draw_mistakes(mistakes(names=PETS)))[:4] == expected
     assert len(figures.draw_mistakes(mistakes(14, 0)).axes) == 12 * 3
     assert "no mistakes" in texts(figures.draw_mistakes(mistakes(0)))

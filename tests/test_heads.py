@@ -120,7 +120,7 @@ UNKNOWN = {  # heads that nothing tells of: number of outputs, end, whether they
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_head_is_decided_by_its_values(name):
     def look(method, **options):
-        with pytest.warns(UserWarning, match="which is no usual head: .* To be sure, end it in"):
+        with pytest.warns(UserWarning, match="an unknown head: .* To be sure, end it in"):
             return method(model, IMAGES, **options)
 
     units, end, are_probabilities = UNKNOWN[name]

@@ -228,7 +228,7 @@ def test_regression_and_embedding_have_no_classes(images, end, loss):
 def test_classifier_is_not_taken_for_a_regression(images, activation, loss):
     model = no_classifier(L.Dense(4, activation=activation), loss)
     if activation == "tanh":
-        with pytest.warns(UserWarning, match="no usual head"):
+        with pytest.warns(UserWarning, match="an unknown head"):
             assert class_probabilities(model, images).shape == (3, 4)
     else:
         assert class_probabilities(model, images).shape == (3, 4)

@@ -28,7 +28,7 @@ ADVICE = {  # by severity
     "suspicion": "So many dead filters in one layer are not normal: if the accuracy is low, train "
     "with a lower learning rate or BatchNormalization",
     "note": "Copies and constant filters are not normal, but only waste capacity",
-    "": "These counts are normal: so few dead filters do no harm",
+    "": "These counts are normal: no layer has lost half of its filters",
 }
 
 
@@ -125,7 +125,7 @@ def filter_census(
 ) -> FilterCensus:
     """Count, over a dataset, the filters that never fire, always fire, are constant or copies.
 
-    A filter whose values can be negative, as after a GELU, is dead if its values hardly differ.
+    After a GELU, whose values can be negative, a filter is dead if all its values are nearly 0.
     Copies have the same activations, or the same kernel up to its sign.
 
     Args:

@@ -21,7 +21,7 @@ class ModelChanges(Result):
         layer_names: L layers, in the model's order; a block or model that holds weights beside
             those of its layers is one too.
         weights: (L,) float64, how far each layer's weights moved, relative to their size:
-            |after - before| / |before|; exactly 0 where they are the same.
+            |after - before| / |before|; 0 where they are the same, inf if all were 0.
         probabilities: Two (N, classes) arrays, before and after.
         maps: Two GradCAM of the same classes, those that were predicted before.
         images: (N, H, W, C) float32.

@@ -44,7 +44,7 @@ def diagnose(
         train: Its training data, in one of these forms, to find overfitting and leakage.
         test: Test data, best from another source, where a shortcut shows.
         class_names: The names of the classes, by index. None takes those of a dataset or a folder.
-        paths: The files of `validation`, in order, if the dataset has no `file_paths`.
+        paths: The files of `validation`, in order; else its `file_paths`.
         value_range: The lowest and highest pixel value of the model; folders are scaled to it.
 
     Returns:

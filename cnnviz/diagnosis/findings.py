@@ -24,7 +24,7 @@ class Finding(Result):
     Attributes:
         severity: "fault", "suspicion" or "note".
         kind: "nan", "images", "inputs", "collapse", "imbalance", "overfitting", "calibration",
-            "dead filters", "label errors", "duplicates", "leakage", "shortcut" or "mistakes".
+            "dead filters", "label errors", "duplicates", "leakage" or "mistakes".
         sentence: What was found.
         remedy: What to do about it.
         call: Python code that shows more.
@@ -81,7 +81,7 @@ class Diagnosis(Result):
     """What is wrong with a model and its data: findings, the worst first, and all checks.
 
     Attributes:
-        findings: Each a `Finding`: faults, suspicions, notes; in each group the costliest first.
+        findings: Each a `Finding`: faults, suspicions, notes; causes first, then by cost.
         checks: Each a `Check`, in the order in which they ran.
         model_name: The model's name.
         n_images: The number of images of each split.

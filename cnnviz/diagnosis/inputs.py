@@ -51,10 +51,10 @@ COLORS = {  # what is wrong with images in 0..255, and Python that undoes it
 TURNS = {
     "upside down": "x[:, ::-1]",
     "mirrored": "x[:, :, ::-1]",
-    "turned by 180 degrees": "x[:, ::-1, ::-1]",
+    "rotated by 180 degrees": "x[:, ::-1, ::-1]",
     "transposed": "x.swapaxes(1, 2)",
-    "turned to the left": "x.swapaxes(1, 2)[:, :, ::-1]",
-    "turned to the right": "x.swapaxes(1, 2)[:, ::-1]",
+    "rotated to the left": "x.swapaxes(1, 2)[:, :, ::-1]",
+    "rotated to the right": "x.swapaxes(1, 2)[:, ::-1]",
 }
 # One thing undone: what was wrong, Python that undoes it, and the form of the images then. Of two
 # that explain as much, the rarer one is not named.
@@ -65,7 +65,7 @@ Step = namedtuple("Step", "kind fault cure form rarity", defaults=[0])
 class InputReport(Result):
     """What does not fit between a model and `n_images` of its data.
 
-    `findings` are sentences, each a fault and how much it costs; `remarks` may be intended, and
+    `findings` are sentences, a fault each, with its cost if known; `remarks` may be intended, and
     `defects` are those of both that are about single images. `accuracy` is that of the data as they
     come, `mended_accuracy` that with the faults undone, `most_frequent` that of always predicting
     the most frequent class. `mend(images, labels)` undoes what can be undone, or is None.
@@ -93,11 +93,11 @@ def check_inputs(
 ) -> InputReport:
     """Find out whether images and labels come in the form that a trained model was trained on.
 
-    It tries to undo each fault, alone and with another: a value range or `preprocess_input` that
-    is missing, repeated or another family's, swapped or converted color channels, inverted, turned
-    or mirrored images, another image size, and labels in another order. One half of the images
-    chooses the repair by cross-entropy, and the other half must confirm it. A fault that costs less
-    than 2 points of accuracy is not named. Augmented, black and repeated images are found too.
+    It tries to undo each fault, alone and with another: a wrong value range; `preprocess_input`
+    missing, repeated or of another family; colors swapped, converted or inverted; images rotated,
+    mirrored or resized; labels reordered. One half of the images chooses the repair by
+    cross-entropy, and the other half must confirm it. A fault that costs less than 2 points of
+    accuracy is not named. Augmented, black and repeated images are found too.
 
     Args:
         model: keras.Model, trained, that `class_probabilities` takes; it is left as it was.

@@ -69,7 +69,7 @@ class SuspectLabels(Result):
         if self.n_errors:
             text = f"About {self.n_errors:,} of {total} labels are wrong (95 % interval: {limits})"
             return f"{text}; they are probably the first {self.n_errors:,} of the ranking."
-        text = f"No label is surely wrong; of {total}, up to {self.n_errors_high:,} may be."
+        text = f"Up to {self.n_errors_high:,} of {total} labels may be wrong; none is certain."
         return text + " The model has probably memorized the labels." * self.memorized
 
     def _columns(self):
@@ -104,8 +104,8 @@ def suspect_labels(
             indices or one-hot. A warning says if the data are shuffled: indices then mean nothing.
         n_folds: Folds of the cross-validation, 2 or more; each class needs at least as many images.
         retrain: `retrain(images, labels)` -> a new keras.Model, trained on these arrays (labels are
-            class indices), for each fold. These judge the labels instead of `model`. Needed if it
-            was trained on the data and has memorized their errors, of which a warning says.
+            class indices), for each fold. These judge the labels instead of `model`. Needed if
+            `model` has memorized label errors of its training data; a warning says so.
         class_names: The names of the classes, by index, for tables and figures.
 
     Raises:

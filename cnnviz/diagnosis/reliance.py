@@ -37,7 +37,7 @@ class Reliance(Result):
     _html = ()
 
     def __str__(self) -> str:
-        interval = f"{self.low:.0%} to {self.high:.0%}; {self.n_images} images with any"
+        interval = f"{self.low:.0%} to {self.high:.0%}; {self.n_images} images"
         text = f"{self.share:.0%} of the evidence ({interval}) lies on {self.area:.0%} of the image"
         return f"{text}; {self.changed:.0%} of the predictions change without it"
 

@@ -30,7 +30,7 @@ def report_html(diagnosis):
     for check in diagnosis.checks:
         cells = check.name, check.result, check.limits
         parts.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
-    parts.append("</table><p><small>Brackets hold 95 % confidence intervals.</small></p></div>")
+    parts.append("</table><p><small>(a to b) is a 95 % confidence interval.</small></p></div>")
     return "\n".join(parts)
 
 

@@ -26,13 +26,13 @@ SWEEPS = 8  # of the solver, at each resolution; they miss the exact solution by
 NEIGHBORS = np.float32([[1, 2, 1], [2, 0, 2], [1, 2, 1]])  # their weights for a removed pixel
 MOST_SHUFFLED = 12  # images with maps of shuffled weights
 MEASURES = {  # what a number is, and what it does not tell
-    "focus": "evidence on the 2 images of the class in a mosaic of 4, 0.5 by chance, high is good; "
-    "not where in an image it lies",
-    "pointing": "evidence on the only image of the class, 0.25 by chance, high is good; as focus",
+    "focus": "evidence on the 2 images of the class in a mosaic of 4, 0.5 by chance, high is good "
+    "(it does not tell where in an image the evidence lies)",
+    "pointing": "evidence on the only image of the class, 0.25 by chance, high is good (as focus)",
     "road": "probability without the weakest pixels, less that without the strongest, 0 by chance, "
-    "high is good; not whether they are a shortcut",
-    "survival": "rank correlation with maps of shuffled weights, near 0 is good; not whether a map "
-    "is right, as noise is near 0, too",
+    "high is good (it does not tell whether they are a shortcut)",
+    "survival": "rank correlation with maps of shuffled weights, near 0 is good (it does not tell "
+    "whether a map is right: noise is near 0, too)",
 }
 
 

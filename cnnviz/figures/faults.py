@@ -59,7 +59,7 @@ def draw_mistakes(result: Mistakes) -> DescribedFigure:
             panels.append((overlay(image, maps.maps[row]), title))
         for place in range(k):
             title = f"{name(result.neighbor_labels[row, place])}, "
-            title += f"{result.similarity[row, place]:.2f} alike"
+            title += f"cosine {result.similarity[row, place]:.2f}"
             panels.append((units[n + row * k + place], title))
     heading = "mistakes, with the probability of the label; evidence for the label; for the "
     heading += "prediction" + ("; nearest training images" if k else "")
@@ -70,7 +70,8 @@ def draw_mistakes(result: Mistakes) -> DescribedFigure:
 def draw_suspects(result: SuspectLabels) -> DescribedFigure:
     """Draw the images whose labels are most likely wrong, as `suspect_labels` found them."""
     if result.images is None:
-        raise ValueError("`result.images` (=None) must be there: load the data with shuffle=False")
+        what = "`result.images` (=None, of signals, volumes or shuffled data) must be images"
+        raise ValueError(f"{what}: load them with shuffle=False, or use to_frame()")
     panels = []
     for image, index in zip(to_units(result.images), result.ranking, strict=False):
         name = class_name(result.class_names, result.labels[index])
@@ -105,7 +106,7 @@ def draw_changes(result: ModelChanges) -> DescribedFigure:
     figure = style.new_figure(figsize=(9, max(4.2, 1 + 0.3 * len(rows))))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     axis = left.subplots()
-    moved = 100 * np.nan_to_num(result.weights, posinf=0)
+    moved = 100 * np.nan_to_num(result.weights, posinf=1)
     axis.barh(rows, moved, 0.5, color=style.TRAINING_COLOR)
     axis.set_yticks(rows, map(style.short_name, result.layer_names), fontsize=9)
     axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="change of the weights, %")

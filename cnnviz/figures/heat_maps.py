@@ -22,10 +22,10 @@ MOST_LINES, MOST_SLICES = 4, 4  # channels of a signal, slices of a volume
 ON_DARK = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
 DARKEST = 0.25  # what is left of the colors where there is no evidence
 TRUST_TITLES = {
-    "focus": "evidence on\nthe right 2 of 4 images\n(high is good)",
-    "pointing": "evidence on\nthe right 1 of 4 images\n(high is good)",
-    "road": "probability lost\nwithout the evidence\n(high is good)",
-    "survival": "likeness to\nmaps of shuffled weights\n(near 0 is good)",
+    "focus": "evidence on\nthe class's 2 of 4 images\n(high is good)",
+    "pointing": "evidence on\nthe class's 1 of 4 images\n(high is good)",
+    "road": "probability without the\nweakest, less strongest\n(high is good)",
+    "survival": "rank correlation with\nshuffled weights\n(near 0 is good)",
 }
 
 
@@ -40,8 +40,8 @@ def draw_heat_maps(
 ) -> DescribedFigure:
     """Draw where the evidence lies in the first 12 images: image, heat map, overlay.
 
-    The first 4 channels of a signal are drawn as lines upon their evidence. Of a volume or video,
-    4 slices are drawn, equally spaced, and the one with the strongest evidence.
+    The first 4 channels of a signal are drawn as lines upon their evidence. Of the first 3 volumes
+    or videos, 4 spaced slices are drawn, and the one with the strongest evidence.
 
     Each map has a color scale of its own. If it has hundreds of cells, the scale ends at the 99.5th
     percentile. The overlay dims the image where there is no evidence; signed evidence tints it

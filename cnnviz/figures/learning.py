@@ -44,8 +44,8 @@ def draw_learning_curves(
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(axis="y", alpha=0.3)
     low, high = np.fmin.reduce(history["val_loss"]), 100 * np.fmax.reduce(history["val_accuracy"])
-    axes[0].set_title(f"loss (cross-entropy, nats), best in validation {low:.3g}")
-    axes[1].set_title(f"accuracy (%), best in validation {high:.3g}%")
+    axes[0].set_title(f"loss, lowest in validation {low:.3g}")
+    axes[1].set_title(f"accuracy (%), highest in validation {high:.3g}%")
     axes[0].legend(framealpha=1, edgecolor="none")  # no line of the grid through its words
     return figure
 

@@ -99,7 +99,7 @@ def draw_filters(result: FilterImages) -> DescribedFigure:
     images = to_units(result.images, result.value_range)
     panels = [(images[n], f"{result.filters[n]} {verdicts[n]}".removesuffix(" ok")) for n in shown]
     before, after = np.median(result.start_activations), np.median(result.activations)
-    title = f"{result.layer_name}: {len(shown)} of {len(order)} filters, the strongest first; "
+    title = f"{result.layer_name}: {len(shown)} of {len(order)}, the strongest first; "
     title += f"median activation {before:.2g} on noise, {after:.2g} on these images"
     for word in sorted({*verdicts} - {"ok"}):
         title += f"; {(verdicts == word).sum()} {word}"

@@ -119,9 +119,10 @@ def class_scores(output, *, positions=False):
     logits = tf.cast(logits, tf.float32)
     if kind == "unknown":
         warn(
-            f"the model ends in '{output.op.type}', which is no usual head: outputs in 0..1 (that "
-            "sum to one, if several) are taken for probabilities, others for logits. To be sure, "
-            "end it in logits, or keras.layers.Activation('sigmoid') or 'softmax', or give `target`"
+            f"the model ends in '{output.op.type}', an unknown head: outputs in 0..1 (that sum to "
+            "one, if several) are taken for probabilities, others for logits. To be sure, end it "
+            "in logits, or in keras.layers.Activation('sigmoid') or 'softmax'; `grad_cam` takes "
+            "any output by `target`"
         )
         tiny = np.finfo(np.float32).tiny
         p = tf.clip_by_value(logits, 0.0, 1.0)
