@@ -385,7 +385,7 @@ def test_of_an_attention_layer_only_the_output_is_a_feature_map(images):
 def test_pixels_that_are_only_rescaled_are_no_feature_map(images):
     steps = [L.Rescaling(2.0), L.Flatten(), L.Dense(3)]
     model = keras.Sequential([keras.Input((12, 12, 3)), *steps])
-    with pytest.raises(ValueError, match="needs a convolutional network"):
+    with pytest.raises(ValueError, match="needs convolutions"):
         grad_cam(model, images)
 
 

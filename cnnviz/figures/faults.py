@@ -70,8 +70,8 @@ def draw_mistakes(result: Mistakes) -> DescribedFigure:
 def draw_suspects(result: SuspectLabels) -> DescribedFigure:
     """Draw the images whose labels are most likely wrong, as `suspect_labels` found them."""
     if result.images is None:
-        what = "`result.images` (=None, of signals, volumes or shuffled data) must be images"
-        raise ValueError(f"{what}: load them with shuffle=False, or use to_frame()")
+        what = "`result.images` (=None) must be images, not signals, volumes or shuffled data"
+        raise ValueError(f"{what}: load with shuffle=False, or use to_frame()")
     panels = []
     for image, index in zip(to_units(result.images), result.ranking, strict=False):
         name = class_name(result.class_names, result.labels[index])
