@@ -1,6 +1,6 @@
 """Plant faults in networks and data, and count which `cnnviz.diagnose` finds and explains.
 
-python tests/planted.py                             25 minutes on two cores
+python tests/planted.py                             20 minutes on two cores
 python tests/planted.py --quick                     2 minutes
 python tests/planted.py --markdown docs/planted.md  writes the tables of that page
 """
