@@ -51,9 +51,14 @@ class Result:
         return getattr(figures, self._draw)(self, **options)
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{html.escape(line)}</p>" for line in str(self).splitlines()]
-        if "to_frame" in self._html:
+        parts, shown = (
+            [f"<p>{html.escape(line)}</p>" for line in str(self).splitlines()],
+            self._html,
+        )
+        try:
+            figure = [figures.figure_html(self.plot())] if "plot" in shown else []
+        except ValueError:  # as of signals and volumes: then a table
+            figure, shown = [], ("to_frame",)
+        if "to_frame" in shown:
             parts.append(self.to_frame().to_html(max_rows=20, float_format="{:.3g}".format))
-        if "plot" in self._html:
-            parts.append(figures.figure_html(self.plot()))
-        return "\n".join(parts)
+        return "\n".join(parts + figure)

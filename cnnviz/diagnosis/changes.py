@@ -36,11 +36,7 @@ class ModelChanges(Result):
     class_names: Sequence[str] = ()
     value_range: tuple[float, float] | None = None
 
-    @property
-    def _html(self):
-        return ("plot",) if self.images.ndim == 4 else ("to_frame",)  # of signals and volumes
-
-    _draw = "draw_changes"
+    _draw, _html = "draw_changes", ("plot",)
 
     def __str__(self) -> str:
         moved, most = np.count_nonzero(self.weights), self.weights.argmax()

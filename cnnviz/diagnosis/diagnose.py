@@ -55,7 +55,7 @@ def diagnose(
         ValueError: If the model is no classifier, or the data do not fit it.
 
     Example:
-        >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()
+        >>> pets, model = cnnviz.drawn_pets(20), cnnviz.load_pretrained()
         >>> cnnviz.diagnose(model, (pets.images, pets.labels)).faults
         ()
     """

@@ -109,9 +109,9 @@ def check_inputs(
         ValueError: If the data do not fit the model, or hold one class only.
 
     Example:
-        >>> pets, model = cnnviz.drawn_pets(40), cnnviz.load_pretrained()
+        >>> pets, model = cnnviz.drawn_pets(10), cnnviz.load_pretrained()
         >>> cnnviz.check_inputs(model, (pets.images, pets.labels)).n_images
-        40
+        10
     """
     check_integer("n_images", n_images, 2)
     layers.only_images(model, "`check_inputs`")

@@ -58,11 +58,7 @@ class SuspectLabels(Result):
     n_errors_high: int = 0
     memorized: bool = False
 
-    _draw = "draw_suspects"
-
-    @property
-    def _html(self):
-        return ("to_frame",) if self.images is None else ("plot", "to_frame")
+    _draw, _html = "draw_suspects", ("plot", "to_frame")
 
     def __str__(self) -> str:
         total, limits = f"{len(self.labels):,}", f"{self.n_errors_low:,} to {self.n_errors_high:,}"

@@ -43,11 +43,7 @@ class Mistakes(Result):
     similarity: np.ndarray
     class_names: Sequence[str] = ()
 
-    @property
-    def _html(self):
-        return ("plot",) if self.images.ndim == 4 else ("to_frame",)  # of signals and volumes
-
-    _draw = "draw_mistakes"
+    _draw, _html = "draw_mistakes", ("plot",)
 
     def __str__(self) -> str:
         text = f"{len(self.images)} mistakes, the most confident first"
