@@ -154,8 +154,9 @@ def suspect_labels(kind, right):
     found = cnnviz.suspect_labels(kind.model, (kind.data, np.array(kind.labels)), n_folds=2)
     features = right.features.mean(tuple(range(1, right.features.ndim - 1)))
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
-    if (own := getattr(right, "probabilities", None)) is not None:
-        own = labels._of_classes(own, np.unique(kind.labels))
+    own, outputs = getattr(right, "probabilities", None), getattr(kind.model, "outputs", None)
+    several = len(outputs or ()) > 1  # nothing says which one the labels belong to
+    own = None if own is None or several else labels._of_classes(own, np.unique(kind.labels))
     assert not found.memorized
     scores = labels._scores(features, own, np.array(kind.labels), folds)
     close(found.given, np.exp(scores)[np.arange(kinds.N), kind.labels], 10 * kind.tolerance)
