@@ -6,7 +6,6 @@ import csv
 import hashlib
 import http.server
 import io
-import os
 import threading
 import zipfile
 from pathlib import Path
@@ -410,16 +409,6 @@ def test_what_macos_adds_is_neither_a_photograph_nor_a_zip(packed, tmp_path):
     assert len(splits(tmp_path / "photos")) == KEPT
     reasons = {row["source"]: row["reason"] for row in table(tmp_path / "photos")}
     assert {reasons[name] for name in added} == {"not a photograph"}
-
-
-def test_few_images_are_in_memory_at_a_time():
-    reads = []
-    read = lambda: reads.append(None) or b""  # noqa: E731
-    files = [data_separator.SourceFile(str(i), read) for i in range(500)]
-    worked = enumerate(data_separator._in_threads(len, files, "testing"))
-    ahead = [len(reads) - done for done, _ in worked]
-    assert len(ahead) == len(reads) == 500
-    assert max(ahead) <= 4 * (os.cpu_count() or 1) + 1
 
 
 def test_destinations_in_use_are_left_alone(microsoft, tmp_path, capsys):

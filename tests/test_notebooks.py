@@ -102,20 +102,15 @@ CONSTANTS = "import os\n\nos.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'\nDATA = 'a'  
 PLANTED = {  # what is planted -> (source, output, what is said)
     "nothing": ("a = [f(lambda b: b)]", stream("https://a.org/tmp/b, 1/tmp/2"), None),
     "nothing, with magics": ("!ls\n%time a = 1", figure(**{"image/png": {"alt": "b"}}), None),
-    "nothing, as HTML": ("a", figure("<p>a</p><img alt='b' src='data:image/png;base64,aa'>"), None),
     "error": ("a", new_output("error", ename="a", evalue="b", traceback=[]), "error"),
     "standard error": ("a", stream("a", "stderr"), "standard error"),
     "progress bar": ("a", stream("\r   \r"), "blank lines"),
     "warning": ("a", stream("a.py:1: UserWarning: b"), "warning"),
-    "TensorFlow's log": ("a", stream("W0000 00:00:1700000000.1 1 a.cc:1] b"), "warning"),
     "path": ("a", stream("saved in /home/ann/a"), "path of a machine"),
-    "path in a table": ("a", new_output("execute_result", {"text/html": "<b>/tmp/a"}), "path"),
     "figure": ("a", figure(), "figure without alternative text"),
     "figure as HTML": ("a", figure("<img alt=' ' src='a.png'>"), "figure without"),
     "def": ("if a:\n    def f():\n        pass", stream("a"), "defines a function"),
-    "lambda": ("%time 1\nf = lambda a: a", stream("a"), "defines a function"),
     "lines": ("a\n" * 13, stream("a"), "over 12 lines"),
-    "bytes": ("a", stream("a" * 5_000_000), "over 5000000 bytes"),
 }
 
 
@@ -133,13 +128,7 @@ def test_faults_of_a_notebook_are_noticed(tmp_path, source, output, fault):
     assert found == [] if fault is None else len(found) == 1 and fault in found[0]
 
 
-@pytest.mark.parametrize("count", [None, 1, 3])
-def test_cells_out_of_order_are_noticed(tmp_path, count):
-    write(tmp_path / "a.ipynb", [CONSTANTS, "a"], (1, count))
-    assert list(faults(tmp_path / "a.ipynb")) == ["not executed in order"]
-
-
-@pytest.mark.parametrize("source", ["A = 1", CONSTANTS + "\nprint(1)", CONSTANTS + "\nb = 1"])
-def test_a_first_cell_of_more_than_constants_is_noticed(tmp_path, source):
-    write(tmp_path / "a.ipynb", [source, "a"])
-    assert len(list(faults(tmp_path / "a.ipynb"))) == 1
+def test_cells_out_of_order_and_a_first_cell_of_more_than_constants_are_noticed(tmp_path):
+    for source, count in ((CONSTANTS, 3), ("A = 1", 2), (CONSTANTS + "\nprint(1)", 2)):
+        write(tmp_path / "a.ipynb", [source, "a"], (1, count))
+        assert len(list(faults(tmp_path / "a.ipynb"))) == 1

@@ -115,17 +115,13 @@ print(cnnviz.class_probabilities(cnnviz.load_pretrained(), cnnviz.sample_image()
     assert cnnviz.CLASS_NAMES[int(predicted)] == "cat"
 
 
-def test_exact_versions_are_in_the_ranges_for_other_projects():
-    """And every range has a lowest version, which .ci/run installs."""
+def test_versions_agree_and_every_range_has_a_lowest_version():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line[0] not in "#-")
     assert lines[-1] == "-e ." and len(pins) == len([line for line in lines if line[0] != "#"]) - 1
     for dependency in map(Requirement, PROJECT["dependencies"]):
         (bound,) = dependency.specifier
         assert bound.operator == ">=" and dependency.specifier.contains(pins[dependency.name])
-
-
-def test_citation_and_changelog_are_of_this_version():
     assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
     assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text()
 

@@ -19,7 +19,6 @@ import tensorflow as tf
 import cnnviz
 from cnnviz.optimizer import ConvolutionMuon
 from cnnviz.recipe import BATCH_SIZE, STORED_SIZES
-from cnnviz.training import read_history
 
 STORED_SIZE = STORED_SIZES["best"]
 ROUNDS = 3
@@ -100,15 +99,8 @@ def main():
     as_it_is = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
     parser.add_argument("photos", type=Path, help="a folder made by data_separator.py")
-    parser.add_argument("--checkpoint", type=Path, help="of a training, for its time to 93 %%")
     options = parser.parse_args()
-    epoch = usual_epoch()
-    print(f"one epoch of the usual recipe: {epoch:.0f} s", flush=True)
-    if options.checkpoint:
-        history = read_history(options.checkpoint)
-        reached = np.array(history["val_accuracy"]) >= 0.93
-        needed = sum(history["seconds"][: int(reached.argmax()) + 1]) if reached.any() else np.inf
-        print(f"to 93 % on validation: {needed:.0f} s, {needed / epoch:.2f} usual epochs")
+    print(f"one epoch of the usual recipe: {usual_epoch():.0f} s", flush=True)
     for image_size in (64, 128):
         trained, alone = throughput(image_size)
         speeds = f"{trained:.0f} photographs/s, train_on_batch {alone:.0f}"
