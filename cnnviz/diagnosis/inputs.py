@@ -333,8 +333,8 @@ def _longer(trials, chain, *kinds):
         fits = 16 <= min(size) <= max(size) <= 512
         if fits and layers.takes(trials.model, (1, *size, channels)):
             fault = f"The images are {height}x{width} pixels, and the model does better at "
-            cure, rarity = f"tf.image.resize(x, {size})", 0.1 / factor  # of equals, the largest
-            steps.append(Step("size", f"{fault}{size[0]}x{size[1]}", cure, form, rarity))
+            cure = f"tf.image.resize(x, {size})"  # of equals, the first is named
+            steps.append(Step("size", f"{fault}{size[0]}x{size[1]}", cure, form, 0.1))
     return [(*chain, step) for step in steps]
 
 
