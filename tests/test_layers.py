@@ -394,6 +394,7 @@ WRONG_DATA = [
     (lambda images: [Path("cat.jpg")], "must be images; `load_image"),
     (lambda images: dataset_of(images).repeat(), "which never ends. must be .*images.take"),
     (lambda images: dataset_of({"a": images, "b": images}), "a dict of dtype object"),
+    (lambda images: keras.utils.PyDataset(), "a PyDataset without a length. must have `__len__`"),
     (lambda images: dataset_of(images).take(0), "without a single image"),
     (lambda images: (images, [0, 1]), "must have one label for each image"),
     (lambda images: ([images[0], images[1][1:]], [0, 1]), "must all have one size"),

@@ -83,6 +83,9 @@ def _pairs(model, data, name):
             raise ValueError(f"`{name}` (which never ends) must be finite, as `{name}.take(9)`")
         return (n_batches if n_batches >= 0 else None), map(_pair, data.as_numpy_iterator())
     if isinstance(data, keras.utils.PyDataset):
+        if not hasattr(data, "__len__"):
+            kind = type(data).__name__
+            raise ValueError(f"`{name}` (a {kind} without a length) must have `__len__`")
         return len(data), (_pair(data[index]) for index in range(len(data)))
     if isinstance(data, tuple) and len(data) in (2, 3) and _is_pair(model, *data[:2]):
         images, labels = data[:2]
