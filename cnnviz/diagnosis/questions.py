@@ -397,7 +397,7 @@ def ask_duplicates(case):
     differ = within & (copies.labels[:, 0] != copies.labels[:, 1])
     for pairs, severity, kind, words, remedy in (
         (differ, "suspicion", "label errors", "with another label", "Correct one of the labels."),
-        (within & ~differ, "note", "duplicates", "with the same label", "Keep one of each."),
+        (within & ~differ, "note", "duplicates", "with the same label", REMEDIES["duplicates"]),
     ):
         if len(indices := np.unique(copies.index[pairs, 1])):
             text = f"Copies of other validation images, {words}: {len(indices):,}."
