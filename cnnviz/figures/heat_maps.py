@@ -164,6 +164,7 @@ def overlay(image, evidence):
 def draw_map_trust(result: MapTrust) -> DescribedFigure:
     """Draw what `map_trust` measures, a panel for each, with its 95 % intervals."""
     figure, axes = subplots(1, 4, figsize=(9, 1.5 + 0.3 * len(result.methods)), sharey=True)
+    lowest = np.nanmin([0.0, *np.ravel(list(result.intervals.values()))])
     for axis, (measure, text) in zip(axes, TRUST_TITLES.items(), strict=True):
         values, ends = getattr(result, measure), result.intervals[measure]
         look = {"xerr": abs(ends.T - values), "height": 0.5, "color": style.TRAINING_COLOR}
@@ -171,7 +172,7 @@ def draw_map_trust(result: MapTrust) -> DescribedFigure:
         texts = [f"{value:.2f}" if np.isfinite(value) else "" for value in values]
         axis.bar_label(bars, texts, padding=2)
         axis.axvline(np.nan_to_num(values[-2]), color="0.4", linestyle="--", linewidth=0.8)
-        axis.set(xlim=(-0.3, 1.4), xticks=[0, 0.5, 1])
+        axis.set(xlim=(lowest - 0.5, 1.4), xticks=[0, 0.5, 1])  # with room for the numbers
         axis.set_title(f"{measure}: {text}", fontsize=9)
     axes[0].invert_yaxis()
     figure.suptitle("trust in heat maps; dashed: random maps", x=0.01, ha="left")
